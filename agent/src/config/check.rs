@@ -1,0 +1,9 @@
+//! (being written)
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {}
+
+/// All mistakes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {}

@@ -1,0 +1,170 @@
+//! Configuration: one TOML file, environment overrides, everything checked at once.
+//!
+//! [`raw`] is close to the file; [`Config`] is what the agent runs on, with every precondition in
+//! its types. Each default says where it comes from.
+
+mod check;
+mod raw;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tradewind_protocol::pool::MicroUsd;
+use tradewind_protocol::region::{Coordinates, Mode};
+use tradewind_protocol::{PoolName, Quantile, RegionId, Resources, ServiceName, Step};
+
+pub use check::{ConfigError, Problem};
+
+/// An agent's configuration, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The agent's region.
+    pub region: RegionId,
+    /// The mesh's name; agents of another one are refused.
+    pub cluster: String,
+    /// Whether the agent acts on its plans.
+    pub mode: Mode,
+    /// The length of a step; the same in the whole mesh.
+    pub step: Step,
+    /// Where the agent keeps its files.
+    pub data_dir: PathBuf,
+    /// Where the region is.
+    pub coordinates: Option<Coordinates>,
+    /// The other agents.
+    pub mesh: MeshConfig,
+    /// The HTTP API.
+    pub api: ApiConfig,
+    /// Records.
+    pub ingest: IngestConfig,
+    /// Forecasts.
+    pub forecast: ForecastConfig,
+    /// Plans.
+    pub planner: PlannerConfig,
+    /// Pools, ascending by name.
+    pub pools: Vec<PoolConfig>,
+}
+
+/// Paths of a certificate, its key, and the authority that others must have. All PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsPaths {
+    /// The mesh's authority.
+    pub ca: PathBuf,
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// Its private key, PKCS #8.
+    pub key: PathBuf,
+}
+
+/// The mesh's part.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeshConfig {
+    /// Where the QUIC endpoint listens.
+    pub listen: SocketAddr,
+    /// The address that others reach it at, if that is not where it listens.
+    pub advertise: Option<SocketAddr>,
+    /// Where to find the mesh: addresses of some of its agents (`host:port`).
+    pub seeds: Vec<String>,
+    /// Who the agent is.
+    pub tls: TlsPaths,
+    /// How often chitchat talks to three peers.
+    pub gossip_interval: Duration,
+    /// The most bytes the region's published state may take, compressed.
+    pub state_budget_bytes: usize,
+}
+
+/// The HTTP API's part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// With this the API speaks TLS and asks clients for a certificate of the authority.
+    pub tls: Option<TlsPaths>,
+    /// The base URL that others reach it at, if it is to be published.
+    pub public_url: Option<String>,
+}
+
+/// Ingest's part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngestConfig {
+    /// How old a record may be.
+    pub lateness: Duration,
+    /// How far ahead of the agent's clock a record may be.
+    pub max_ahead: Duration,
+    /// How long after a step's end it is closed.
+    pub close_after: Duration,
+    /// The largest request body, decompressed.
+    pub max_body_bytes: usize,
+    /// The most records that wait to be made durable; beyond, 429.
+    pub max_pending_records: usize,
+    /// The most series; records of further ones are refused.
+    pub max_series: usize,
+    /// How long counts are kept.
+    pub retention: Duration,
+}
+
+/// Forecasting's part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForecastConfig {
+    /// How many steps ahead.
+    pub horizon: usize,
+    /// Length of the season in steps.
+    pub season: usize,
+}
+
+/// Planning's part.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannerConfig {
+    /// The quantile to provision for: 1 - (cost of idling / cost of being late).
+    pub quantile: Quantile,
+    /// How long after a step is closed the plan is made: other regions' forecasts arrive meanwhile.
+    pub settle: Duration,
+    /// For how long demand must stay lower before capacity is taken away.
+    pub scale_in_after: Duration,
+    /// How old another region's forecast may be.
+    pub stale_after: Duration,
+}
+
+/// One pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolConfig {
+    /// Its name.
+    pub name: PoolName,
+    /// The service that its instances serve.
+    pub service: ServiceName,
+    /// How many transactions per second one active instance serves.
+    pub rate_per_instance: f64,
+    /// What one instance uses.
+    pub instance: Resources,
+    /// All that the pool may use.
+    pub capacity: Resources,
+    /// The fewest active instances.
+    pub min_instances: u32,
+    /// The most instances.
+    pub max_instances: u32,
+    /// The fewest instances kept warm on top.
+    pub min_warm: u32,
+    /// How long an instance takes from order to ready, until it has been measured.
+    pub startup: Duration,
+    /// How long a draining instance may take to finish.
+    pub drain_timeout: Duration,
+    /// Price of one instance for an hour.
+    pub instance_hour_price: MicroUsd,
+    /// What runs the instances.
+    pub provider: ProviderConfig,
+}
+
+/// What runs a pool's instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProviderConfig {
+    /// Processes of this machine.
+    Process(ProcessConfig),
+}
+
+/// How to start a worker process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessConfig {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Environment variables, on top of a minimal set.
+    pub env: Vec<(String, String)>,
+}

@@ -1,0 +1,93 @@
+//! The operating system as an [`Env`].
+
+use super::{Clock, Env, Listener, Network, Offload, Providers, Seed, Storage, Stream};
+use crate::config::{PoolConfig, ProviderConfig};
+use crate::provider::{Provider, process::ProcessProvider};
+use async_trait::async_trait;
+use ring::rand::{SecureRandom, SystemRandom};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tradewind_protocol::Timestamp;
+
+impl Env {
+    /// Sockets, clock, entropy and threads of the operating system, files under `data_dir`, which
+    /// is created if need be.
+    pub fn real(data_dir: &Path) -> io::Result<Env> {
+        std::fs::create_dir_all(data_dir)?;
+        let mut seed = [0; 32];
+        SystemRandom::new().fill(&mut seed).map_err(|_| io::Error::other("the operating system has no entropy"))?;
+        Ok(Env {
+            network: Arc::new(OsNetwork),
+            clock: Arc::new(OsClock),
+            seed: Seed::new(seed),
+            crypto: Arc::new(rustls::crypto::ring::default_provider()),
+            storage: Arc::new(Directory(data_dir.into())),
+            offload: Offload::Threads,
+            providers: Arc::new(OsProviders { data_dir: data_dir.into() }),
+        })
+    }
+}
+
+struct OsNetwork;
+
+#[async_trait]
+impl Network for OsNetwork {
+    async fn bind_udp(&self, addr: SocketAddr) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
+        let socket = std::net::UdpSocket::bind(addr)?;
+        quinn::Runtime::wrap_udp_socket(&quinn::TokioRuntime, socket)
+    }
+
+    async fn bind_tcp(&self, addr: SocketAddr) -> io::Result<Box<dyn Listener>> {
+        Ok(Box::new(OsListener(tokio::net::TcpListener::bind(addr).await?)))
+    }
+}
+
+struct OsListener(tokio::net::TcpListener);
+
+#[async_trait]
+impl Listener for OsListener {
+    async fn accept(&mut self) -> io::Result<(Box<dyn Stream>, SocketAddr)> {
+        let (stream, peer) = self.0.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok((Box::new(stream), peer))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+#[derive(Debug)]
+struct OsClock;
+
+impl Clock for OsClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::EPOCH.after(since)
+    }
+}
+
+struct Directory(PathBuf);
+
+impl Storage for Directory {
+    fn open(&self, name: &str) -> io::Result<Box<dyn redb::StorageBackend>> {
+        let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.0.join(name))?;
+        let backend = redb::backends::FileBackend::new(file).map_err(io::Error::other)?;
+        Ok(Box::new(backend))
+    }
+}
+
+struct OsProviders {
+    data_dir: PathBuf,
+}
+
+impl Providers for OsProviders {
+    fn open(&self, pool: &PoolConfig) -> anyhow::Result<Arc<dyn Provider>> {
+        match &pool.provider {
+            ProviderConfig::Process(process) => Ok(Arc::new(ProcessProvider::open(&self.data_dir, pool, process)?)),
+        }
+    }
+}

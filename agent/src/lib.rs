@@ -1,0 +1,37 @@
+//! One Tradewind agent: the whole of a region's part in the mesh.
+//!
+//! Modules are *pure* (P: decide; std and protocol only) or *shell* (S: touch the world). Pure
+//! modules never import shell ones. Data flows down the list.
+//!
+//! | module | | what |
+//! |---|---|---|
+//! | [`env`] | S | network, clock, chance, disk, threads: the seam to the simulator |
+//! | [`config`] | P | the configuration file, checked as a whole |
+//! | [`events`] | S | what happened, for operators |
+//! | [`metrics`] | S | what is counted, for Prometheus |
+//! | [`ingest`] | P | records from bytes: parse, check, fold |
+//! | [`history`] | S | counts per series and step, durable before they are acknowledged |
+//! | [`forecast`] | P | quantile paths from counts |
+//! | [`mesh`] | S | QUIC, gossip, signed state, the view of the other regions |
+//! | [`planner`] | P | a plan from one snapshot, and the checker of plans |
+//! | [`pool`] | S | ledger, reconciler and accounting of the region's instances |
+//! | [`provider`] | S | what starts, activates, drains and stops instances |
+//! | [`http`] | S | the API |
+//! | [`agent`] | S | the composition root: the only module that knows all the others |
+//! | [`demo`] | S | the main job by one command |
+
+pub mod agent;
+pub mod config;
+pub mod demo;
+pub mod env;
+pub mod events;
+pub mod forecast;
+pub mod history;
+pub mod http;
+pub mod ingest;
+pub mod mesh;
+pub mod metrics;
+pub mod planner;
+pub mod pool;
+pub mod provider;
+pub mod worker;

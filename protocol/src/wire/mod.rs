@@ -1,0 +1,221 @@
+//! The wire format between agents: what travels on a QUIC connection, and every limit of it.
+//!
+//! Every message is an [`Envelope`]: one version byte, one kind byte, then the body. Gossip bodies
+//! belong to chitchat; all others are [`codec`] encodings of the types here.
+//!
+//! | carrier | kinds |
+//! |---|---|
+//! | datagram | `Gossip` |
+//! | unidirectional stream | `Gossip` too large for a datagram, `Cards`, `Push` |
+//! | bidirectional stream | one `Request`, then one `Response` |
+//!
+//! What a region publishes is a [`Card`] (small, signed, says who, where, which version and the
+//! hash of the body) and a body (the region's state). chitchat carries the cards of all regions
+//! and repairs; bodies are pushed straight to every live peer, and fetched by hash where a push
+//! was missed. So a forged relay is worthless, and no gossip message grows with a region's state.
+
+pub mod codec;
+
+use crate::{RegionId, RegionalResourcePlan, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// The version that this code speaks. A peer of another one is refused with a reason.
+pub const WIRE_VERSION: u8 = 1;
+
+/// ALPN protocol name: a connection is only made between agents that share it.
+pub const ALPN: &[u8] = b"tradewind/1";
+
+/// The largest message on a stream. Twice the largest body, so that a limit is hit by whoever
+/// builds a message, never by framing.
+pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
+
+/// The largest encoded and compressed state of a region, whatever its byte budget says.
+pub const MAX_BODY_BYTES: usize = 256 * 1024;
+
+/// The largest state of a region once decompressed: repetitive forecasts compress about 4:1.
+pub const MAX_STATE_BYTES: usize = 1024 * 1024;
+
+/// The largest certificate: an Ed25519 leaf with one name takes 350 to 450 bytes.
+pub const MAX_CERTIFICATE_BYTES: usize = 2048;
+
+/// The most cards in one message: ten times the largest mesh that was measured.
+pub const MAX_CARDS: usize = 1000;
+
+/// The longest cluster name.
+pub const MAX_CLUSTER_BYTES: usize = 64;
+
+/// What a message's body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// One chitchat message, in the mesh's frame.
+    Gossip = 1,
+    /// `Vec<Card>`: regions that the sender knows of.
+    Cards = 2,
+    /// [`Published`]: a region's new state.
+    Push = 3,
+    /// [`Request`].
+    Request = 4,
+    /// [`Response`].
+    Response = 5,
+}
+
+/// Why the first two bytes of a message are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// Fewer than two bytes.
+    #[error("message of {0} bytes has no version and kind")]
+    Short(usize),
+    /// Another wire version.
+    #[error("wire version {0}, this agent speaks {WIRE_VERSION}: upgrade the older side")]
+    Version(u8),
+    /// A kind that this version does not have.
+    #[error("message kind {0} is unknown to wire version {WIRE_VERSION}")]
+    Kind(u8),
+}
+
+/// A message's kind and body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    /// What the body is.
+    pub kind: Kind,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    /// Bytes before the body.
+    pub const HEADER_BYTES: usize = 2;
+
+    /// Splits a message, version first.
+    pub fn parse(message: &'a [u8]) -> Result<Self, EnvelopeError> {
+        let &[version, kind, ref body @ ..] = message else { return Err(EnvelopeError::Short(message.len())) };
+        if version != WIRE_VERSION {
+            return Err(EnvelopeError::Version(version));
+        }
+        let kind = match kind {
+            1 => Kind::Gossip,
+            2 => Kind::Cards,
+            3 => Kind::Push,
+            4 => Kind::Request,
+            5 => Kind::Response,
+            other => return Err(EnvelopeError::Kind(other)),
+        };
+        Ok(Self { kind, body })
+    }
+
+    /// The message's bytes.
+    pub fn to_bytes(self) -> Vec<u8> {
+        let mut message = Vec::with_capacity(Self::HEADER_BYTES + self.body.len());
+        message.extend([WIRE_VERSION, self.kind as u8]);
+        message.extend_from_slice(self.body);
+        message
+    }
+}
+
+/// What a region says about itself in few bytes. Signed as a whole, see [`Card`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// Which mesh: a card of another one is refused even under the same authority.
+    pub cluster: String,
+    /// Who.
+    pub region: RegionId,
+    /// Which life of the region's agent; a higher one replaces a lower one.
+    pub generation: u64,
+    /// Which state within that life; a higher one replaces a lower one.
+    pub sequence: u64,
+    /// Where the region's QUIC endpoint is.
+    pub address: SocketAddr,
+    /// When, by the region's clock.
+    pub issued_at: Timestamp,
+    /// SHA-256 of the body.
+    pub body_hash: [u8; 32],
+    /// Length of the body in bytes.
+    pub body_bytes: u32,
+}
+
+/// Stands before every signed announcement, so that the signature means nothing elsewhere.
+const SIGNING_DOMAIN: &[u8] = b"tradewind announcement v1\0";
+
+impl Announcement {
+    /// The order in which announcements of one region replace each other.
+    pub fn version(&self) -> (u64, u64) {
+        (self.generation, self.sequence)
+    }
+
+    /// The bytes that are signed.
+    pub fn signing_bytes(&self) -> Vec<u8> {
+        let mut bytes = SIGNING_DOMAIN.to_vec();
+        // Fails only beyond the limit, which an announcement of bounded fields cannot reach.
+        bytes.extend(codec::encode(self).unwrap_or_default());
+        bytes
+    }
+}
+
+/// An announcement with its proof: valid if the certificate is valid under the mesh's authority,
+/// names the announcement's region, and its key signed [`Announcement::signing_bytes`] (Ed25519).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// What is said.
+    pub announcement: Announcement,
+    /// The Ed25519 signature, 64 bytes.
+    pub signature: Vec<u8>,
+    /// The region's leaf certificate, DER.
+    pub certificate: Vec<u8>,
+}
+
+/// A region's state as it travels: the card, and the body that its hash names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Who, which version, which hash.
+    pub card: Card,
+    /// The region's state: zstd over the [`codec`] encoding of [`crate::RegionState`].
+    pub body: Vec<u8>,
+}
+
+/// What one agent asks of another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// The newest state that the peer holds of a region.
+    Fetch {
+        /// Whose state.
+        region: RegionId,
+    },
+    /// Run a planning round for your region now.
+    PredictiveScale {
+        /// Plan only; change nothing.
+        dry_run: bool,
+    },
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Response {
+    /// The state asked for.
+    Published(Box<Published>),
+    /// The peer holds no such state.
+    NotHeld,
+    /// The plan that was made.
+    Plan(Box<RegionalResourcePlan>),
+    /// The peer will not, or could not.
+    Refused {
+        /// Why, for a person.
+        reason: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn envelopes_refuse_what_they_do_not_know() {
+        let message = Envelope { kind: Kind::Push, body: b"xyz" }.to_bytes();
+        assert_eq!(message, [WIRE_VERSION, 3, b'x', b'y', b'z']);
+        assert_eq!(Envelope::parse(&message), Ok(Envelope { kind: Kind::Push, body: b"xyz" }));
+        assert_eq!(Envelope::parse(&[]), Err(EnvelopeError::Short(0)));
+        assert_eq!(Envelope::parse(&[9, 1]), Err(EnvelopeError::Version(9)));
+        assert_eq!(Envelope::parse(&[WIRE_VERSION, 77]), Err(EnvelopeError::Kind(77)));
+    }
+}
