@@ -2,10 +2,11 @@
 
 use super::section::{Section, address, duration, number, path, text, texts, whole};
 use super::{
-    ApiConfig, Config, ForecastConfig, IngestConfig, MeshConfig, PlannerConfig, PoolConfig, ProcessConfig, ProviderConfig, TlsPaths,
+    ApiConfig, Config, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, ProcessConfig, ProviderConfig, TlsPaths,
 };
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::{Table, Value};
 use tradewind_protocol::pool::MicroUsd;
@@ -54,7 +55,34 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// Why a configuration file was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}; name it with --config", path = path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is wrong.
+    #[error("{path}: {source}", path = path.display())]
+    Wrong {
+        /// Which file.
+        path: PathBuf,
+        /// How.
+        source: ConfigError,
+    },
+}
+
 impl Config {
+    /// The configuration in the file at `path`, with this process's environment laid over it.
+    pub fn load(path: &Path) -> Result<Config, LoadError> {
+        let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.into(), source })?;
+        Config::parse(&text, std::env::vars()).map_err(|source| LoadError::Wrong { path: path.into(), source })
+    }
+
     /// The configuration in `toml`, with those of the `environment` variables laid over it that name
     /// a key.
     pub fn parse(toml: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, ConfigError> {
@@ -116,6 +144,12 @@ fn config(s: &mut Section) -> Option<Config> {
     let step = s.or("step", MINUTE, duration(Step::MIN, Step::MAX));
     let step = Step::new(step).ok()?;
     let data_dir = s.required("data_dir", "name a directory for the agent's files, like data_dir = \"/var/lib/tradewind\"", path);
+    // An agent's upgrade must not take the region's capacity away.
+    let on_shutdown = s.or("on_shutdown", OnShutdown::Keep, |v| match v.as_str() {
+        Some("keep") => Ok(OnShutdown::Keep),
+        Some("drain") => Ok(OnShutdown::Drain),
+        _ => Err("must be \"keep\" (instances go on, the next start adopts them) or \"drain\" (they are ended)"),
+    });
     let coordinates = s.has("coordinates").then(|| s.table("coordinates", coordinates)).flatten();
     let mesh = s.table("mesh", mesh);
     let api = s.table("api", api);
@@ -130,7 +164,7 @@ fn config(s: &mut Section) -> Option<Config> {
     });
     let mut pools: Vec<PoolConfig> = pools.into_iter().collect::<Option<_>>()?;
     pools.sort_by(|a, b| a.name.cmp(&b.name));
-    Some(Config { region: region?, cluster, mode, step, data_dir: data_dir?, coordinates, mesh: mesh?, api: api?, ingest, forecast, planner, pools })
+    Some(Config { region: region?, cluster, mode, step, data_dir: data_dir?, on_shutdown, coordinates, mesh: mesh?, api: api?, ingest, forecast, planner, pools })
 }
 
 fn coordinates(s: &mut Section) -> Option<Coordinates> {
