@@ -97,6 +97,11 @@ impl Batch {
         usize::try_from(summed).unwrap_or(usize::MAX).saturating_add(self.identified.len())
     }
 
+    /// The newest step of the batch.
+    pub(crate) fn newest(&self) -> Option<StepIndex> {
+        self.sums.keys().map(|(_, step)| *step).chain(self.identified.iter().map(|record| record.step)).max()
+    }
+
     /// Refuses `records` more, the first of them at `line`.
     pub(crate) fn refuse(&mut self, line: u64, records: u64, reason: impl FnOnce() -> String) {
         self.refused += records;
