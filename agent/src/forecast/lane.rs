@@ -1,0 +1,134 @@
+//! One horizon of one series: what was said, what came, and how wide the interval has to be.
+//!
+//! A lane keeps what it said until the step it spoke of is closed, then learns from it: the mix's
+//! weights, the window of the last errors, and the levels at which quantiles are read from that
+//! window. Errors are kept in units of the lane's *spread*, a power of the predicted level, so that those
+//! of a quiet night and of a busy noon can stand in one window.
+//!
+//! The levels are adaptive conformal inference (Gibbs and Candes 2021, equation 2), one for each
+//! quantile: when the actual lies at or below the quantile more often than the quantile promises,
+//! the level falls by a small step, otherwise it rises. Coverage so tends to what was promised,
+//! whatever the series does.
+
+use super::errors::ErrorWindow;
+use super::knob;
+use super::mix::Mix;
+use std::collections::VecDeque;
+use tradewind_protocol::Quantile;
+
+/// How many errors a lane remembers: a day of five-minute steps; enough for the 99 % quantile.
+const WINDOW: usize = 1_000;
+/// With fewer errors than this a lane leans on its shorter neighbour: two in each tail of 90 %.
+const MIN_ERRORS: usize = 20;
+/// The most predictions of a lane that wait for their step. Longer lanes speak every few steps only;
+/// a day ahead, neighbouring steps tell the same.
+const MAX_PENDING: usize = 64;
+/// Step size of the conformal levels. 0.005 is the order that the authors use; it moves a level by
+/// half a percent for each miss.
+const LEVEL_GAIN: f64 = 0.002;
+/// Levels stay within these, so that a long calm cannot wind them up.
+const LEVELS: (f64, f64) = (0.001, 0.999);
+/// Half-width of the first 90 % interval, in spreads, before anything has been learnt.
+const PRIOR: f64 = 1.0;
+/// Errors beyond this many spreads are kept as this many: one flood after silence must not make all
+/// later intervals absurd.
+const MAX_ERROR: f64 = 20.0;
+
+/// The number of quantiles that a lane forecasts.
+pub(super) const QUANTILES: usize = Quantile::GRID.len();
+
+/// One horizon of one series.
+#[derive(Debug)]
+pub(super) struct Lane {
+    ahead: usize,
+    stride: u64,
+    pending: VecDeque<Said>,
+    mix: Mix,
+    errors: ErrorWindow,
+    levels: [f64; QUANTILES],
+    /// The levels' values in the window of errors, in spreads.
+    offsets: [f64; QUANTILES],
+}
+
+/// What a lane said about one step.
+#[derive(Debug)]
+pub(super) struct Said {
+    about: u64,
+    points: Vec<f64>,
+    pub(super) point: f64,
+    spread: f64,
+    pub(super) quantiles: [f64; QUANTILES],
+}
+
+impl Lane {
+    pub(super) fn new(ahead: usize, experts: usize) -> Self {
+        Self {
+            ahead,
+            stride: ahead.div_ceil(knob(6, MAX_PENDING as f64) as usize) as u64,
+            pending: VecDeque::new(),
+            mix: Mix::new(experts),
+            errors: ErrorWindow::new(knob(0, WINDOW as f64) as usize),
+            levels: Quantile::GRID.map(Quantile::probability),
+            offsets: prior(),
+        }
+    }
+
+    pub(super) fn ahead(&self) -> usize {
+        self.ahead
+    }
+
+    pub(super) fn mix(&self) -> &Mix {
+        &self.mix
+    }
+
+    pub(super) fn offsets(&self) -> &[f64; QUANTILES] {
+        &self.offsets
+    }
+
+    /// Learns that step `number` closed with `actual`, and returns what had been said about it.
+    pub(super) fn learn(&mut self, number: u64, actual: f64) -> Option<Said> {
+        let said = self.pending.pop_front_if(|said| said.about <= number)?;
+        self.mix.learn(&said.points, actual);
+        self.errors.push(((actual - said.point) / said.spread).clamp(-MAX_ERROR, MAX_ERROR));
+        for ((level, q), value) in self.levels.iter_mut().zip(Quantile::GRID).zip(said.quantiles) {
+            let inside = if actual <= value { 1.0 } else { 0.0 };
+            *level = (*level
+                + knob(1, LEVEL_GAIN) * (if knob(7, 0.0) > 0.0 { self.stride as f64 } else { 1.0 }) * (q.probability() - inside))
+                .clamp(LEVELS.0, LEVELS.1);
+        }
+        Some(said)
+    }
+
+    /// Reads the levels from the window, leaning on the next shorter lane's offsets while there are few errors.
+    pub(super) fn settle(&mut self, shorter: Option<(usize, [f64; QUANTILES])>) {
+        let seen = self.errors.len();
+        let trust = (seen as f64 / MIN_ERRORS as f64).min(1.0);
+        // A random walk's errors grow with the root of the horizon.
+        let fallback = match shorter {
+            Some((ahead, offsets)) => offsets.map(|offset| offset * (self.ahead as f64 / ahead as f64).sqrt()),
+            None => prior(),
+        };
+        for (at, offset) in self.offsets.iter_mut().enumerate() {
+            let indep = seen as f64 * self.stride as f64 / self.ahead as f64;
+            let own = self.errors.quantile(self.levels[at]).unwrap_or(0.0) * (1.0 + knob(4, 1.0) / indep.max(1.0));
+            *offset = trust * own + (1.0 - trust) * fallback[at];
+        }
+        // Levels move independently of each other and may cross.
+        self.offsets.sort_by(f64::total_cmp);
+    }
+
+    /// Whether the lane wants to say something after step `number`.
+    pub(super) fn speaks_after(&self, number: u64) -> bool {
+        number.is_multiple_of(self.stride)
+    }
+
+    /// Remembers what was said after step `number`.
+    pub(super) fn say(&mut self, number: u64, points: &[f64], point: f64, spread: f64, quantiles: [f64; QUANTILES]) {
+        self.pending.push_back(Said { about: number + self.ahead as u64, points: points.to_vec(), point, spread, quantiles });
+    }
+}
+
+/// Offsets before anything has been learnt: a triangle around the point.
+fn prior() -> [f64; QUANTILES] {
+    Quantile::GRID.map(|q| PRIOR * (q.probability() - 0.5) / 0.45)
+}
