@@ -17,11 +17,11 @@ const EXIT_CODES: &str = "Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "tradewind", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    pub(crate) connection: Connection,
     /// How to print the answer: a table for people, or the API's document.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     pub(crate) output: Format,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

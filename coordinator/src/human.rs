@@ -17,11 +17,11 @@ pub(crate) fn duration(d: Duration) -> String {
         s if s < 0.001 => format!("{:.0} us", s * 1e6),
         s if s < 0.01 => format!("{:.1} ms", s * 1e3),
         s if s < 0.9995 => format!("{:.0} ms", s * 1e3),
-        s if s < 9.95 => {
+        s if s < 10.0 => {
             let text = format!("{s:.1}");
             format!("{} s", text.strip_suffix(".0").unwrap_or(&text))
         }
-        s if s < 59.5 => format!("{s:.0} s"),
+        _ if whole < 60 => format!("{whole} s"),
         _ if whole < 3600 => pair(whole / 60, "min", whole % 60, "s"),
         _ if whole < 86_400 => pair(whole / 3600, "h", whole % 3600 / 60, "min"),
         _ => pair(whole / 86_400, "d", whole % 86_400 / 3600, "h"),

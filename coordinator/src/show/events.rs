@@ -14,7 +14,7 @@ pub(super) fn query(since: Option<u64>, follow: Option<()>) -> [(&'static str, O
     [("since", since.map(|id| id.to_string())), ("follow", follow.map(|()| "true".to_owned()))]
 }
 
-pub(super) fn print(events: &Vec<Event>, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn print(events: &[Event], out: &mut Output) -> Result<(), Failure> {
     events.iter().try_for_each(|event| print_one(event, out))
 }
 

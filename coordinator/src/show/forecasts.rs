@@ -16,7 +16,7 @@ use tradewind_protocol::{Quantile, QuantilePath, StepIndex, TenantName};
 /// How many series get a chart: as many as fit on a screen.
 const MAX_CHARTS: usize = 3;
 
-pub(super) fn print(views: &Vec<ForecastView>, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn print(views: &[ForecastView], out: &mut Output) -> Result<(), Failure> {
     if views.is_empty() {
         return out.line("No forecasts: either no series matches, or none has been counted for long enough.");
     }
@@ -75,7 +75,7 @@ pub(super) fn print(views: &Vec<ForecastView>, out: &mut Output) -> Result<(), F
     out.line(&legend)
 }
 
-pub(super) fn print_with_charts(views: &Vec<ForecastView>, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn print_with_charts(views: &[ForecastView], out: &mut Output) -> Result<(), Failure> {
     print(views, out)?;
     // Ties keep the agent's order.
     let mut busiest: Vec<&ForecastView> = views.iter().collect();

@@ -9,7 +9,7 @@ use crate::table::Table;
 use tradewind_protocol::Resources;
 use tradewind_protocol::api::{InstanceState, InstanceView, RegionPools, RegionView};
 
-pub(super) fn print_regions(regions: &Vec<RegionView>, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn print_regions(regions: &[RegionView], out: &mut Output) -> Result<(), Failure> {
     let mut table = Table::new(&[
         Left("REGION"),
         Left("LIVE"),
@@ -54,7 +54,7 @@ pub(super) fn print_regions(regions: &Vec<RegionView>, out: &mut Output) -> Resu
     table.print(out)
 }
 
-pub(super) fn print_pools(regions: &Vec<RegionPools>, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn print_pools(regions: &[RegionPools], out: &mut Output) -> Result<(), Failure> {
     if regions.iter().all(|region| region.pools.is_empty()) {
         return out.line("No region has a pool: [[pools]] in an agent's configuration makes one.");
     }
@@ -110,7 +110,7 @@ fn fullest(used: Resources, capacity: Resources) -> String {
     }
 }
 
-pub(super) fn print_instances(instances: &Vec<InstanceView>, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn print_instances(instances: &[InstanceView], out: &mut Output) -> Result<(), Failure> {
     if instances.is_empty() {
         return out.line("No instances.");
     }

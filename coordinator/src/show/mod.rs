@@ -18,9 +18,9 @@ pub(crate) fn run(query: Query, connection: &Connection, out: &mut Output) -> Re
     let client = Client::new(connection)?;
     match query {
         Query::Status => present(&client.get("/v1/status", &[])?, out, status::print),
-        Query::Regions => present(&client.get("/v1/regions", &[])?, out, mesh::print_regions),
-        Query::Pools => present(&client.get("/v1/pools", &[])?, out, mesh::print_pools),
-        Query::Instances => present(&client.get("/v1/instances", &[])?, out, mesh::print_instances),
+        Query::Regions => present_all(&client.get("/v1/regions", &[])?, out, mesh::print_regions),
+        Query::Pools => present_all(&client.get("/v1/pools", &[])?, out, mesh::print_pools),
+        Query::Instances => present_all(&client.get("/v1/instances", &[])?, out, mesh::print_instances),
         Query::Forecasts { from, to, transaction_type, chart, no_chart } => {
             let query = [
                 ("from", from.map(|r| r.to_string())),
@@ -29,14 +29,14 @@ pub(crate) fn run(query: Query, connection: &Connection, out: &mut Output) -> Re
             ];
             let charts = chart || (out.terminal && !no_chart);
             let print = if charts { forecasts::print_with_charts } else { forecasts::print };
-            present(&client.get("/v1/forecasts", &query)?, out, print)
+            present_all(&client.get("/v1/forecasts", &query)?, out, print)
         }
         Query::Plan => present(&client.get("/v1/plan", &[])?, out, plan::print),
         Query::Scale { region, apply } => {
             let query = [("dry_run", Some((!apply).to_string()))];
             present(&client.post(&format!("/regions/{region}/predictiveScale"), &query)?, out, plan::print_outcome)
         }
-        Query::Events { follow: false, since } => present(&client.get("/v1/events", &events::query(since, None))?, out, events::print),
+        Query::Events { follow: false, since } => present_all(&client.get("/v1/events", &events::query(since, None))?, out, events::print),
         Query::Events { follow: true, since } => events::follow(&client, since, out),
     }
 }
@@ -46,7 +46,7 @@ pub(crate) fn run(query: Query, connection: &Connection, out: &mut Output) -> Re
 fn present<T: DeserializeOwned>(
     answer: &Answer,
     out: &mut Output,
-    table: fn(&T, &mut Output) -> Result<(), Failure>,
+    table: impl FnOnce(&T, &mut Output) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     match out.format {
         Format::Table => table(&answer.parse()?, out),
@@ -57,6 +57,15 @@ fn present<T: DeserializeOwned>(
         }
         Format::Yaml => out.raw(yaml(answer)?.as_bytes()),
     }
+}
+
+/// Like [`present`], for the answers that are lists.
+fn present_all<T: DeserializeOwned>(
+    answer: &Answer,
+    out: &mut Output,
+    table: fn(&[T], &mut Output) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    present(answer, out, |all: &Vec<T>, out| table(all, out))
 }
 
 /// The JSON document as YAML, its keys in the same order.
