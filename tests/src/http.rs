@@ -47,9 +47,25 @@ pub fn post(url: &str, body: &str) -> Answer {
 
 /// POST; panics where nobody answers.
 pub fn send(url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    let mut request = client().post(url);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
+    Connection::new().send(url, headers, body)
+}
+
+/// A client that keeps its connection between requests.
+pub struct Connection(ureq::Agent);
+
+impl Connection {
+    /// Not connected yet.
+    #[expect(clippy::new_without_default, reason = "a connection to nothing is no sensible default")]
+    pub fn new() -> Self {
+        Self(client())
     }
-    answer(request.send(body).unwrap_or_else(|e| panic!("POST {url}: {e}")))
+
+    /// POST; panics where nobody answers.
+    pub fn send(&self, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut request = self.0.post(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(request.send(body).unwrap_or_else(|e| panic!("POST {url}: {e}")))
+    }
 }
