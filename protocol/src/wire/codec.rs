@@ -4,7 +4,7 @@
 //! Decoding refuses what is longer than [`MAX_MESSAGE_BYTES`] before it looks at it, and bytes left
 //! over behind the value. Memory is bounded by three things: text is copied only once it is there
 //! (bincode borrows it from the message); a vector of a claimed length sets aside one mebibyte at
-//! most (serde's own rule), and each of its elements must then be there; and [`MAX_DECODED_BYTES`]
+//! most (serde's own rule), and each of its elements must then be there; and `MAX_DECODED_BYTES`
 //! ends a message of very many tiny elements. `tests/hostile.rs` measures all of it. No type on the
 //! wire may hold a vector of elements without bytes (`Vec<()>`): it would count to any length.
 
