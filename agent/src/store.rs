@@ -76,6 +76,7 @@ impl Store {
         let storage = env.storage.clone();
         let open = move || {
             let backend = Backend(storage.open(FILE)?);
+            backend.mend_unborn()?;
             Ok::<_, redb::Error>(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
         };
         let database = env.offload.run(open).await.map_err(|error| StoreError::new("opening it", error))?;
@@ -165,6 +166,56 @@ impl Store {
 /// What [`crate::env::Storage`] opened, as redb wants it.
 #[derive(Debug)]
 struct Backend(Box<dyn StorageBackend>);
+
+/// The longest file that redb has not finished creating; it begins with 1 MiB and a little.
+const MAX_UNBORN_BYTES: u64 = 16 << 20;
+
+/// redb's header fits into this, and is all that it writes into a new file before the magic number.
+const HEADER_BYTES: usize = 512;
+
+impl Backend {
+    /// Empties a file whose creation was cut short. redb writes the magic number last, and then
+    /// refuses a file that has none; but one that holds nothing beyond its header never held
+    /// anything. Whatever else has no magic number is left to redb to refuse.
+    fn mend_unborn(&self) -> Result<(), redb::Error> {
+        if !self.is_unborn()? {
+            return Ok(());
+        }
+        let all = (Bound::Included(0), Bound::Unbounded);
+        let locked = match self.try_lock_range(all.0, all.1) {
+            Ok(true) => true,
+            Ok(false) => return Err(redb::Error::DatabaseAlreadyOpen),
+            Err(redb::BackendError::Unsupported) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if self.is_unborn()? {
+            tracing::warn!(file = FILE, "its creation was cut short before it held anything: creating it anew");
+            self.set_len(0)?;
+            self.sync_data()?;
+        }
+        if locked {
+            self.unlock_range(all.0, all.1)?;
+        }
+        Ok(())
+    }
+
+    fn is_unborn(&self) -> io::Result<bool> {
+        let len = self.len()?;
+        if !(1..=MAX_UNBORN_BYTES).contains(&len) {
+            return Ok(false);
+        }
+        let mut magic = [0; 9];
+        if len >= magic.len() as u64 {
+            self.read(0, &mut magic)?;
+        }
+        if magic != [0; 9] {
+            return Ok(false);
+        }
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        self.read(0, &mut bytes)?;
+        Ok(bytes.iter().skip(HEADER_BYTES).all(|byte| *byte == 0))
+    }
+}
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {

@@ -54,15 +54,14 @@ pub(crate) struct State {
     pub(crate) rollups: Rollups,
     pub(crate) seen: Seen,
     /// Ids of steps before this one are forgotten.
-    pub(crate) ids_from: StepIndex,
-    /// Counts of steps before this one are forgotten.
-    pub(crate) counts_from: StepIndex,
+    pub(crate) ids_from: Option<StepIndex>,
 }
 
 /// What a group adds, and what is forgotten by the way.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Delta {
-    pub(crate) series: BTreeMap<SeriesId, SeriesKey>,
+    /// New series, and known ones with counts for steps before they were known.
+    pub(crate) series: BTreeMap<SeriesId, (SeriesKey, StepIndex)>,
     pub(crate) counts: BTreeMap<StepIndex, BTreeMap<SeriesId, u64>>,
     pub(crate) ids: BTreeMap<StepIndex, Vec<IdHash>>,
     pub(crate) keys: BTreeMap<IdHash, (Timestamp, IngestReceipt)>,
@@ -101,8 +100,7 @@ impl Delta {
 
 impl State {
     pub(crate) fn new(limits: Limits) -> Self {
-        let (ids_from, counts_from) = (StepIndex(i64::MIN), StepIndex(i64::MIN));
-        Self { limits, rollups: Rollups::default(), seen: Seen::default(), ids_from, counts_from }
+        Self { limits, rollups: Rollups::default(), seen: Seen::default(), ids_from: None }
     }
 
     /// What `group` comes to at `now`, in the order in which the batches came.
@@ -136,18 +134,17 @@ impl State {
     pub(crate) fn apply(&mut self, delta: Delta) {
         // First, so that no ring has to reach over what is forgotten.
         if let Some(step) = delta.forget.ids_before {
-            self.ids_from = step;
+            self.ids_from = Some(step);
             self.seen.forget_ids_before(step);
         }
         if let Some(step) = delta.forget.counts_before {
-            self.counts_from = step;
             self.rollups.forget(step, &delta.forget.series);
         }
         if let Some(now) = delta.forget.keys_before {
             self.seen.forget_keys_before(now);
         }
-        for (id, key) in delta.series {
-            self.rollups.insert(id, key);
+        for (id, (key, since)) in delta.series {
+            self.rollups.insert(id, key, since);
         }
         for (step, counts) in delta.counts {
             for (id, count) in counts {
@@ -172,10 +169,10 @@ impl State {
         let Some(newest) = self.rollups.newest().max(newest) else { return forget };
         let ids_before = self.limits.step.index(now.before(self.limits.lateness)).min(newest);
         let counts_before = self.limits.step.index(now).min(newest).offset(-i64::from(self.limits.kept_steps));
-        if ids_before > self.ids_from {
+        if Some(ids_before) > self.ids_from {
             forget.ids_before = Some(ids_before);
         }
-        if counts_before > self.counts_from {
+        if Some(counts_before) > self.rollups.from() {
             forget.counts_before = Some(counts_before);
             forget.series = self.rollups.silent_since(counts_before);
         }
@@ -187,7 +184,7 @@ impl State {
 struct Judge<'s> {
     state: &'s State,
     /// Records of steps before this one cannot be told from repetitions, or would be forgotten.
-    from: StepIndex,
+    from: Option<StepIndex>,
     next_id: SeriesId,
     new_series: BTreeMap<SeriesKey, SeriesId>,
     new_ids: BTreeSet<IdHash>,
@@ -204,15 +201,29 @@ struct Refused {
 
 impl<'s> Judge<'s> {
     fn new(state: &'s State, forget: Forget) -> Self {
-        let from = forget.ids_before.unwrap_or(state.ids_from).max(forget.counts_before.unwrap_or(state.counts_from));
+        let from = forget.ids_before.or(state.ids_from).max(forget.counts_before.or(state.rollups.from()));
         let next_id = state.rollups.next_id();
         let delta = Delta { forget, ..Delta::default() };
         Self { state, from, next_id, new_series: BTreeMap::new(), new_ids: BTreeSet::new(), delta }
     }
 
     fn finish(mut self) -> Delta {
-        let touched: BTreeSet<SeriesId> = self.delta.counts.values().flat_map(BTreeMap::keys).copied().collect();
-        self.delta.forget.series.retain(|id| !touched.contains(id));
+        let new: BTreeMap<SeriesId, SeriesKey> = self.new_series.into_iter().map(|(key, id)| (id, key)).collect();
+        let mut since = BTreeMap::new();
+        for (step, counts) in &self.delta.counts {
+            for id in counts.keys() {
+                since.entry(*id).or_insert(*step);
+            }
+        }
+        for (id, step) in since {
+            self.delta.forget.series.remove(&id);
+            let known = self.state.rollups.get(id);
+            if known.is_none_or(|(_, since)| step < since)
+                && let Some(key) = known.map(|(key, _)| key).or(new.get(&id))
+            {
+                self.delta.series.insert(id, (key.clone(), step));
+            }
+        }
         self.delta
     }
 
@@ -222,7 +233,7 @@ impl<'s> Judge<'s> {
         let mut refused = vec![Refused::default(); ids.len()];
         let (mut accepted, mut duplicates) = (0, 0);
         for (&(place, step), &Sum { count, records }) in &batch.sums {
-            if step < self.from {
+            if Some(step) < self.from {
                 refused[place].late += records;
             } else if let Some(series) = self.series(&mut ids[place], &batch.series[place].key) {
                 accepted += records;
@@ -233,7 +244,7 @@ impl<'s> Judge<'s> {
         }
         for record in &batch.identified {
             let place = record.series;
-            if record.step < self.from {
+            if Some(record.step) < self.from {
                 refused[place].late += 1;
             } else if self.state.seen.has_id(record.id) || self.new_ids.contains(&record.id) {
                 duplicates += 1;
@@ -266,7 +277,6 @@ impl<'s> Judge<'s> {
             let id = self.next_id;
             self.next_id = SeriesId(id.0.saturating_add(1));
             self.new_series.insert(key.clone(), id);
-            self.delta.series.insert(id, key.clone());
             *known = Some(id);
         }
         *known

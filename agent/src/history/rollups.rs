@@ -4,6 +4,7 @@
 //! and counted again afterwards is reported as revised by the next close, once.
 
 use super::ring::Ring;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use tradewind_protocol::{SeriesKey, StepIndex};
 
@@ -29,6 +30,8 @@ pub struct Closed {
 pub(crate) struct Rollups {
     ids: BTreeMap<SeriesKey, SeriesId>,
     series: BTreeMap<SeriesId, Series>,
+    /// Steps before this one are forgotten.
+    from: Option<StepIndex>,
     newest: Option<StepIndex>,
     closed: Option<StepIndex>,
     revised: BTreeMap<SeriesId, StepIndex>,
@@ -37,6 +40,8 @@ pub(crate) struct Rollups {
 #[derive(Debug)]
 struct Series {
     key: SeriesKey,
+    /// The earliest step that ever had a count: from there on, no count means none.
+    since: StepIndex,
     ring: Ring,
 }
 
@@ -61,10 +66,25 @@ impl Rollups {
         self.newest
     }
 
-    /// Makes a series known.
-    pub(crate) fn insert(&mut self, id: SeriesId, key: SeriesKey) {
-        self.ids.insert(key.clone(), id);
-        self.series.insert(id, Series { key, ring: Ring::default() });
+    /// Makes a series known, or known since another step.
+    pub(crate) fn insert(&mut self, id: SeriesId, key: SeriesKey, since: StepIndex) {
+        match self.series.entry(id) {
+            Entry::Occupied(mut known) => known.get_mut().since = since,
+            Entry::Vacant(room) => {
+                self.ids.insert(key.clone(), id);
+                room.insert(Series { key, since, ring: Ring::default() });
+            }
+        }
+    }
+
+    /// The series' key, and since when it is known.
+    pub(crate) fn get(&self, id: SeriesId) -> Option<(&SeriesKey, StepIndex)> {
+        self.series.get(&id).map(|series| (&series.key, series.since))
+    }
+
+    /// The step before which everything is forgotten, if anything is.
+    pub(crate) fn from(&self) -> Option<StepIndex> {
+        self.from
     }
 
     /// Counts, and notes the series as revised if the step is closed.
@@ -85,6 +105,7 @@ impl Rollups {
 
     /// Drops all counts before `step`, and the series `gone`.
     pub(crate) fn forget(&mut self, step: StepIndex, gone: &BTreeSet<SeriesId>) {
+        self.from = Some(step);
         for id in gone {
             self.revised.remove(id);
             if let Some(series) = self.series.remove(id) {
@@ -101,7 +122,7 @@ impl Rollups {
         let revised = std::mem::take(&mut self.revised);
         let revised = revised.into_iter().filter_map(|(id, step)| Some((self.series.get(&id)?.key.clone(), step))).collect();
         self.closed = self.closed.max(Some(step));
-        let counts = self.iter().map(|(key, ring)| (key.clone(), ring.get(step) as f64)).collect();
+        let counts = self.iter().map(|series| (series.key.clone(), series.ring.get(step) as f64)).collect();
         Closed { step, counts, revised }
     }
 
@@ -113,16 +134,22 @@ impl Rollups {
     /// See [`super::HistoryHandle::window`].
     pub(crate) fn window(&self, key: &SeriesKey, until: StepIndex, steps: usize) -> Vec<f64> {
         let series = self.id(key).and_then(|id| self.series.get(&id));
-        series.map(|series| series.ring.window(until, steps)).unwrap_or_default()
+        series.map(|series| self.window_of(series, until, steps)).unwrap_or_default()
     }
 
     /// See [`super::HistoryHandle::windows`].
     pub(crate) fn windows(&self, until: StepIndex, steps: usize) -> Vec<(SeriesKey, Vec<f64>)> {
-        self.iter().map(|(key, ring)| (key.clone(), ring.window(until, steps))).collect()
+        self.iter().map(|series| (series.key.clone(), self.window_of(series, until, steps))).collect()
+    }
+
+    fn window_of(&self, series: &Series, until: StepIndex, steps: usize) -> Vec<f64> {
+        let asked = until.offset(1).offset(-i64::try_from(steps).unwrap_or(i64::MAX));
+        let from = asked.max(series.since).max(self.from.unwrap_or(asked));
+        (from.0..=until.0).map(|step| series.ring.get(StepIndex(step)) as f64).collect()
     }
 
     /// All series, ascending by key.
-    fn iter(&self) -> impl Iterator<Item = (&SeriesKey, &Ring)> {
-        self.ids.iter().filter_map(|(key, id)| Some((key, &self.series.get(id)?.ring)))
+    fn iter(&self) -> impl Iterator<Item = &Series> {
+        self.ids.values().filter_map(|id| self.series.get(id))
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `history_meta` | what | text: step length, region, format, the step that ids are known from |
-//! | `history_series` | id | `tenant/source/destination/service/type` |
+//! | `history_meta` | what | text: step length, region, format, the steps that ids and counts are kept from |
+//! | `history_series` | id | since which step, `tenant/source/destination/service/type` |
 //! | `history_counts` | step | pairs of varints, ascending: distance to the last series id, count |
 //! | `history_ids` | step, number of the row | id hashes, 16 bytes each |
 //! | `history_keys` | expiry, key hash | the receipt, JSON |
@@ -17,12 +17,12 @@ use super::group::{Delta, Limits, State};
 use super::rollups::SeriesId;
 use crate::ingest::batch::IdHash;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tradewind_protocol::api::IngestReceipt;
 use tradewind_protocol::{RegionId, SeriesKey, ServiceName, Step, StepIndex, TenantName, Timestamp, TransactionType};
 
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("history_meta");
-const SERIES: TableDefinition<'_, u64, &str> = TableDefinition::new("history_series");
+const SERIES: TableDefinition<'_, u64, (i64, &str)> = TableDefinition::new("history_series");
 const COUNTS: TableDefinition<'_, i64, &[u8]> = TableDefinition::new("history_counts");
 const IDS: TableDefinition<'_, (i64, u64), &[u8]> = TableDefinition::new("history_ids");
 const KEYS: TableDefinition<'_, (i64, u128), &[u8]> = TableDefinition::new("history_keys");
@@ -34,22 +34,26 @@ const META_FORMAT: &str = "format";
 const META_STEP: &str = "step_ms";
 const META_REGION: &str = "region";
 const META_IDS_FROM: &str = "ids_from_step";
+const META_COUNTS_FROM: &str = "counts_from_step";
 
 const HASH_BYTES: usize = 16;
 
 /// Everything in the file, or why it is not this agent's. Creates the tables.
 pub(super) fn load(database: &Database, step: Step, region: &RegionId, limits: Limits) -> Result<Result<State, HistoryError>, redb::Error> {
     let write = database.begin_write()?;
-    let ids_from = match claim(&write, step, region)? {
-        Ok(ids_from) => ids_from,
-        Err(error) => return Ok(Err(error)),
-    };
+    if let Err(error) = claim(&write, step, region)? {
+        return Ok(Err(error));
+    }
     let mut state = State::new(limits);
-    state.ids_from = ids_from;
+    state.ids_from = kept_from(&write, META_IDS_FROM)?;
+    if let Some(from) = kept_from(&write, META_COUNTS_FROM)? {
+        state.rollups.forget(from, &BTreeSet::new());
+    }
     for row in write.open_table(SERIES)?.iter()? {
-        let (id, key) = row?;
-        let key = series_key(key.value()).ok_or_else(|| corrupt("history_series", id.value()))?;
-        state.rollups.insert(SeriesId(id.value()), key);
+        let (id, series) = row?;
+        let (since, key) = series.value();
+        let key = series_key(key).ok_or_else(|| corrupt("history_series", id.value()))?;
+        state.rollups.insert(SeriesId(id.value()), key, StepIndex(since));
     }
     for row in write.open_table(COUNTS)?.iter()? {
         let (step, counts) = row?;
@@ -73,7 +77,7 @@ pub(super) fn load(database: &Database, step: Step, region: &RegionId, limits: L
 }
 
 /// Checks that the file is this region's and of this step, and makes it so if it is new.
-fn claim(write: &WriteTransaction, step: Step, region: &RegionId) -> Result<Result<StepIndex, HistoryError>, redb::Error> {
+fn claim(write: &WriteTransaction, step: Step, region: &RegionId) -> Result<Result<(), HistoryError>, redb::Error> {
     let mut meta = write.open_table(META)?;
     let step_ms = u32::from(step).to_string();
     for (name, wanted) in [(META_FORMAT, FORMAT), (META_STEP, step_ms.as_str()), (META_REGION, region.as_str())] {
@@ -88,8 +92,14 @@ fn claim(write: &WriteTransaction, step: Step, region: &RegionId) -> Result<Resu
             _ => HistoryError::OtherFormat { found },
         }));
     }
-    let ids_from = meta.get(META_IDS_FROM)?.and_then(|from| from.value().parse().ok());
-    Ok(Ok(StepIndex(ids_from.unwrap_or(i64::MIN))))
+    Ok(Ok(()))
+}
+
+fn kept_from(write: &WriteTransaction, name: &str) -> Result<Option<StepIndex>, redb::Error> {
+    match write.open_table(META)?.get(name)? {
+        Some(from) => from.value().parse().map(|from| Some(StepIndex(from))).map_err(|_| corrupt("history_meta", name)),
+        None => Ok(None),
+    }
 }
 
 /// Makes `delta` durable: all of it, or nothing and an error.
@@ -113,8 +123,8 @@ fn add_series(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error
     for id in &delta.forget.series {
         series.remove(id.0)?;
     }
-    for (id, key) in &delta.series {
-        series.insert(id.0, series_text(key).as_str())?;
+    for (id, (key, since)) in &delta.series {
+        series.insert(id.0, (since.0, series_text(key).as_str()))?;
     }
     Ok(())
 }
@@ -122,6 +132,7 @@ fn add_series(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error
 fn add_counts(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error> {
     let mut rows = write.open_table(COUNTS)?;
     if let Some(before) = delta.forget.counts_before {
+        write.open_table(META)?.insert(META_COUNTS_FROM, before.0.to_string().as_str())?;
         rows.retain_in(..before.0, |_, _| false)?;
     }
     for (step, added) in &delta.counts {

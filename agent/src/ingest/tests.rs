@@ -230,9 +230,12 @@ fn any_record() -> impl Strategy<Value = String> {
     })
 }
 
+/// Transactions and records, by series and step.
+type Sums = BTreeMap<(SeriesKey, StepIndex), (u64, u64)>;
+
 /// What the types of the protocol make of the same lines, one by one.
-fn naive(lines: &[String], rules: &Rules<'_>) -> (BTreeMap<(SeriesKey, StepIndex), (u64, u64)>, BTreeSet<u64>) {
-    let (mut sums, mut refused) = (BTreeMap::new(), BTreeSet::new());
+fn naive(lines: &[String], rules: &Rules<'_>) -> (Sums, BTreeSet<u64>) {
+    let (mut sums, mut refused) = (Sums::new(), BTreeSet::new());
     for (line, text) in (1..).zip(lines) {
         // serde takes an array for an object, field by field; a sender that does so is mistaken.
         let positional = text.contains("\"resources\":[");
@@ -243,7 +246,7 @@ fn naive(lines: &[String], rules: &Rules<'_>) -> (BTreeMap<(SeriesKey, StepIndex
         });
         match good {
             Some(record) => {
-                let sum: &mut (u64, u64) = sums.entry((record.series(), rules.step.index(record.timestamp))).or_default();
+                let sum = sums.entry((record.series(), rules.step.index(record.timestamp))).or_default();
                 *sum = (sum.0 + record.count, sum.1 + 1);
             }
             None => {

@@ -56,7 +56,7 @@ pub(super) fn print_regions(regions: &[RegionView], out: &mut Output) -> Result<
 
 pub(super) fn print_pools(regions: &[RegionPools], out: &mut Output) -> Result<(), Failure> {
     if regions.iter().all(|region| region.pools.is_empty()) {
-        return out.line("No region has a pool: [[pools]] in an agent's configuration makes one.");
+        return out.line("No region has a pool: [[pool]] in an agent's configuration makes one.");
     }
     let mut table = Table::new(&[
         Left("REGION"),
