@@ -45,9 +45,9 @@ pub(crate) fn render(sample: Sample) -> String {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct PoolState<'a> {
+struct PoolState {
     pool: String,
-    state: &'a str,
+    state: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

@@ -12,16 +12,18 @@ use crate::env::Env;
 use crate::events::EventLog;
 use crate::history::{self, HistoryHandle};
 use crate::http::{self, Api, Planning, Progress};
-use crate::mesh::{self, Identity, MeshHandle, PeerService};
+use crate::mesh::{self, MeshHandle, PeerService};
 use crate::pool::{self, PoolHandle, Shutdown};
 use crate::store::Store;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use steps::{PlanNow, StepLoop};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tradewind_protocol::api::Severity;
 use tradewind_protocol::wire::{Request, Response};
 use tradewind_protocol::{RegionId, RegionalResourcePlan};
@@ -33,8 +35,8 @@ use runtime::stdin_closed;
 /// Planning rounds asked for at a time: by people and peers, who can wait.
 const MAX_PLAN_REQUESTS: usize = 16;
 
-/// The file of the agent's database, in its storage.
-const DATABASE: &str = "agent.redb";
+/// How long history may take to make durable what it was given last: one commit, on a slow disk.
+const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the agent that the file at `config` describes, until it is told to stop.
 pub async fn run(config: &Path, until_stdin_closes: bool) -> anyhow::Result<()> {
@@ -74,32 +76,27 @@ pub struct Agent {
     mesh: MeshHandle,
     pool: PoolHandle,
     history: HistoryHandle,
+    counting: JoinHandle<()>,
     events: EventLog,
 }
 
 impl Agent {
-    /// Starts an agent that is who the files named in `config` say.
+    /// Starts an agent. When it returns, the API answers.
     pub async fn start(config: Config, env: Env) -> anyhow::Result<Agent> {
-        let tls = &config.mesh.tls;
-        let identity = Identity::load(&tls.ca, &tls.certificate, &tls.key, &config.region)?;
-        Self::start_as(identity, config, env).await
-    }
-
-    /// Starts an agent that is `identity`, whatever files `config` names.
-    pub async fn start_as(identity: Identity, config: Config, env: Env) -> anyhow::Result<Agent> {
         let config = Arc::new(config);
         let started_at = env.clock.now();
         let events = EventLog::new(config.region.clone(), env.clock.clone());
-        let store = Store::open(&env, DATABASE).with_context(|| format!("cannot open the database in {}", config.data_dir.display()))?;
-        let generation = store.next_generation(started_at)?;
-        let history = history::open(&env, store.clone(), config.step, &config.region, &config.ingest).await?;
+        let store = Store::open(&env).await.with_context(|| format!("cannot open the database in {}", config.data_dir.display()))?;
+        let generation = store.next_generation(started_at).await?;
+        let (history, counting) = history::open(&env, &store, config.step, &config.region, &config.ingest).await?;
+        let counting = tokio::spawn(counting.run());
         let pool = pool::start(&env, config.mode, &config.pools, config.step, store, events.clone()).await?;
 
         let (plan_tx, plan_rx) = mpsc::channel(MAX_PLAN_REQUESTS);
         let planning = Arc::new(Planner(plan_tx));
         let service = Arc::new(Peers(planning.clone()));
         let mesh =
-            mesh::start(&env, identity, config.region.clone(), config.cluster.clone(), &config.mesh, generation, service, events.clone())
+            mesh::start(&env, config.region.clone(), config.cluster.clone(), &config.mesh, generation, service, events.clone())
                 .await?;
 
         let (stop, stopped) = watch::channel(false);
@@ -137,7 +134,7 @@ impl Agent {
             "agent.started",
             format!("the agent of {} is up: mesh at {}, API at {}", runtime.region, runtime.mesh, runtime.api),
         );
-        Ok(Agent { runtime, on_shutdown: config.on_shutdown, stop, steps, api, mesh, pool, history, events })
+        Ok(Agent { runtime, on_shutdown: config.on_shutdown, stop, steps, api, mesh, pool, history, counting, events })
     }
 
     /// Where the agent is reached.
@@ -173,7 +170,9 @@ impl Agent {
         };
         self.pool.shutdown(how).await;
         self.mesh.shutdown().await;
-        self.history.shutdown().await;
+        // History ends when nobody can give it anything more.
+        drop(self.history);
+        let _ = timeout(LAST_COMMIT_TIMEOUT, self.counting).await;
     }
 }
 

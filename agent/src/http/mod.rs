@@ -28,7 +28,7 @@ use utoipa_axum::routes;
 
 pub(crate) use problem::ApiError;
 pub(crate) use serve::serve;
-pub(crate) use tls::{TlsError, acceptor};
+pub(crate) use tls::acceptor;
 
 /// Request bodies that are read at a time: with the default body limit, 128 MiB at the most.
 const MAX_BODIES_IN_FLIGHT: usize = 16;

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, header};
 use futures_util::StreamExt as _;
 use std::sync::Arc;
 use std::time::Duration;
-use tradewind_protocol::BatchKey;
+use tradewind_protocol::IdempotencyKey;
 use tradewind_protocol::api::{IngestReceipt, Problem};
 
 /// The header that makes a batch idempotent.
@@ -39,7 +39,7 @@ const INLINE_BYTES: usize = 32 * 1024;
     ))]
 pub(super) async fn post_records(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Json<IngestReceipt>, ApiError> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
-    let key = text(IDEMPOTENCY_KEY).map(BatchKey::new).transpose().map_err(|e| ApiError::bad_request(format!("header Idempotency-Key: {e}")))?;
+    let key = text(IDEMPOTENCY_KEY).map(IdempotencyKey::new).transpose().map_err(|e| ApiError::bad_request(format!("header Idempotency-Key: {e}")))?;
     let encoding = Encoding::from_header(text(header::CONTENT_ENCODING.as_str()).unwrap_or(""))?;
     let Ok(_permit) = api.bodies.try_acquire() else {
         return Err(ApiError::busy("too many request bodies are being read; send again after the time in Retry-After", BODY_RETRY));
@@ -86,7 +86,8 @@ impl From<AppendError> for ApiError {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::Busy { retry_after } => ApiError::busy(error.to_string(), retry_after),
-            AppendError::Storage(_) => ApiError::unavailable(error.to_string()),
+            AppendError::TooLarge { .. } => ApiError::too_large(error.to_string()),
+            AppendError::Storage(_) | AppendError::Stopped(_) => ApiError::unavailable(error.to_string()),
         }
     }
 }

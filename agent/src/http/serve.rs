@@ -30,12 +30,12 @@ pub(crate) async fn serve(mut listener: Box<dyn Listener>, tls: Option<TlsAccept
     loop {
         let permit = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = told(&mut stop) => break,
             permit = free.clone().acquire_owned() => permit,
         };
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = told(&mut stop) => break,
             accepted = listener.accept() => accepted,
         };
         while connections.try_join_next().is_some() {}
@@ -60,6 +60,11 @@ pub(crate) async fn serve(mut listener: Box<dyn Listener>, tls: Option<TlsAccept
     }
 }
 
+/// Completes when `stop` is true, or nobody can make it true any more.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn connection(
@@ -80,7 +85,7 @@ async fn connection(
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         biased;
-        _ = stop.wait_for(|stop| *stop) => {
+        () = told(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await?;
         }

@@ -129,7 +129,7 @@ pub(super) async fn forecasts(
     let own = api.progress.borrow().predictions.clone();
     for prediction in own.iter().filter(|p| query.matches(p)) {
         let until = prediction.path.start().offset(-1);
-        let recent = api.history.window(&prediction.series, until, RECENT_STEPS).await;
+        let recent = api.history.window(&prediction.series, until, RECENT_STEPS).await.map_err(|e| ApiError::unavailable(e.to_string()))?;
         found.push(ForecastView { age_ms: now.since(prediction.issued_at).as_millis() as u64, prediction: prediction.clone(), recent });
     }
     let view = api.mesh.view();
