@@ -46,6 +46,9 @@ impl StoreError {
             redb::Error::DatabaseAlreadyOpen => "another agent holds it, give each agent its own data_dir",
             redb::Error::UpgradeRequired(_) => "it was written by another version of the software, use that one or another data_dir",
             redb::Error::Corrupted(_) => "the file is damaged, restore a copy of it or move it away",
+            redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                "it is no database of ours, or damaged: restore a copy of it or move it away"
+            }
             redb::Error::ValueTooLarge(_) => "keep what is stored under one key below 1 MiB",
             _ => "look at the disk under data_dir, then restart the agent",
         };
@@ -170,6 +173,9 @@ struct Backend(Box<dyn StorageBackend>);
 /// The longest file that redb has not finished creating; it begins with 1 MiB and a little.
 const MAX_UNBORN_BYTES: u64 = 16 << 20;
 
+/// How long redb's magic number is, at the start of the file.
+const MAGIC_BYTES: usize = 9;
+
 /// redb's header fits into this, and is all that it writes into a new file before the magic number.
 const HEADER_BYTES: usize = 512;
 
@@ -204,11 +210,10 @@ impl Backend {
         if !(1..=MAX_UNBORN_BYTES).contains(&len) {
             return Ok(false);
         }
-        let mut magic = [0; 9];
-        if len >= magic.len() as u64 {
-            self.read(0, &mut magic)?;
-        }
-        if magic != [0; 9] {
+        let mut magic = [0; MAGIC_BYTES];
+        let magic = &mut magic[..MAGIC_BYTES.min(usize::try_from(len).unwrap_or(MAGIC_BYTES))];
+        self.read(0, magic)?;
+        if magic.iter().any(|byte| *byte != 0) {
             return Ok(false);
         }
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
@@ -292,5 +297,27 @@ mod tests {
         assert_eq!(store.get(LEDGER, "a").await.unwrap(), None);
         store.put(LEDGER, "a", vec![9]).await.unwrap();
         assert_eq!(store.get(LEDGER, "a").await.unwrap(), Some(vec![9]));
+    }
+
+    #[tokio::test]
+    async fn a_file_cut_short_at_birth_is_made_anew_and_any_other_file_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::real(dir.path()).unwrap();
+        let path = dir.path().join(FILE);
+        let mut unborn = vec![0; 1 << 20];
+        unborn[9..300].fill(7);
+        std::fs::write(&path, &unborn).unwrap();
+        let store = Store::open(&env).await.unwrap();
+        store.put(LEDGER, "a", vec![1]).await.unwrap();
+        drop(store);
+
+        let mut damaged = std::fs::read(&path).unwrap();
+        damaged[..9].fill(0);
+        for other in [damaged, b"notes".to_vec()] {
+            std::fs::write(&path, &other).unwrap();
+            let refused = Store::open(&env).await.err().unwrap().to_string();
+            assert!(refused.contains("it is no database of ours, or damaged"), "{refused}");
+            assert!(std::fs::read(&path).unwrap() == other, "the file is as it was");
+        }
     }
 }

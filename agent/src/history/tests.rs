@@ -89,7 +89,7 @@ impl Life {
         self.task.await.unwrap();
     }
 
-    /// The counts of minutes `-60..=0` around noon that are not zero, by destination.
+    /// The counts that are not zero, by destination and minutes after noon.
     async fn counts(&self) -> BTreeMap<(String, i64), f64> {
         let until = step().index(Timestamp::from_millis(NOON).unwrap()).offset(60);
         let mut counts = BTreeMap::new();
@@ -376,7 +376,7 @@ async fn workload(site: &Site, life: &Life) -> (BTreeMap<(String, i64), f64>, us
     for pair in 0..6 {
         let minute = pair * 2;
         site.clock.0.store(NOON + minute * MINUTE, Ordering::Relaxed);
-        let (with_key, with_id) = (format!("key {pair}").replace(' ', "-"), format!("id-{pair}"));
+        let (with_key, with_id) = (format!("key-{pair}"), format!("id-{pair}"));
         let keyed = site.batch(&[record("fr", minute, 1, None), record("it", minute - 1, 2, None)]);
         let identified = site.batch(&[record("fr", minute, 10, Some(&with_id)), record("us", minute, 20, Some(&format!("{with_id}-us")))]);
         let (one, two) = tokio::join!(life.handle.append(keyed, key(&with_key)), life.handle.append(identified, None));
