@@ -11,29 +11,35 @@
 //! whatever the series does.
 
 use super::errors::ErrorWindow;
-use super::knob;
 use super::mix::Mix;
 use std::collections::VecDeque;
 use tradewind_protocol::Quantile;
 
-/// How many errors a lane remembers: a day of five-minute steps; enough for the 99 % quantile.
+/// How many errors a lane remembers: ten of them lie beyond the 99 % quantile. Measured on recorded
+/// traffic, 600 cost 1-2 % of pinball loss and 300 cost 8 %; 1,000 take 8 KiB a lane.
 const WINDOW: usize = 1_000;
-/// With fewer errors than this a lane leans on its shorter neighbour: two in each tail of 90 %.
+/// With fewer errors than this a lane leans on its shorter neighbour: with 20, one lies in each tail of 90 %.
 const MIN_ERRORS: usize = 20;
 /// The most predictions of a lane that wait for their step. Longer lanes speak every few steps only;
 /// a day ahead, neighbouring steps tell the same.
 const MAX_PENDING: usize = 64;
-/// Step size of the conformal levels. 0.005 is the order that the authors use; it moves a level by
-/// half a percent for each miss.
+/// Step size of the conformal levels. The authors use 0.005; of 0.001 to 0.02, those around 0.002 had
+/// the least pinball loss at the right coverage on recorded traffic at 5 min, 15 min and 1 h.
 const LEVEL_GAIN: f64 = 0.002;
 /// Levels stay within these, so that a long calm cannot wind them up.
 const LEVELS: (f64, f64) = (0.001, 0.999);
+/// Errors `h` steps ahead overlap, so `n` of them are worth `n / h`; intervals are widened by
+/// `1 + INFLATION / (n / h)`, as Student's distribution widens those from few samples. At one step and
+/// a full window that is nothing; a day ahead after a week it doubles the interval.
+const INFLATION: f64 = 8.0;
 /// Half-width of the first 90 % interval, in spreads, before anything has been learnt.
 const PRIOR: f64 = 1.0;
 /// Errors beyond this many spreads are kept as this many: one flood after silence must not make all
 /// later intervals absurd.
 const MAX_ERROR: f64 = 20.0;
 
+/// Where the median stands among the quantiles.
+const MEDIAN: usize = 3;
 /// The number of quantiles that a lane forecasts.
 pub(super) const QUANTILES: usize = Quantile::GRID.len();
 
@@ -64,10 +70,10 @@ impl Lane {
     pub(super) fn new(ahead: usize, experts: usize) -> Self {
         Self {
             ahead,
-            stride: ahead.div_ceil(knob(6, MAX_PENDING as f64) as usize) as u64,
+            stride: ahead.div_ceil(MAX_PENDING) as u64,
             pending: VecDeque::new(),
             mix: Mix::new(experts),
-            errors: ErrorWindow::new(knob(0, WINDOW as f64) as usize),
+            errors: ErrorWindow::new(WINDOW),
             levels: Quantile::GRID.map(Quantile::probability),
             offsets: prior(),
         }
@@ -85,16 +91,14 @@ impl Lane {
         &self.offsets
     }
 
-    /// Learns that step `number` closed with `actual`, and returns what had been said about it.
+    /// Learns that step `number`, counted from 1, closed with `actual`, and returns what had been said about it.
     pub(super) fn learn(&mut self, number: u64, actual: f64) -> Option<Said> {
         let said = self.pending.pop_front_if(|said| said.about <= number)?;
         self.mix.learn(&said.points, actual);
         self.errors.push(((actual - said.point) / said.spread).clamp(-MAX_ERROR, MAX_ERROR));
         for ((level, q), value) in self.levels.iter_mut().zip(Quantile::GRID).zip(said.quantiles) {
             let inside = if actual <= value { 1.0 } else { 0.0 };
-            *level = (*level
-                + knob(1, LEVEL_GAIN) * (if knob(7, 0.0) > 0.0 { self.stride as f64 } else { 1.0 }) * (q.probability() - inside))
-                .clamp(LEVELS.0, LEVELS.1);
+            *level = (*level + LEVEL_GAIN * (q.probability() - inside)).clamp(LEVELS.0, LEVELS.1);
         }
         Some(said)
     }
@@ -108,10 +112,12 @@ impl Lane {
             Some((ahead, offsets)) => offsets.map(|offset| offset * (self.ahead as f64 / ahead as f64).sqrt()),
             None => prior(),
         };
+        let independent = (seen as f64 * self.stride as f64 / self.ahead as f64).max(1.0);
+        let inflation = 1.0 + INFLATION / independent;
+        let own = self.levels.map(|level| self.errors.quantile(level).unwrap_or(0.0));
         for (at, offset) in self.offsets.iter_mut().enumerate() {
-            let indep = seen as f64 * self.stride as f64 / self.ahead as f64;
-            let own = self.errors.quantile(self.levels[at]).unwrap_or(0.0) * (1.0 + knob(4, 1.0) / indep.max(1.0));
-            *offset = trust * own + (1.0 - trust) * fallback[at];
+            let inflated = own[MEDIAN] + inflation * (own[at] - own[MEDIAN]);
+            *offset = trust * inflated + (1.0 - trust) * fallback[at];
         }
         // Levels move independently of each other and may cross.
         self.offsets.sort_by(f64::total_cmp);

@@ -141,12 +141,5 @@ impl Forecasts {
     }
 }
 
-// KNOB
-pub(crate) fn knob(at: usize, default: f64) -> f64 {
-    static K: std::sync::OnceLock<Vec<Option<f64>>> = std::sync::OnceLock::new();
-    K.get_or_init(|| std::env::var("KNOBS").unwrap_or_default().split(',').map(|x| x.parse().ok()).collect())
-        .get(at)
-        .copied()
-        .flatten()
-        .unwrap_or(default)
-}
+#[cfg(test)]
+mod tests;

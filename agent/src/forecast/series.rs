@@ -3,21 +3,20 @@
 use super::expert::{Forecaster, LastValue};
 use super::holt_winters::{HoltWinters, SeasonalMean};
 use super::horizon::{between, lanes};
-use super::knob;
 use super::lane::{Lane, QUANTILES};
 use super::score::Scores;
 use super::seasonal_naive::SeasonalNaive;
 use tradewind_protocol::forecast::ForecastScore;
 
 /// The spread is `(point + SPREAD_FLOOR * mean) ^ SPREAD_POWER`: between errors that do not depend on
-/// the level (0) and errors proportional to it (1).
+/// the level (0) and errors proportional to it (1). A half is what counts do by nature, and measured best.
 const SPREAD_POWER: f64 = 0.5;
 /// See [`SPREAD_POWER`]: keeps the spread of an empty step from being nothing.
 const SPREAD_FLOOR: f64 = 0.1;
 
 /// The forecast of one series.
 #[derive(Debug)]
-pub struct SeriesForecast {
+pub(super) struct SeriesForecast {
     season: usize,
     /// In ascending order of what they know. See [`super::mix::Mix::weights`].
     experts: Vec<Box<dyn Forecaster>>,
@@ -29,7 +28,7 @@ pub struct SeriesForecast {
     observed: f64,
     /// Mean count over about the last season.
     mean: f64,
-    /// Mean absolute error one step ahead, in spreads, over the last dozen of steps.
+    /// How many steps there were.
     seen: u64,
 }
 
@@ -37,7 +36,7 @@ pub struct SeriesForecast {
 const SEASONAL_NAIVE: usize = 1;
 
 impl SeriesForecast {
-    pub fn new(horizon: usize, season: usize) -> Self {
+    pub(super) fn new(horizon: usize, season: usize) -> Self {
         let experts: Vec<Box<dyn Forecaster>> = vec![
             Box::new(LastValue::default()),
             Box::new(SeasonalNaive::new(season)),
@@ -59,7 +58,7 @@ impl SeriesForecast {
     }
 
     /// Learns the next step's count.
-    pub fn observe(&mut self, count: f64) {
+    pub(super) fn observe(&mut self, count: f64) {
         let count = if count.is_finite() { count.max(0.0) } else { 0.0 };
         self.learn(count);
         self.experts.iter_mut().for_each(|expert| expert.observe(count));
@@ -70,26 +69,26 @@ impl SeriesForecast {
         self.speak();
     }
 
-    pub fn observed(&self) -> f64 {
+    pub(super) fn observed(&self) -> f64 {
         self.observed
     }
 
-    pub fn mean(&self) -> f64 {
+    pub(super) fn mean(&self) -> f64 {
         self.mean
     }
 
-    pub fn score(&self) -> ForecastScore {
+    pub(super) fn score(&self) -> ForecastScore {
         self.scores.mean()
     }
 
     /// The name of the expert that errs least one step ahead, or of the only one that speaks.
-    pub fn model(&self) -> &'static str {
+    pub(super) fn model(&self) -> &'static str {
         let best = self.lanes.first().and_then(|lane| lane.mix().best()).and_then(|at| self.experts.get(at));
         best.map_or("last-value", |expert| expert.name())
     }
 
     /// The quantiles of the count `ahead` steps after the last one.
-    pub fn row(&self, ahead: usize) -> [f64; QUANTILES] {
+    pub(super) fn row(&self, ahead: usize) -> [f64; QUANTILES] {
         let points = self.points(ahead);
         let place = between(&self.lengths, ahead);
         let (lower, upper) = (&self.lanes[place.lower], &self.lanes[place.upper]);
@@ -103,12 +102,12 @@ impl SeriesForecast {
     fn learn(&mut self, count: f64) {
         let mut score = None;
         for lane in &mut self.lanes {
-            let said = lane.learn(self.seen, count);
+            let said = lane.learn(self.seen + 1, count);
             if lane.ahead() == 1 {
                 score = said;
             }
         }
-        if let (Some(said), Some(naive)) = (score, self.yardstick.learn(self.seen, count)) {
+        if let (Some(said), Some(naive)) = (score, self.yardstick.learn(self.seen + 1, count)) {
             self.scores.push(&said.quantiles, &naive.quantiles, count);
         }
     }
@@ -126,8 +125,7 @@ impl SeriesForecast {
             let point = mixed(&self.lanes[at], &points);
             let quantiles = self.quantiles(point, self.lanes[at].offsets());
             let spread = self.spread(point);
-            // The step after this one has the number `seen`.
-            self.lanes[at].say(self.seen - 1, &points, point, spread, quantiles);
+            self.lanes[at].say(self.seen, &points, point, spread, quantiles);
         }
         let naive = &self.experts[SEASONAL_NAIVE];
         if naive.ready().is_ok() {
@@ -135,7 +133,7 @@ impl SeriesForecast {
             self.yardstick.settle(None);
             let quantiles = self.quantiles(point, self.yardstick.offsets());
             let spread = self.spread(point);
-            self.yardstick.say(self.seen - 1, &[point], point, spread, quantiles);
+            self.yardstick.say(self.seen, &[point], point, spread, quantiles);
         }
     }
 
@@ -152,8 +150,8 @@ impl SeriesForecast {
     fn spread(&self, point: f64) -> f64 {
         // A series that has never counted anything has no scale yet; one transaction will do.
         let mean = if self.mean > 0.0 { self.mean } else { 1.0 };
-        let level = (point + knob(3, SPREAD_FLOOR) * mean) / mean;
-        mean * level.powf(knob(2, SPREAD_POWER))
+        let level = (point + SPREAD_FLOOR * mean) / mean;
+        mean * level.powf(SPREAD_POWER)
     }
 }
 
