@@ -5,6 +5,7 @@
 
 use super::client::Client;
 use super::trace::Trace;
+use crate::provider::process::census;
 use anyhow::{Context as _, bail};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::fmt::Write as _;
@@ -207,10 +208,9 @@ env = {{ TRADEWIND_WORKER_STARTUP_MS = "{startup}", TRADEWIND_ORPHAN_TIMEOUT_MS 
         }
     }
 
-    /// How many of the fleet's processes, agents or workers, are still there: all carry its directory
-    /// in their command line or environment.
+    /// How many worker processes of the fleet are still there.
     pub(super) fn left_behind(&self) -> usize {
-        crate::provider::process::carrying(&self.directory.to_string_lossy())
+        self.members.iter().map(|member| census(&self.directory.join(member.region.as_str())).len()).sum()
     }
 }
 
