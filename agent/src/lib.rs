@@ -5,7 +5,7 @@
 //!
 //! | module | | what |
 //! |---|---|---|
-//! | [`env`] | S | network, clock, chance, disk, threads: the seam to the simulator |
+//! | [`mod@env`] | S | network, clock, chance, disk, threads: the seam to the simulator |
 //! | [`config`] | P | the configuration file, checked as a whole |
 //! | [`events`] | S | what happened, for operators |
 //! | [`metrics`] | S | what is counted, for Prometheus |
@@ -35,5 +35,6 @@ pub mod metrics;
 pub mod planner;
 pub mod pool;
 pub mod provider;
+mod stop;
 pub mod store;
 pub mod worker;

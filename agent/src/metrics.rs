@@ -132,7 +132,12 @@ impl Sample {
         let build = [("region", self.status.region.to_string()), ("version", self.status.version.clone())];
         out.gauges("agent", "Which agent this is; always 1", None, [(build, 1.0)].into_iter())?;
         out.gauge("step", "Length of a step", Some(&Unit::Seconds), self.status.step.seconds())?;
-        out.gauge("started_at", "When the agent started, since 1970", Some(&Unit::Seconds), self.status.started_at.as_millis() as f64 / 1e3)?;
+        out.gauge(
+            "started_at",
+            "When the agent started, since 1970",
+            Some(&Unit::Seconds),
+            self.status.started_at.as_millis() as f64 / 1e3,
+        )?;
         out.gauge("healthy", "1 when the agent judges itself healthy", None, f64::from(u8::from(self.status.health == Health::Healthy)))?;
         out.gauge("active_mode", "1 when plans are carried out", None, f64::from(u8::from(self.status.mode == Mode::Active)))?;
         let closed = self.progress.closed.map_or(0.0, |step| self.status.step.end(step).as_millis() as f64 / 1e3);

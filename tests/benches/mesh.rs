@@ -67,7 +67,9 @@ async fn start(count: usize, interval: Duration) -> Vec<MeshHandle> {
     }
     for handle in &handles {
         let mut view = handle.watch();
-        view.wait_for(|view| view.regions.len() == count && view.regions.values().all(|r| r.live && r.state.is_some())).await.expect("a view");
+        view.wait_for(|view| view.regions.len() == count && view.regions.values().all(|r| r.live && r.state.is_some()))
+            .await
+            .expect("a view");
     }
     handles
 }

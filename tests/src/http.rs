@@ -25,7 +25,8 @@ fn client() -> ureq::Agent {
 
 fn answer(response: ureq::http::Response<ureq::Body>) -> Answer {
     let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok()).map(String::from);
-    let (status, content_type, retry_after) = (response.status().as_u16(), header("content-type").unwrap_or_default(), header("retry-after"));
+    let (status, content_type, retry_after) =
+        (response.status().as_u16(), header("content-type").unwrap_or_default(), header("retry-after"));
     let body = response.into_body().into_with_config().limit(1 << 28).read_to_string().expect("the body is text");
     Answer { status, content_type, retry_after, body }
 }

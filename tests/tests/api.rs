@@ -119,8 +119,19 @@ fn every_route_is_in_the_openapi_document() {
     let document: Value = cluster.member("solo").get("/v1/openapi.json");
     let paths = document["paths"].as_object().unwrap();
     for path in [
-        "/healthz", "/readyz", "/metrics", "/v1/records", "/v1/status", "/v1/regions", "/v1/pools", "/v1/instances", "/v1/forecasts",
-        "/v1/plan", "/v1/capacity", "/v1/events", "/regions/{regionId}/predictiveScale",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/records",
+        "/v1/status",
+        "/v1/regions",
+        "/v1/pools",
+        "/v1/instances",
+        "/v1/forecasts",
+        "/v1/plan",
+        "/v1/capacity",
+        "/v1/events",
+        "/regions/{regionId}/predictiveScale",
     ] {
         assert!(paths.contains_key(path), "{path}");
     }

@@ -84,8 +84,8 @@ fn certificates_made_by_the_cli_make_a_mesh() {
         let own = std::fs::read_to_string(&config).unwrap();
         let made = own
             .replace(&format!("{}/ca.pem", cluster.marker()), &format!("{pki}/ca.pem"))
-            .replace(&format!("{}/agent.pem", cluster.home(region).display()), &format!("{pki}/{region}.pem"))
-            .replace(&format!("{}/agent.key", cluster.home(region).display()), &format!("{pki}/{region}.key"));
+            .replace(&format!("{}/agent.pem", cluster.home(region).display()), &format!("{pki}/agent-{region}.pem"))
+            .replace(&format!("{}/agent.key", cluster.home(region).display()), &format!("{pki}/agent-{region}-key.pem"));
         assert_ne!(own, made);
         std::fs::write(&config, made).unwrap();
         cluster.restart(region);

@@ -96,8 +96,7 @@ impl Agent {
         let planning = Arc::new(Planner(plan_tx));
         let service = Arc::new(Peers(planning.clone()));
         let mesh =
-            mesh::start(&env, config.region.clone(), config.cluster.clone(), &config.mesh, generation, service, events.clone())
-                .await?;
+            mesh::start(&env, config.region.clone(), config.cluster.clone(), &config.mesh, generation, service, events.clone()).await?;
 
         let (stop, stopped) = watch::channel(false);
         let (progress_tx, progress) = watch::channel(Progress::default());
@@ -106,7 +105,8 @@ impl Agent {
 
         let tls = config.api.tls.as_ref().map(|paths| http::acceptor(paths, &env)).transpose()?;
         let listener = env.network.bind_tcp(config.api.listen).await;
-        let listener = listener.with_context(|| format!("cannot listen on api.listen = {}: is another agent running?", config.api.listen))?;
+        let listener =
+            listener.with_context(|| format!("cannot listen on api.listen = {}: is another agent running?", config.api.listen))?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let runtime = Runtime {
             region: config.region.clone(),

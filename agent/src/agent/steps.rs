@@ -13,6 +13,7 @@ use crate::http::Progress;
 use crate::mesh::MeshHandle;
 use crate::planner::{self, Outcome, PoolSnapshot, RecentNeeds, Snapshot, SourceForecast, Tuner};
 use crate::pool::{PoolHandle, Target};
+use crate::stop::told;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,11 +32,6 @@ const REBUILD_SEASONS: usize = 8;
 const MIN_REBUILD_STEPS: usize = 64;
 /// The most.
 const MAX_REBUILD_STEPS: usize = 20_160;
-
-/// Completes when `stop` is true, or nobody can make it true any more.
-async fn told(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}
 
 /// A planning round that somebody asks for.
 pub(super) struct PlanNow {
@@ -134,11 +130,14 @@ impl StepLoop {
     async fn recall(&mut self, until: StepIndex) -> Result<(), Stopped> {
         let windows = self.history.windows(until, self.rebuild_steps()).await?;
         let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
-        self.forecasts = self.offload.run(move || {
-            let mut forecasts = forecasts;
-            windows.iter().for_each(|(key, window)| forecasts.rebuild(key, until, window));
-            forecasts
-        }).await;
+        self.forecasts = self
+            .offload
+            .run(move || {
+                let mut forecasts = forecasts;
+                windows.iter().for_each(|(key, window)| forecasts.rebuild(key, until, window));
+                forecasts
+            })
+            .await;
         self.closed = Some(until);
         Ok(())
     }
@@ -174,12 +173,15 @@ impl StepLoop {
             revised.push((key.clone(), self.history.window(key, closed.step, self.rebuild_steps()).await?));
         }
         let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
-        self.forecasts = self.offload.run(move || {
-            let mut forecasts = forecasts;
-            forecasts.close(closed.step, closed.counts.iter().map(|(key, count)| (key, *count)));
-            revised.iter().for_each(|(key, window)| forecasts.rebuild(key, closed.step, window));
-            forecasts
-        }).await;
+        self.forecasts = self
+            .offload
+            .run(move || {
+                let mut forecasts = forecasts;
+                forecasts.close(closed.step, closed.counts.iter().map(|(key, count)| (key, *count)));
+                revised.iter().for_each(|(key, window)| forecasts.rebuild(key, closed.step, window));
+                forecasts
+            })
+            .await;
         Ok(())
     }
 
@@ -330,10 +332,16 @@ impl StepLoop {
             *demand.entry(forecast.prediction.series.service.clone()).or_default() += forecast.prediction.observed;
         }
         for config in &self.config.pools {
-            let served: f64 = self.config.pools.iter().filter(|p| p.service == config.service).map(|p| {
-                let sample = ready.iter().find(|sample| sample.step == known_until && sample.pool == p.name);
-                sample.map_or(0.0, |sample| f64::from(sample.ready) * sample.rate_per_instance)
-            }).sum();
+            let served: f64 = self
+                .config
+                .pools
+                .iter()
+                .filter(|p| p.service == config.service)
+                .map(|p| {
+                    let sample = ready.iter().find(|sample| sample.step == known_until && sample.pool == p.name);
+                    sample.map_or(0.0, |sample| f64::from(sample.ready) * sample.rate_per_instance)
+                })
+                .sum();
             let (Some(demand), Some(memory)) = (demand.get(&config.service), self.pools.get_mut(&config.name)) else { continue };
             let outcome = Outcome { demand_rate: demand / self.config.step.seconds(), ready_rate: served, blocked: memory.blocked };
             memory.tuner.learn(outcome, self.config.planner.quantile);

@@ -2,7 +2,8 @@
 
 use super::section::{Section, address, duration, number, path, text, texts, whole};
 use super::{
-    ApiConfig, Config, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, ProcessConfig, ProviderConfig, TlsPaths,
+    ApiConfig, Config, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, ProcessConfig, ProviderConfig,
+    TlsPaths,
 };
 use std::collections::BTreeSet;
 use std::fmt;
@@ -40,7 +41,11 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in the configuration:", if self.problems.len() == 1 { "one mistake".into() } else { format!("{} mistakes", self.problems.len()) })?;
+        write!(
+            f,
+            "{} in the configuration:",
+            if self.problems.len() == 1 { "one mistake".into() } else { format!("{} mistakes", self.problems.len()) }
+        )?;
         self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
@@ -87,7 +92,11 @@ impl Config {
     /// a key.
     pub fn parse(toml: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, ConfigError> {
         let mut table: Table = toml.parse().map_err(|error: toml::de::Error| ConfigError {
-            problems: vec![Problem { key: "(file)".into(), value: "(not TOML)".into(), remedy: error.to_string().trim().replace('\n', "\n    ") }],
+            problems: vec![Problem {
+                key: "(file)".into(),
+                value: "(not TOML)".into(),
+                remedy: error.to_string().trim().replace('\n', "\n    "),
+            }],
         })?;
         let mut problems = vec![];
         for (name, value) in environment {
@@ -164,7 +173,21 @@ fn config(s: &mut Section) -> Option<Config> {
     });
     let mut pools: Vec<PoolConfig> = pools.into_iter().collect::<Option<_>>()?;
     pools.sort_by(|a, b| a.name.cmp(&b.name));
-    Some(Config { region: region?, cluster, mode, step, data_dir: data_dir?, on_shutdown, coordinates, mesh: mesh?, api: api?, ingest, forecast, planner, pools })
+    Some(Config {
+        region: region?,
+        cluster,
+        mode,
+        step,
+        data_dir: data_dir?,
+        on_shutdown,
+        coordinates,
+        mesh: mesh?,
+        api: api?,
+        ingest,
+        forecast,
+        planner,
+        pools,
+    })
 }
 
 fn coordinates(s: &mut Section) -> Option<Coordinates> {
@@ -187,7 +210,8 @@ fn mesh(s: &mut Section) -> Option<MeshConfig> {
     }
     let seeds = s.or("seeds", vec![], |v| {
         let seeds = texts(v)?;
-        let valid = |seed: &String| seed.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0));
+        let valid =
+            |seed: &String| seed.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0));
         if seeds.iter().all(valid) { Ok(seeds) } else { Err("must be a list of \"host:port\", like [\"10.0.0.7:7470\"]") }
     });
     let tls = s.table("tls", tls);
@@ -214,7 +238,9 @@ fn api(s: &mut Section) -> Option<ApiConfig> {
         s.problem("listen", listen, "beyond loopback the API needs client certificates: add [api.tls], or listen on 127.0.0.1");
     }
     let public_url = s.optional("public_url", |v| match v.as_str() {
-        Some(url) if (url.starts_with("http://") || url.starts_with("https://")) && url.len() <= 256 => Ok(url.trim_end_matches('/').to_string()),
+        Some(url) if (url.starts_with("http://") || url.starts_with("https://")) && url.len() <= 256 => {
+            Ok(url.trim_end_matches('/').to_string())
+        }
         _ => Err("must be a URL that begins with http:// or https://, of at most 256 bytes"),
     });
     Some(ApiConfig { listen, tls, public_url })

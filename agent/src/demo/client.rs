@@ -47,7 +47,8 @@ impl Client {
     pub(super) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let (http, url, name) = (self.http.clone(), format!("{}/metrics", self.base), name.to_string());
         tokio::task::spawn_blocking(move || {
-            let text = http.get(&url).call().and_then(|mut answer| answer.body_mut().read_to_string()).with_context(|| format!("GET {url}"))?;
+            let text =
+                http.get(&url).call().and_then(|mut answer| answer.body_mut().read_to_string()).with_context(|| format!("GET {url}"))?;
             let samples = text.lines().filter_map(|line| {
                 let (key, value) = line.rsplit_once(' ')?;
                 let (own, _) = key.split_once('{').unwrap_or((key, ""));

@@ -181,7 +181,10 @@ env = {{ TRADEWIND_WORKER_STARTUP_MS = "{startup}", TRADEWIND_ORPHAN_TIMEOUT_MS 
                 return Ok(());
             }
             if self.convergence > CONVERGENCE_TIMEOUT {
-                bail!("after {CONVERGENCE_TIMEOUT:?} only {complete} of {all} agents see every region; logs in {}", self.directory.display());
+                bail!(
+                    "after {CONVERGENCE_TIMEOUT:?} only {complete} of {all} agents see every region; logs in {}",
+                    self.directory.display()
+                );
             }
             sleep(POLL).await;
         }
@@ -273,4 +276,3 @@ fn random() -> anyhow::Result<[u8; 32]> {
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
-

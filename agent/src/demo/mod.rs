@@ -306,4 +306,3 @@ impl Say {
         let _ = out.flush();
     }
 }
-

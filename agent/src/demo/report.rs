@@ -123,10 +123,7 @@ impl Report {
                 reactive_target,
                 by_region,
             },
-            mesh: Mesh {
-                convergence_ms: fleet.convergence.as_millis() as u64,
-                bytes_per_agent_second: played.bytes_per_agent_second,
-            },
+            mesh: Mesh { convergence_ms: fleet.convergence.as_millis() as u64, bytes_per_agent_second: played.bytes_per_agent_second },
             workers: Workers { started: played.started, leaked: 0 },
         })
     }
@@ -141,7 +138,13 @@ impl Report {
         }
         let (forecast, capacity) = (&self.forecast, &self.capacity);
         let recorded_hours = self.steps as f64 * ROW_HOURS;
-        writeln!(out, "\n{} regions, {} steps ({recorded_hours:.1} recorded hours), {} records", self.regions.len(), self.steps, self.records_ingested)?;
+        writeln!(
+            out,
+            "\n{} regions, {} steps ({recorded_hours:.1} recorded hours), {} records",
+            self.regions.len(),
+            self.steps,
+            self.records_ingested
+        )?;
         writeln!(out, "\nForecasts, {LEAD_STEPS} steps ahead, scored on what came afterwards ({} of them):", forecast.scored)?;
         writeln!(
             out,
@@ -152,13 +155,34 @@ impl Report {
         )?;
         writeln!(out, "  the 90 % interval held       {:>8.1} %", 100.0 * forecast.coverage_90)?;
         writeln!(out, "\nCapacity (workers take {WORKER_STARTUP:?} to start, so an order serves {LEAD_STEPS} steps later):")?;
-        writeln!(out, "                               {:>11}   reactive scaler at {:.0} % utilisation", "Tradewind", 100.0 * capacity.reactive_target)?;
-        writeln!(out, "  steps with too little        {:>9.2} %   {:>9.2} %", 100.0 * capacity.late_share, 100.0 * capacity.reactive_late_share)?;
+        writeln!(
+            out,
+            "                               {:>11}   reactive scaler at {:.0} % utilisation",
+            "Tradewind",
+            100.0 * capacity.reactive_target
+        )?;
+        writeln!(
+            out,
+            "  steps with too little        {:>9.2} %   {:>9.2} %",
+            100.0 * capacity.late_share,
+            100.0 * capacity.reactive_late_share
+        )?;
         writeln!(out, "  instance-hours paid          {:>11.1}   {:>11.1}", capacity.resource_hours, capacity.reactive_resource_hours)?;
         for region in &capacity.by_region {
-            writeln!(out, "    {:<10} too little in {:>5.2} %, {:>6.1} instance-hours", region.region.to_string(), 100.0 * region.late_share, region.resource_hours)?;
+            writeln!(
+                out,
+                "    {:<10} too little in {:>5.2} %, {:>6.1} instance-hours",
+                region.region.to_string(),
+                100.0 * region.late_share,
+                region.resource_hours
+            )?;
         }
-        writeln!(out, "\nMesh: complete after {} ms; {:.1} kB a second and agent", self.mesh.convergence_ms, self.mesh.bytes_per_agent_second / 1e3)?;
+        writeln!(
+            out,
+            "\nMesh: complete after {} ms; {:.1} kB a second and agent",
+            self.mesh.convergence_ms,
+            self.mesh.bytes_per_agent_second / 1e3
+        )?;
         writeln!(out, "Workers: {} real processes started, {} left behind", self.workers.started, self.workers.leaked)?;
         Ok(())
     }

@@ -39,7 +39,10 @@ const INLINE_BYTES: usize = 32 * 1024;
     ))]
 pub(super) async fn post_records(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Json<IngestReceipt>, ApiError> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
-    let key = text(IDEMPOTENCY_KEY).map(IdempotencyKey::new).transpose().map_err(|e| ApiError::bad_request(format!("header Idempotency-Key: {e}")))?;
+    let key = text(IDEMPOTENCY_KEY)
+        .map(IdempotencyKey::new)
+        .transpose()
+        .map_err(|e| ApiError::bad_request(format!("header Idempotency-Key: {e}")))?;
     let encoding = Encoding::from_header(text(header::CONTENT_ENCODING.as_str()).unwrap_or(""))?;
     let Ok(_permit) = api.bodies.try_acquire() else {
         return Err(ApiError::busy("too many request bodies are being read; send again after the time in Retry-After", BODY_RETRY));

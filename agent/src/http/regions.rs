@@ -1,8 +1,8 @@
 //! Planning rounds on demand, here or at another region's agent.
 
 use super::{Api, ApiError};
-use axum::extract::{Path, Query, State};
 use axum::Json;
+use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use std::sync::Arc;
 use tradewind_protocol::RegionId;
@@ -46,7 +46,9 @@ pub(super) async fn predictive_scale(
     match api.mesh.request(&region, Request::PredictiveScale { dry_run }).await {
         Ok(Response::Plan(plan)) => Ok(Json(ScaleOutcome { dry_run, planned_by: region, plan: *plan })),
         Ok(Response::Refused { reason }) => Err(ApiError::bad_gateway(format!("the agent of {region} refused: {reason}"))),
-        Ok(Response::Published(_) | Response::NotHeld) => Err(ApiError::bad_gateway(format!("the agent of {region} answered something else"))),
+        Ok(Response::Published(_) | Response::NotHeld) => {
+            Err(ApiError::bad_gateway(format!("the agent of {region} answered something else")))
+        }
         Err(error) => Err(ApiError::bad_gateway(format!("the agent of {region} did not answer: {error}"))),
     }
 }

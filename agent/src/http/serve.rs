@@ -2,6 +2,7 @@
 //! connections and in patience, shut down without cutting an answer short.
 
 use crate::env::{Listener, Stream};
+use crate::stop::told;
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -60,11 +61,6 @@ pub(crate) async fn serve(mut listener: Box<dyn Listener>, tls: Option<TlsAccept
     }
 }
 
-/// Completes when `stop` is true, or nobody can make it true any more.
-async fn told(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn connection(
@@ -75,9 +71,7 @@ async fn connection(
 ) -> Result<(), BoxError> {
     let stream: Box<dyn Stream> = match tls {
         None => stream,
-        Some(tls) => {
-            Box::new(timeout(HEAD_TIMEOUT, tls.accept(stream)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)
-        }
+        Some(tls) => Box::new(timeout(HEAD_TIMEOUT, tls.accept(stream)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??),
     };
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -93,4 +87,3 @@ async fn connection(
     }
     Ok(())
 }
-

@@ -9,11 +9,16 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::sync::Arc;
+use std::time::Duration;
 use tradewind_protocol::api::{CapacitySample, Event, ForecastView, InstanceView, Problem, RegionPools, RegionView, Status};
 use tradewind_protocol::{PredictionData, RegionId, RegionalResourcePlan, StepIndex, TransactionType};
 
 /// How many past counts go with a forecast: enough for a chart twice as wide as the default horizon.
 const RECENT_STEPS: usize = 48;
+
+/// How often a stream of events says nothing in a line of its own, so that whoever reads knows that
+/// the agent still lives.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 
 /// This agent in brief.
 #[utoipa::path(get, path = "/v1/status", tag = "inspect", responses((status = 200, body = Status)))]
@@ -147,7 +152,8 @@ pub(super) async fn forecasts(
     (status = 200, body = RegionalResourcePlan), (status = 404, description = "No plan was made yet", body = Problem)))]
 pub(super) async fn plan(State(api): State<Arc<Api>>) -> Result<Json<RegionalResourcePlan>, ApiError> {
     let plan = api.progress.borrow().plan.clone();
-    plan.map(|plan| Json((*plan).clone())).ok_or_else(|| ApiError::not_found("no plan was made yet; the first follows the first closed step"))
+    plan.map(|plan| Json((*plan).clone()))
+        .ok_or_else(|| ApiError::not_found("no plan was made yet; the first follows the first closed step"))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -178,7 +184,8 @@ pub(super) struct EventQuery {
     follow: bool,
 }
 
-/// What happened, oldest first: a JSON array, or with `follow` a stream of JSON lines.
+/// What happened, oldest first: a JSON array, or with `follow` a stream of JSON lines, with an empty one
+/// every 15 s as a sign of life.
 #[utoipa::path(get, path = "/v1/events", tag = "inspect", params(EventQuery), responses((status = 200, body = [Event])))]
 pub(super) async fn events(State(api): State<Arc<Api>>, query: Result<Query<EventQuery>, QueryRejection>) -> Result<Response, ApiError> {
     let query = parsed(query)?;
@@ -186,21 +193,27 @@ pub(super) async fn events(State(api): State<Arc<Api>>, query: Result<Query<Even
         return Ok(Json(api.events.since(query.since)).into_response());
     }
     let (log, changed, stop) = (api.events.clone(), api.events.watch(), api.progress.clone());
-    let lines = futures_util::stream::unfold((log, changed, stop, query.since, true), |(log, mut changed, mut stop, since, first)| async move {
-        let mut events = log.since(since);
-        while events.is_empty() && !first {
-            tokio::select! {
-                biased;
-                // The agent's step loop has ended, and so does the stream.
-                () = async { while stop.changed().await.is_ok() {} } => return None,
-                changed = changed.changed() => changed.ok()?,
+    let lines =
+        futures_util::stream::unfold((log, changed, stop, query.since, true), |(log, mut changed, mut stop, since, first)| async move {
+            let events = if first {
+                log.since(since)
+            } else {
+                tokio::select! {
+                    biased;
+                    // The agent's step loop has ended, and so does the stream.
+                    () = async { while stop.changed().await.is_ok() {} } => return None,
+                    changed = changed.changed() => changed.ok()?,
+                    () = tokio::time::sleep(SIGN_OF_LIFE) => {}
+                }
+                log.since(since)
+            };
+            let since = events.last().map_or(since, |event| event.id);
+            let mut lines: String = events.iter().filter_map(|event| serde_json::to_string(event).ok()).map(|line| line + "\n").collect();
+            if lines.is_empty() {
+                lines.push('\n');
             }
-            events = log.since(since);
-        }
-        let since = events.last().map_or(since, |event| event.id);
-        let lines: String = events.iter().filter_map(|event| serde_json::to_string(event).ok()).map(|line| line + "\n").collect();
-        Some((Ok::<_, std::convert::Infallible>(lines), (log, changed, stop, since, false)))
-    });
+            Some((Ok::<_, std::convert::Infallible>(lines), (log, changed, stop, since, false)))
+        });
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
