@@ -3,7 +3,7 @@
 //! [`plan`] answers one question a pool: how many instances have to be ready by the end of the
 //! provisioning lead time, and how many of them have to serve now. It sees a [`Snapshot`] and nothing else,
 //! so that the same snapshot always makes the same plan, and any plan can be explained and judged
-//! later. [`check`] judges a plan by its own rules, whoever made it; only what it returns, a
+//! later. [`check()`] judges a plan by its own rules, whoever made it; only what it returns, a
 //! [`ValidatedPlan`], may be carried out. What a round learns for the next ones is kept by the caller:
 //! [`RecentNeeds`] behind scale-in, [`Tuner`] behind the margin.
 //!
