@@ -2,7 +2,7 @@
 //!
 //! An expert knows nothing of quantiles, of other experts or of time: the steps come in order, one
 //! [`Forecaster::observe`] each. How far it is to be believed, and how wide the interval around it
-//! has to be, is measured outside ([`super::mix`], [`super::calibration`]), so that a good and a bad
+//! has to be, is measured outside ([`super::mix`], [`super::lane`]), so that a good and a bad
 //! expert need not differ in anything but their points.
 
 use std::fmt;

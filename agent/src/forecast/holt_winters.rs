@@ -139,3 +139,64 @@ impl Forecaster for SeasonalMean {
         root * root
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Eight steps a season, with level and trend.
+    fn series(at: usize, trend: f64) -> f64 {
+        100.0 + trend * at as f64 + [0.0, 20.0, 30.0, 20.0, 0.0, -20.0, -30.0, -20.0][at % 8]
+    }
+
+    fn fed(expert: &mut dyn Forecaster, steps: usize, of: impl Fn(usize) -> f64) {
+        (0..steps).for_each(|at| expert.observe(of(at)));
+    }
+
+    #[test]
+    fn the_season_is_foreseen_from_its_shape() {
+        let mut expert = HoltWinters::new(8);
+        fed(&mut expert, 400, |at| series(at, 0.0));
+        for ahead in 1..=8 {
+            let (said, comes) = (expert.point(ahead), series(399 + ahead, 0.0));
+            assert!((said - comes).abs() < 3.0, "{said} for {comes}, {ahead} ahead");
+        }
+    }
+
+    #[test]
+    fn a_shift_of_level_is_followed_at_once_and_not_by_the_mean_day() {
+        let (mut expert, mut mean) = (HoltWinters::new(8), SeasonalMean::new(8));
+        let shifted = |at| if at < 400 { series(at, 0.0) } else { 200.0 + series(at, 0.0) };
+        fed(&mut expert, 403, shifted);
+        fed(&mut mean, 403, shifted);
+        let comes = shifted(403);
+        assert!((expert.point(1) - comes).abs() < 0.3 * (mean.point(1) - comes).abs(), "{} {} {comes}", expert.point(1), mean.point(1));
+    }
+
+    #[test]
+    fn a_trend_is_damped_so_that_the_far_future_stays_near() {
+        let mut expert = HoltWinters::new(8);
+        fed(&mut expert, 60, |at| 10.0 * at as f64 * at as f64);
+        let (last, far) = (10.0 * 59.0 * 59.0, expert.point(1_000));
+        assert!(far.is_finite() && far < 3.0 * last, "{far} after {last}");
+    }
+
+    #[test]
+    fn experts_say_what_they_still_need() {
+        let (mut expert, mut mean) = (HoltWinters::new(8), SeasonalMean::new(8));
+        fed(&mut expert, 3, |_| 1.0);
+        fed(&mut mean, 15, |_| 1.0);
+        assert_eq!(expert.ready(), Err(Silent::TooShort { seen: 3, needed: 4 }));
+        assert_eq!(mean.ready(), Err(Silent::TooShort { seen: 15, needed: 16 }));
+        mean.observe(1.0);
+        assert_eq!(mean.ready(), Ok(()));
+    }
+
+    #[test]
+    fn silence_stays_silence() {
+        let mut expert = HoltWinters::new(8);
+        fed(&mut expert, 100, |_| 0.0);
+        assert_eq!(expert.point(1), 0.0);
+        assert_eq!(expert.point(50), 0.0);
+    }
+}

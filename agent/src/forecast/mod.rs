@@ -1,14 +1,14 @@
 //! Quantile paths from counts. Pure: told what was counted, it says what will be.
 //!
-//! [`Forecasts`] holds one [`series::SeriesForecast`] for each series. When a step is closed, every
-//! series learns its count at once: several experts ([`expert::Forecaster`]) extend their points, a
-//! lane for each of a few horizons ([`lane`]) mixes them by their recent losses, and reads the interval
+//! [`Forecasts`] holds one `series::SeriesForecast` for each series. When a step is closed, every
+//! series learns its count at once: several experts (`expert::Forecaster`) extend their points, a
+//! lane for each of a few horizons (`lane`) mixes them by their recent losses, and reads the interval
 //! around the mix from its own recent errors, at levels that conformal inference keeps honest. Nothing
 //! is fitted in the background yet, so that the same counts always make the same forecast, and a
 //! rebuilt series is the same as one that was never interrupted.
 //!
 //! Invariant: what is said after step `t` depends on the counts up to `t` alone (a test replaces
-//! everything later by noise). Read next: [`series`].
+//! everything later by noise). Read next: `series`.
 
 mod errors;
 mod expert;

@@ -3,12 +3,12 @@
 //! [`plan`] answers one question a pool: how many instances have to be ready by the end of the
 //! provisioning lead time, and how many of them have to serve now. It sees a [`Snapshot`] and nothing else,
 //! so that the same snapshot always makes the same plan, and any plan can be explained and judged
-//! later. [`check`] judges a plan by its own rules, whoever made it; only what it returns, a
+//! later. [`check()`] judges a plan by its own rules, whoever made it; only what it returns, a
 //! [`ValidatedPlan`], may be carried out. What a round learns for the next ones is kept by the caller:
 //! [`RecentNeeds`] behind scale-in, [`Tuner`] behind the margin.
 //!
 //! The rules, in the order in which they decide:
-//! 1. Demand on the pool's service: medians summed, margins combined ([`demand`]).
+//! 1. Demand on the pool's service: medians summed, margins combined (`demand`).
 //! 2. `active` is what the running step and the next one need, `active + warm` what any step within
 //!    the lead time needs. Neither is below the reactive floor: what the demand seen last needs.
 //! 3. Nothing is taken away before the need was lower for `scale_in_after`.
@@ -33,9 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tradewind_protocol::plan::DecisionReason;
 use tradewind_protocol::region::Mode;
-use tradewind_protocol::{
-    InstanceCounts, PoolDecision, PredictionData, Quantile, RegionId, RegionalResourcePlan, Step, StepIndex, Timestamp,
-};
+use tradewind_protocol::{InstanceCounts, PoolDecision, PredictionData, RegionId, RegionalResourcePlan, Step, StepIndex, Timestamp};
 
 /// The steps that a plan must serve at once: the one that runs when it is made, and the next, in
 /// which the next plan will come only some way in.

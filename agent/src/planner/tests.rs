@@ -5,7 +5,7 @@ use crate::config::{ProcessConfig, ProviderConfig};
 use proptest::prelude::*;
 use tradewind_protocol::forecast::ForecastScore;
 use tradewind_protocol::pool::MicroUsd;
-use tradewind_protocol::{PoolName, QuantilePath, Resources, SeriesKey, ServiceName, TenantName, TransactionType};
+use tradewind_protocol::{PoolName, Quantile, QuantilePath, Resources, SeriesKey, ServiceName, TenantName, TransactionType};
 
 const STEP: Duration = Duration::from_secs(60);
 const KNOWN: StepIndex = StepIndex(100);

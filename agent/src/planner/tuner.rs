@@ -5,7 +5,7 @@
 //! on what counts, the share of steps in which capacity was late: the margin by which the quantile
 //! lies above the median is multiplied by `exp(GAIN * (late - (1 - quantile)))` each step. This is the online
 //! quantile tracking of conformal inference (Gibbs and Candes 2021, equation 2, in the score's space:
-//! Angelopoulos, Candes and Tibshirani 2023, equation 4), in the logarithm: one miss raises the margin by
+//! Angelopoulos, Candes and Tibshirani 2023), in the logarithm: one miss raises the margin by
 //! two percent, a step without a miss lowers it by a fraction of that, and in the long run the share of
 //! misses is `1 - quantile`.
 
