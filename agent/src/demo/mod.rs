@@ -30,7 +30,7 @@ const STEP: Duration = Duration::from_millis(200);
 /// What is ordered after step `t` serves from step `t + LEAD_STEPS` on.
 const LEAD_STEPS: usize = 3;
 /// The quantile that the agents provision for.
-const QUANTILE: f64 = 0.95;
+const QUANTILE: f64 = 0.975;
 /// Between the end of the history's upload and the replay: the agents take it in.
 const PAUSE: Duration = Duration::from_secs(3);
 /// Records a request while the history is uploaded.
