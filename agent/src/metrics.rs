@@ -6,6 +6,7 @@
 use crate::history::HistoryStats;
 use crate::http::Progress;
 use crate::mesh::{MeshStats, MeshView};
+use crate::pool::Totals;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text};
 use prometheus_client::metrics::MetricType;
@@ -30,7 +31,7 @@ pub(crate) struct Sample {
     pub mesh: MeshStats,
     pub view: Arc<MeshView>,
     pub pools: Vec<ResourcePool>,
-    pub instances_started: u64,
+    pub totals: Totals,
     pub history: HistoryStats,
 }
 
@@ -184,7 +185,10 @@ impl Sample {
                 .map(|(state, count)| (PoolState { pool: pool.name.to_string(), state }, f64::from(count)))
         });
         out.gauges("instances", "Instances by state", None, states)?;
-        out.counter("instances_started", "Instances started", None, self.instances_started)?;
+        out.counter("instances_started", "Instances started", None, self.totals.started)?;
+        out.counter("instances_adopted", "Instances of earlier lives that were found", None, self.totals.adopted)?;
+        out.counter("instances_lost", "Instances that ended unexpectedly", None, self.totals.lost)?;
+        out.counter("instance_orders_failed", "Orders that a provider did not carry out", None, self.totals.failed_orders)?;
         let startup = self.pools.iter().map(|pool| ([("pool", pool.name.to_string())], pool.startup_ms as f64 / 1e3));
         out.gauges("instance_startup", "From order to ready, as measured", Some(&Unit::Seconds), startup)?;
         let decisions = self.progress.plan.iter().flat_map(|plan| &plan.decisions);

@@ -90,7 +90,8 @@ impl Agent {
         let generation = store.next_generation(started_at).await?;
         let (history, counting) = history::open(&env, &store, config.step, &config.region, &config.ingest).await?;
         let counting = tokio::spawn(counting.run());
-        let pool = pool::start(&env, config.mode, &config.pools, config.step, store, events.clone()).await?;
+        let pools = pool::Setup { pools: config.pools.clone(), step: config.step, mode: config.mode, store, events: events.clone() };
+        let pool = PoolHandle::start(&env, pools).await?;
 
         let (plan_tx, plan_rx) = mpsc::channel(MAX_PLAN_REQUESTS);
         let planning = Arc::new(Planner(plan_tx));

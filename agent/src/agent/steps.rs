@@ -310,7 +310,11 @@ impl StepLoop {
         }
         if self.config.mode == Mode::Active {
             let targets = plan.decisions.iter().map(|d| Target { pool: d.pool.clone(), active: d.active, warm: d.warm });
-            self.pool.apply(targets.collect()).await;
+            match self.pool.validate(targets.collect()) {
+                // Refused only while the agent is stopping.
+                Ok(targets) => drop(self.pool.apply(targets).await),
+                Err(error) => self.events.note(Severity::Error, "plan.refused", format!("nothing is changed: {error}")),
+            }
         }
         let plan = Arc::new(plan);
         self.progress.send_modify(|progress| progress.plan = Some(plan));
@@ -321,7 +325,7 @@ impl StepLoop {
         if self.config.mode != Mode::Active {
             return;
         }
-        let ready = self.pool.capacity(known_until.offset(-1));
+        let ready = self.pool.capacity(known_until);
         let now = self.clock.now();
         // Only what was observed in just that step counts; a source that is behind leaves the step unknown.
         let mut demand: BTreeMap<ServiceName, f64> = BTreeMap::new();

@@ -33,7 +33,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
         mesh: api.mesh.stats(),
         view: api.mesh.view(),
         pools: api.pool.status(),
-        instances_started: api.pool.started(),
+        totals: api.pool.totals(),
         history: api.history.stats(),
     });
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)

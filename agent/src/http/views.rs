@@ -170,7 +170,7 @@ pub(super) async fn capacity(
     query: Result<Query<CapacityQuery>, QueryRejection>,
 ) -> Result<Json<Vec<CapacitySample>>, ApiError> {
     let since = parsed(query)?.since.unwrap_or(i64::MIN);
-    Ok(Json(api.pool.capacity(StepIndex(since))))
+    Ok(Json(api.pool.capacity(StepIndex(since.saturating_add(1)))))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
