@@ -17,6 +17,7 @@ use crate::pool::{self, PoolHandle, Shutdown};
 use crate::store::Store;
 use anyhow::Context as _;
 use async_trait::async_trait;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +62,7 @@ pub async fn run(config: &Path, until_stdin_closes: bool) -> anyhow::Result<()> 
 fn log() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     // Fails only if a log was set before, which then is the one to use.
     let _ = if std::env::var("TRADEWIND_LOG").is_ok_and(|format| format == "json") { lines.json().try_init() } else { lines.try_init() };
 }
