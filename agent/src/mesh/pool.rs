@@ -4,9 +4,10 @@
 //! it connects from. Two agents that dial each other at once agree on which of the two connections
 //! stays; a connection that comes later replaces the one that the other side must have lost.
 
-use super::Mesh;
 use super::link::{CODE_DUPLICATE, Link};
+use super::refusal::Refusal;
 use super::stats::MeshStats;
+use super::{Mesh, tls};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -202,12 +203,18 @@ impl Dial {
 
 async fn dial(mesh: Arc<Mesh>, address: SocketAddr) {
     mesh.counters.dials.bump();
-    let connect =
-        async { Ok::<_, String>(mesh.endpoint.connect(address, MESH_NAME).map_err(|e| e.to_string())?.await.map_err(|e| e.to_string())?) };
-    let failure = match timeout(DIAL_TIMEOUT, connect).await {
-        Ok(Ok(connection)) => return super::link::run(mesh, connection, Some(address)).await,
-        Ok(Err(error)) => error,
-        Err(_) => format!("no answer in {DIAL_TIMEOUT:?}"),
+    let failure = match mesh.endpoint.connect(address, MESH_NAME) {
+        Ok(connecting) => match timeout(DIAL_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => return super::link::run(mesh, connection, Some(address)).await,
+            Ok(Err(error)) => {
+                if tls::is_refusal(&error) {
+                    mesh.refuse(&address, Refusal::Certificate);
+                }
+                error.to_string()
+            }
+            Err(_) => format!("no answer in {DIAL_TIMEOUT:?}"),
+        },
+        Err(error) => error.to_string(),
     };
     tracing::debug!(%address, failure, "dial failed");
     mesh.counters.dial_failures.bump();
