@@ -132,13 +132,12 @@ impl Pool {
         Entered { kept: !keeps_old, crossed }
     }
 
-    /// A connection has ended. Returns whether its region is now without one.
-    pub(super) fn leave(&self, link: &Link, now: Instant) -> bool {
+    /// A connection has ended.
+    pub(super) fn leave(&self, link: &Link, now: Instant) {
         let mut state = self.state();
         let udp = udp_of(&link.connection);
         add_udp(&mut state.gone, &udp);
-        let was_in_use = state.links.get(&link.region).is_some_and(|l| l.connection.stable_id() == link.connection.stable_id());
-        if was_in_use {
+        if state.links.get(&link.region).is_some_and(|l| l.connection.stable_id() == link.connection.stable_id()) {
             state.links.remove(&link.region);
         }
         if let Some(address) = link.dialled_to
@@ -147,7 +146,6 @@ impl Pool {
             let short = now.saturating_duration_since(link.since) < SHORT_LIFE;
             *dial = Dial::waiting(if short { dial.failures().saturating_add(1) } else { 1 }, now);
         }
-        was_in_use
     }
 
     /// Dials the addresses where nobody is connected, as far as it is time to. Forgets the others.

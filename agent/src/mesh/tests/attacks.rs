@@ -394,7 +394,7 @@ async fn who_holds_no_valid_certificate_gets_nowhere() {
     let strangers = Pki::new("mesh");
     for tls in [strangers.paths("c"), strangers.paths("a"), pki.expired("c"), pki.expired("a")] {
         // It would put up with the agent's certificate.
-        let tls = TlsPaths { ca: pki.paths("a").ca, ..tls };
+        let tls = TlsPaths { ca: pki.paths("unused").ca, ..tls };
         let hostile = Hostile::with(&tls).await;
         let before = agents[0].mesh.stats().refused("certificate");
         // Its own end may not notice before it reads: TLS 1.3 clients finish first.

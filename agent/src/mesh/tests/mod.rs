@@ -3,6 +3,7 @@
 mod attacks;
 mod hostile;
 mod life;
+mod measure;
 pub(super) mod pki;
 
 use self::pki::{Pki, state};
@@ -40,11 +41,12 @@ struct Setup {
     generation: u64,
     seeds: Vec<SocketAddr>,
     budget: usize,
+    gossip_interval: Duration,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { generation: 1, seeds: vec![], budget: 64 * 1024 }
+        Self { generation: 1, seeds: vec![], budget: 64 * 1024, gossip_interval: Duration::from_millis(100) }
     }
 }
 
@@ -123,7 +125,7 @@ fn config(tls: crate::config::TlsPaths, setup: &Setup) -> MeshConfig {
         advertise: None,
         seeds: setup.seeds.iter().map(SocketAddr::to_string).collect(),
         tls,
-        gossip_interval: Duration::from_millis(100),
+        gossip_interval: setup.gossip_interval,
         state_budget_bytes: setup.budget,
     }
 }
