@@ -86,7 +86,7 @@ pub(super) async fn start(mesh: &Arc<Mesh>, card: &Card) -> anyhow::Result<Arc<C
 pub(super) fn deliver(mesh: &Mesh, sender: SocketAddr, message: &Message) -> Result<(), Refusal> {
     let message = ChitchatMessage::deserialize(&mut &message.to_bytes()[..]).map_err(|_| Refusal::Malformed)?;
     let inbox = mesh.gossip.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-    if !inbox.as_ref().is_some_and(|inbox| inbox.try_send((sender, message)).is_ok()) {
+    if inbox.as_ref().is_none_or(|inbox| inbox.try_send((sender, message)).is_err()) {
         mesh.counters.messages_lost.bump();
     }
     Ok(())

@@ -246,3 +246,173 @@ fn judge_own(announcement: Announcement, signature: Vec<u8>, context: &mut Conte
         Err(error) => kept.left_out.push(Refusal::from(&error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::frame::Packer;
+    use crate::mesh::identity::Identity;
+    use crate::mesh::tests::pki::{Pki, now as wall};
+    use std::time::Duration;
+
+    /// The guard of the region "own" in a mesh with "eu" and "us", which it knows in generation 5.
+    struct Gate {
+        guard: Guard,
+        own: Own,
+        roster: Roster,
+        verifier: Verifier,
+        eu: Identity,
+        us: Identity,
+        own_identity: Identity,
+        now: Instant,
+    }
+
+    fn card_of(identity: &Identity, generation: u64, sequence: u64) -> Card {
+        let port = 7000 + identity.region.as_str().as_bytes()[0] as u16;
+        let announcement = Announcement {
+            cluster: "mesh".into(),
+            region: identity.region.clone(),
+            generation,
+            sequence,
+            address: ([10, 0, 0, 1], port).into(),
+            issued_at: wall(),
+            body_hash: [0; 32],
+            body_bytes: 0,
+        };
+        card::sign(identity, announcement)
+    }
+
+    fn id(card: &Card) -> ChitchatId {
+        let a = &card.announcement;
+        ChitchatId::new(a.region.as_str(), a.generation, a.address)
+    }
+
+    fn entry(card: &Card, heartbeat: u64) -> Entry {
+        Entry { id: id(card), heartbeat, last_gc_version: 0, max_version: 1 }
+    }
+
+    fn delta(card: &Card) -> NodeDelta {
+        NodeDelta { id: id(card), text: card::to_text(card), version: card.announcement.sequence, from_version: 0 }
+    }
+
+    impl Gate {
+        fn new() -> Self {
+            let pki = Pki::new("mesh");
+            let (eu, us, own_identity) = (pki.identity("eu"), pki.identity("us"), pki.identity("own"));
+            let own = Own { region: own_identity.region.clone(), cluster: "mesh".into(), card: card_of(&own_identity, 5, 1) };
+            let (mut roster, now) = (Roster::default(), Instant::now());
+            for identity in [&eu, &us] {
+                roster.offer(card_of(identity, 5, 1), now, wall()).unwrap();
+            }
+            let verifier = Verifier::new(eu.authority.clone(), "mesh".into());
+            Self { guard: Guard::new(), own, roster, verifier, eu, us, own_identity, now }
+        }
+
+        /// What becomes of `message` from eu.
+        fn judge(&mut self, message: &Message) -> Result<Admitted, Refusal> {
+            let Gate { guard, own, roster, verifier, eu, now, .. } = self;
+            let frame = Packer::new().pack(&message.to_bytes());
+            guard.admit(&eu.region, &frame, &mut Context { own, roster, verifier, now: *now, wall: wall() })
+        }
+
+        /// The digest that is left of one from eu: itself with heartbeat 1, and `others`.
+        fn digest(&mut self, others: Vec<Entry>) -> (Vec<Entry>, Vec<Refusal>) {
+            let eu = entry(&card_of(&self.eu, 5, 1), 1);
+            let digest = std::iter::once(eu).chain(others).collect();
+            let admitted = self.judge(&Message::Syn { cluster: "mesh".into(), digest }).unwrap();
+            let Message::Syn { digest, .. } = admitted.message else { panic!("{admitted:?}") };
+            (digest[1..].to_vec(), admitted.left_out)
+        }
+    }
+
+    #[test]
+    fn only_the_proven_life_of_a_region_is_let_through() {
+        let mut gate = Gate::new();
+        let us = |generation| card_of(&gate.us, generation, 1);
+        let (former, current, future) = (us(4), us(5), us(6));
+        let mut elsewhere = entry(&current, 3);
+        elsewhere.id.gossip_advertise_addr.set_port(1);
+        let mut unknown = entry(&current, 3);
+        unknown.id.node_id = "unknown".into();
+        let own = entry(&gate.own.card, 3);
+        let former_self = entry(&card_of(&gate.own_identity, 4, 1), 3);
+        let given = vec![entry(&former, 3), entry(&current, 3), entry(&future, 3), elsewhere, unknown, own.clone(), former_self];
+        let (left, left_out) = gate.digest(given);
+        // Until us has spoken for itself it has no heartbeat.
+        assert_eq!(left, [entry(&current, 0), own]);
+        assert_eq!(left_out, [Refusal::Unproven, Refusal::Unproven, Refusal::Unknown]);
+    }
+
+    #[test]
+    fn a_heartbeat_is_bounded_by_what_the_region_said_itself() {
+        let mut gate = Gate::new();
+        let us = card_of(&gate.us, 5, 1);
+        let itself = Message::Syn { cluster: "mesh".into(), digest: vec![entry(&us, 100)] };
+        let region = gate.us.region.clone();
+        let Gate { guard, own, roster, verifier, now, .. } = &mut gate;
+        let frame = Packer::new().pack(&itself.to_bytes());
+        guard.admit(&region, &frame, &mut Context { own, roster, verifier, now: *now, wall: wall() }).unwrap();
+
+        let bound = 100 + HEARTBEAT_SLACK;
+        assert_eq!(gate.digest(vec![entry(&us, bound)]), (vec![entry(&us, bound)], vec![]));
+        assert_eq!(gate.digest(vec![entry(&us, bound + 1)]), (vec![], vec![Refusal::Heartbeat]));
+        gate.now += Duration::from_secs(10);
+        let bound = bound + 10 * HEARTBEATS_PER_SECOND as u64;
+        assert_eq!(gate.digest(vec![entry(&us, bound)]), (vec![entry(&us, bound)], vec![]));
+        assert_eq!(gate.digest(vec![entry(&us, u64::MAX)]), (vec![], vec![Refusal::Heartbeat]));
+    }
+
+    #[test]
+    fn a_sender_that_is_not_in_its_digest_or_not_proven_is_not_heard() {
+        let mut gate = Gate::new();
+        let syn = |digest| Message::Syn { cluster: "mesh".into(), digest };
+        let us = entry(&card_of(&gate.us, 5, 1), 1);
+        assert_eq!(gate.judge(&syn(vec![us.clone()])), Err(Refusal::Impostor));
+        assert_eq!(gate.judge(&syn(vec![])), Err(Refusal::Impostor));
+        let future = entry(&card_of(&gate.eu, 6, 1), 1);
+        assert_eq!(gate.judge(&syn(vec![future, us])), Err(Refusal::Unproven));
+        let eu = entry(&card_of(&gate.eu, 5, 1), 1);
+        let elsewhere = Message::Syn { cluster: "another".into(), digest: vec![eu.clone()] };
+        assert_eq!(gate.judge(&elsewhere), Err(Refusal::Cluster));
+        assert!(gate.judge(&syn(vec![eu])).is_ok());
+    }
+
+    #[test]
+    fn a_relayed_card_must_be_signed_for_its_version() {
+        let mut gate = Gate::new();
+        let newer = card_of(&gate.us, 5, 2);
+        let mut wrong_version = delta(&newer);
+        wrong_version.version = u64::MAX;
+        let mut forged = newer.clone();
+        forged.announcement.sequence = 9;
+        let unknown = card_of(&Pki::new("mesh").identity("unknown"), 1, 1);
+        assert_eq!(gate.judge(&Message::Ack { delta: vec![wrong_version] }), Err(Refusal::Contradiction));
+        // What another region may have to answer for costs only itself.
+        let admitted = gate.judge(&Message::Ack { delta: vec![delta(&forged)] }).unwrap();
+        assert_eq!((admitted.message, admitted.left_out), (Message::Ack { delta: vec![] }, vec![Refusal::Forged]));
+        let admitted = gate.judge(&Message::Ack { delta: vec![delta(&unknown), delta(&newer)] }).unwrap();
+        assert_eq!(admitted.message, Message::Ack { delta: vec![delta(&newer)] });
+        assert_eq!(admitted.left_out, [Refusal::Unknown]);
+        assert_eq!(admitted.news, std::slice::from_ref(&newer));
+        assert_eq!(gate.roster.get(&gate.us.region).unwrap().card, newer);
+    }
+
+    #[test]
+    fn a_card_of_a_former_life_is_noticed_and_kept_from_chitchat() {
+        let mut gate = Gate::new();
+        let judge = |gate: &mut Gate, card: &Card| {
+            let admitted = gate.judge(&Message::Ack { delta: vec![delta(card)] }).unwrap();
+            assert_eq!(admitted.message, Message::Ack { delta: vec![] });
+            (admitted.exceeded_by, admitted.left_out)
+        };
+        let own = |gate: &Gate, generation, sequence| card_of(&gate.own_identity, generation, sequence);
+        let (former, same, ahead, later) = (own(&gate, 4, 9), own(&gate, 5, 1), own(&gate, 5, 2), own(&gate, 9, 1));
+        assert_eq!(judge(&mut gate, &former), (None, vec![]));
+        assert_eq!(judge(&mut gate, &same), (None, vec![]));
+        assert_eq!(judge(&mut gate, &ahead), (Some(5), vec![]));
+        assert_eq!(judge(&mut gate, &later), (Some(9), vec![]));
+        let mut forged = later;
+        forged.announcement.generation = 100;
+        assert_eq!(judge(&mut gate, &forged), (None, vec![Refusal::Forged]));
+    }
+}

@@ -4,6 +4,7 @@ use super::bounds::CARDS_PER_MESSAGE;
 use super::core::{Change, Judgement};
 use super::{Mesh, gossip, link, rpc};
 use rand::RngExt as _;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -116,9 +117,9 @@ async fn judge(mesh: &Arc<Mesh>, asked: &mut BTreeMap<RegionId, Instant>) {
     let Judgement { view, changes, ask } = mesh.core().judge(&alive, &mesh.pool.rtts(), now);
     asked.retain(|_, at| now.instant.saturating_duration_since(*at) < ASK_EVERY);
     for region in ask {
-        if !asked.contains_key(&region) {
-            gossip::ask(mesh, &region);
-            asked.insert(region, now.instant);
+        if let Entry::Vacant(due) = asked.entry(region) {
+            gossip::ask(mesh, due.key());
+            due.insert(now.instant);
         }
     }
     for (region, change) in changes {

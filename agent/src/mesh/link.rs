@@ -151,14 +151,27 @@ pub(super) async fn run(mesh: Arc<Mesh>, connection: Connection, dialled_to: Opt
     tokio::join!(biased; read_datagrams(&mesh, &link), read_streams(&mesh, &link), rpc::serve(&mesh, &link), write);
     let reason = link.connection.closed().await;
     tracing::debug!(region = %link.region, %reason, "disconnected");
-    let alone = mesh.pool.leave(&link, Instant::now());
-    if let ConnectionError::ApplicationClosed(close) = &reason
-        && close.error_code == CODE_GOODBYE
-        && alone
-    {
+    mesh.pool.leave(&link, Instant::now());
+    // Another connection speaks for itself.
+    if is_goodbye(&reason) && mesh.pool.get(&link.region).is_none() {
         mesh.core().contacts.on_goodbye(&link.region);
     }
     mesh.dirty.notify_one();
+}
+
+/// Whether the other end says that its agent ends. Before a handshake is through on its side, QUIC hides
+/// why an application closes (RFC 9000, section 10.2.3); agents close for no other reason then.
+fn is_goodbye(reason: &ConnectionError) -> bool {
+    match reason {
+        ConnectionError::ApplicationClosed(close) => close.error_code == CODE_GOODBYE,
+        ConnectionError::ConnectionClosed(close) => close.error_code == quinn::TransportErrorCode::APPLICATION_ERROR,
+        ConnectionError::VersionMismatch
+        | ConnectionError::TransportError(_)
+        | ConnectionError::Reset
+        | ConnectionError::TimedOut
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted => false,
+    }
 }
 
 /// Sends what the other end should know: first all cards, then this region's state whenever it

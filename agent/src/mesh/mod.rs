@@ -402,11 +402,12 @@ async fn accept(mesh: Arc<Mesh>) {
             let from = incoming.remote_address();
             match timeout(HANDSHAKE_TIMEOUT, incoming).await {
                 Ok(Ok(connection)) => link::run(mesh, connection, None).await,
-                Ok(Err(quinn::ConnectionError::TransportError(error))) => {
+                Ok(Err(error)) => {
                     tracing::debug!(%from, %error, "handshake failed");
-                    mesh.refuse(&from, Refusal::Certificate);
+                    if tls::is_refusal(&error) {
+                        mesh.refuse(&from, Refusal::Certificate);
+                    }
                 }
-                Ok(Err(error)) => tracing::debug!(%from, %error, "handshake ended"),
                 Err(_) => tracing::debug!(%from, "handshake not finished in {HANDSHAKE_TIMEOUT:?}"),
             }
         });

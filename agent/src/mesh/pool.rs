@@ -4,9 +4,10 @@
 //! it connects from. Two agents that dial each other at once agree on which of the two connections
 //! stays; a connection that comes later replaces the one that the other side must have lost.
 
-use super::Mesh;
 use super::link::{CODE_DUPLICATE, Link};
+use super::refusal::Refusal;
 use super::stats::MeshStats;
+use super::{Mesh, tls};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -131,13 +132,12 @@ impl Pool {
         Entered { kept: !keeps_old, crossed }
     }
 
-    /// A connection has ended. Returns whether its region is now without one.
-    pub(super) fn leave(&self, link: &Link, now: Instant) -> bool {
+    /// A connection has ended.
+    pub(super) fn leave(&self, link: &Link, now: Instant) {
         let mut state = self.state();
         let udp = udp_of(&link.connection);
         add_udp(&mut state.gone, &udp);
-        let was_in_use = state.links.get(&link.region).is_some_and(|l| l.connection.stable_id() == link.connection.stable_id());
-        if was_in_use {
+        if state.links.get(&link.region).is_some_and(|l| l.connection.stable_id() == link.connection.stable_id()) {
             state.links.remove(&link.region);
         }
         if let Some(address) = link.dialled_to
@@ -146,7 +146,6 @@ impl Pool {
             let short = now.saturating_duration_since(link.since) < SHORT_LIFE;
             *dial = Dial::waiting(if short { dial.failures().saturating_add(1) } else { 1 }, now);
         }
-        was_in_use
     }
 
     /// Dials the addresses where nobody is connected, as far as it is time to. Forgets the others.
@@ -202,12 +201,18 @@ impl Dial {
 
 async fn dial(mesh: Arc<Mesh>, address: SocketAddr) {
     mesh.counters.dials.bump();
-    let connect =
-        async { Ok::<_, String>(mesh.endpoint.connect(address, MESH_NAME).map_err(|e| e.to_string())?.await.map_err(|e| e.to_string())?) };
-    let failure = match timeout(DIAL_TIMEOUT, connect).await {
-        Ok(Ok(connection)) => return super::link::run(mesh, connection, Some(address)).await,
-        Ok(Err(error)) => error,
-        Err(_) => format!("no answer in {DIAL_TIMEOUT:?}"),
+    let failure = match mesh.endpoint.connect(address, MESH_NAME) {
+        Ok(connecting) => match timeout(DIAL_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => return super::link::run(mesh, connection, Some(address)).await,
+            Ok(Err(error)) => {
+                if tls::is_refusal(&error) {
+                    mesh.refuse(&address, Refusal::Certificate);
+                }
+                error.to_string()
+            }
+            Err(_) => format!("no answer in {DIAL_TIMEOUT:?}"),
+        },
+        Err(error) => error.to_string(),
     };
     tracing::debug!(%address, failure, "dial failed");
     mesh.counters.dial_failures.bump();

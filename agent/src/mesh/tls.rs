@@ -7,7 +7,9 @@
 use super::identity::Identity;
 use crate::env::{Clock, Env, Seed};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, ConnectionError, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
+};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
@@ -114,6 +116,22 @@ pub(super) fn ed25519_key(leaf: &CertificateDer<'_>) -> Result<[u8; 32], Certifi
 pub(super) fn peer_region(connection: &quinn::Connection) -> Result<RegionId, CertificateError> {
     let chain = connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
     region_in(chain.as_deref().and_then(|chain| chain.first()).ok_or(CertificateError::Missing)?)
+}
+
+/// Whether a handshake failed because one side refused the other: QUIC carries TLS alerts as error
+/// codes of their own range (RFC 9001, section 4.8).
+pub(super) fn is_refusal(error: &ConnectionError) -> bool {
+    let code = match error {
+        ConnectionError::TransportError(error) => error.code,
+        ConnectionError::ConnectionClosed(close) => close.error_code,
+        ConnectionError::VersionMismatch
+        | ConnectionError::ApplicationClosed(_)
+        | ConnectionError::Reset
+        | ConnectionError::TimedOut
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted => return false,
+    };
+    (0x100..0x200).contains(&u64::from(code))
 }
 
 /// Everything that a [`quinn::Endpoint`] needs.
