@@ -238,7 +238,7 @@ impl Provider for ProcessProvider {
                 news
             });
             if drained {
-                self.shared.save(&slot);
+                self.shared.save(&slot, InstanceState::Draining);
                 if !slot.tell(ToWorker::Drain) {
                     slot.terminate();
                 }
@@ -452,14 +452,14 @@ impl Shared {
     }
 
     /// Writes what the worker said last, for the next life of the agent.
-    fn save(&self, slot: &Slot) {
+    fn save(&self, slot: &Slot, said: InstanceState) {
         let saved = slot.record(|record| {
             let now = slot.status();
             if now.gone {
                 // The record has been removed, or is about to be.
                 return Ok(());
             }
-            record.state = now.state;
+            record.state = if now.state == InstanceState::Draining { now.state } else { said };
             record.write(&self.dir, Sync::Cached)
         });
         if let Err(error) = saved {
