@@ -442,13 +442,13 @@ impl Shared {
         Ok(())
     }
 
-    /// Ends whatever still bears the mark of `id`: descendants that left the worker's group.
-    fn end_remnants(&self, id: &InstanceId) {
-        for marked in os::marked_under(&self.dir) {
-            if marked.instance == *id && Path::new(&marked.control) == self.control {
-                os::kill_marked(marked.pid);
-            }
-        }
+    /// Ends whatever still bears the mark of `id`: descendants that left the worker's group. How many
+    /// there were.
+    fn end_remnants(&self, id: &InstanceId) -> usize {
+        let mut marked = os::marked_under(&self.dir);
+        marked.retain(|marked| marked.instance == *id && Path::new(&marked.control) == self.control);
+        marked.iter().for_each(|marked| os::kill_marked(marked.pid));
+        marked.len()
     }
 
     /// Writes what the worker said last, for the next life of the agent.
