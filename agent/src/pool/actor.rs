@@ -138,6 +138,8 @@ impl Actor {
                     Some(Command::Shutdown(how, over)) => {
                         self.end(how).await;
                         drop(commands);
+                        // The store is free for another holder when this is answered.
+                        drop(self);
                         let _ = over.send(());
                         return;
                     }

@@ -3,7 +3,7 @@
 
 use super::accounting::{Accounting, Closed, Standing};
 use super::backoff::Backoff;
-use super::ledger::{Change, Input, Ledger, Output, ReservationId, Terms, Tier, Window};
+use super::ledger::{Change, Error, Input, Ledger, Output, ReservationId, Terms, Tier, Window};
 use super::reconcile::{Action, Desired, Limits, Member, Obedience, Reason, reconcile};
 use super::{Totals, limits};
 use crate::config::PoolConfig;
@@ -272,11 +272,11 @@ impl Fleet {
             return vec![];
         }
         // Until the first plan: what was found stays.
-        let found = || Desired {
+        let found = Desired {
             active: self.count(InstanceState::Active),
             warm: self.count(InstanceState::Warm) + self.count(InstanceState::Starting),
         };
-        let desired = self.desired.unwrap_or_else(found);
+        let desired = *self.desired.get_or_insert(found);
         if self.count(InstanceState::Starting) == 0 {
             self.starts.forgive(now.uptime);
             if self.starts.failures() == 0 {
@@ -320,10 +320,11 @@ impl Fleet {
                         starts = 0;
                     }
                 },
-                Action::Start(_) => {}
+                // Too early to find out whether it fits by now.
+                Action::Start(_) => blocked = blocked.or_else(|| self.blocked.clone()),
             }
         }
-        if blocked.is_some() && blocked != self.blocked {
+        if blocked.is_some() && self.blocked.is_none() {
             let words = format!("{}: {}", self.name, blocked.as_deref().unwrap_or_default());
             news.push((Severity::Warning, "pool.blocked", words));
         }
@@ -339,6 +340,10 @@ impl Fleet {
         let terms = Terms { resources: self.instance_resources(), window: Window::since(now.clock), tier: Tier::Firm };
         let hold = self.ledger.handle(Input::Hold { id: reservation.clone(), terms, ttl: Duration::MAX }, now.clock);
         if let Some(refusal) = hold.iter().find_map(|output| match output {
+            Output::Reply(_, Err(Error::DoesNotFit(why))) => {
+                let (wanted, capacity, promised) = (why.wanted, why.capacity, why.promised);
+                Some(format!("one more instance ({wanted}) does not fit into its capacity ({capacity}, of which {promised} are promised)"))
+            }
             Output::Reply(_, Err(error)) => Some(error.to_string()),
             Output::Reply(_, Ok(_)) | Output::Persist(_) | Output::Ended(..) => None,
         }) {

@@ -217,17 +217,8 @@ pub enum Why {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Error {
     /// Does not fit now; it may later.
-    #[error("{wanted} does not fit: of {capacity}, {promised} are promised at {at}")]
-    DoesNotFit {
-        /// What was asked for.
-        wanted: Resources,
-        /// What can be promised.
-        capacity: Resources,
-        /// What is promised at the fullest instant.
-        promised: Resources,
-        /// That instant.
-        at: Timestamp,
-    },
+    #[error("{0}")]
+    DoesNotFit(Box<Shortage>),
     /// The window is empty or over. The same request never succeeds.
     #[error("the window from {from} until {until} must not be empty or over")]
     BadWindow {
@@ -248,6 +239,20 @@ pub enum Error {
     /// The ledger is full; it may have room later.
     #[error("the ledger holds {MAX_RESERVATIONS} reservations and takes no more")]
     Full,
+}
+
+/// Why something does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{wanted} does not fit: of {capacity}, {promised} are promised at {at}")]
+pub struct Shortage {
+    /// What was asked for.
+    pub wanted: Resources,
+    /// What can be promised.
+    pub capacity: Resources,
+    /// What is promised at the first instant that is too full.
+    pub promised: Resources,
+    /// That instant.
+    pub at: Timestamp,
 }
 
 /// One pool's ledger.
@@ -439,7 +444,7 @@ impl Ledger {
     /// Whether `terms` fit into `capacity` at every instant of their window, beside the reservations
     /// of the tiers that count. One sweep over the instants at which anything begins or ends.
     fn fits(&self, terms: &Terms, capacity: Resources, counts: impl Fn(Tier) -> bool) -> Result<(), Error> {
-        let refusal = |promised, at| Err(Error::DoesNotFit { wanted: terms.resources, capacity, promised, at });
+        let refusal = |promised, at| Err(Error::DoesNotFit(Box::new(Shortage { wanted: terms.resources, capacity, promised, at })));
         let mut edges = vec![];
         for other in self.live.values().filter(|r| counts(r.terms.tier) && r.terms.window.overlaps(&terms.window)) {
             // Ends sort before beginnings: windows that touch do not overlap.
@@ -479,5 +484,4 @@ fn overbook(capacity: Resources, per_mille: u32) -> Resources {
 }
 
 #[cfg(test)]
-#[path = "ledger_tests.rs"]
 mod tests;

@@ -247,5 +247,4 @@ impl Sides {
 }
 
 #[cfg(test)]
-#[path = "reconcile_tests.rs"]
 mod tests;

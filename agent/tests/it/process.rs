@@ -180,11 +180,14 @@ async fn a_worker_that_exits_while_starting_is_reported_with_its_status() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stubborn_workers_and_their_descendants_are_killed_after_the_drain_timeout() {
     let dir = tempfile::tempdir().unwrap();
-    let stubborn = process(shell("trap '' TERM; setsid sleep 600 & sleep 600 & wait; wait; wait"), &[]);
+    let script = format!("setsid sleep 600 & sleep 600 & exec {} worker", our_worker()[0]);
+    let stubborn = process(shell(&script), &[("TRADEWIND_WORKER_DRAIN_MS", "3600000")]);
     let mut config = crate::support::pool("edge", stubborn.clone());
     config.drain_timeout = Duration::from_millis(200);
     let provider = ProcessProvider::open(dir.path(), &config, &stubborn).unwrap();
     provider.start(&id("a")).await.unwrap();
+    until_state(&provider, "a", Warm).await;
+    assert_eq!(census(dir.path()).len(), 3, "the worker and its two descendants");
     provider.drain(&id("a")).await.unwrap();
     until_empty(&provider).await;
     assert_eq!(provider.take_ended()[0].reason, "it did not drain in time");

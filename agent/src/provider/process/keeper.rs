@@ -133,20 +133,40 @@ pub(super) async fn keep(shared: Arc<Shared>, slot: Arc<Slot>, process: Arc<Proc
         status.doomed || status.state == InstanceState::Draining
     };
     let cause = if ordered { EndCause::Ordered } else { EndCause::Unexpected };
-    // Reads all of /proc, and is carried through even if nobody waits any more.
-    let cleared = tokio::task::spawn_blocking(move || {
-        process.kill_group();
-        shared.end_remnants(&slot.id);
-        let reason = match (ending, process.reap()) {
-            (Some(ending), _) => ending.into(),
-            (None, Some(status)) => status,
-            (None, None) => "its process is gone".into(),
-        };
-        shared.note_ended(Ended { id: slot.id.clone(), cause, reason });
-        shared.forget(&slot);
-        shared.changed.notify_one();
-    });
-    let _ = cleared.await;
+    if !end_group(&shared, &slot, &process).await {
+        tracing::warn!(pool = %shared.pool, instance = %slot.id, "descendants of an ended worker do not end");
+    }
+    let reason = match (ending, process.reap()) {
+        (Some(ending), _) => ending.into(),
+        (None, Some(status)) => status,
+        (None, None) => "its process is gone".into(),
+    };
+    shared.note_ended(Ended { id: slot.id.clone(), cause, reason });
+    shared.forget(&slot);
+    shared.changed.notify_one();
+}
+
+/// How often, and how far apart, descendants of an ended worker are looked for and killed until none
+/// are left: a killed process takes a moment to go. The worker is not reaped meanwhile, so that its
+/// group's id stays its own.
+const CLEARING_ROUNDS: u32 = 400;
+const CLEARING_PAUSE: Duration = Duration::from_millis(5);
+
+/// Ends all that is left of a worker whose process has ended. Whether nothing is left.
+async fn end_group(shared: &Arc<Shared>, slot: &Slot, process: &Arc<Process>) -> bool {
+    for _ in 0..CLEARING_ROUNDS {
+        let (shared, id, process) = (Arc::clone(shared), slot.id.clone(), Arc::clone(process));
+        // It reads all of /proc.
+        let left = tokio::task::spawn_blocking(move || {
+            process.kill_group();
+            shared.end_remnants(&id)
+        });
+        if left.await.is_ok_and(|left| left == 0) {
+            return true;
+        }
+        tokio::time::sleep(CLEARING_PAUSE).await;
+    }
+    false
 }
 
 /// Since when a worker drains and is out of contact.

@@ -107,19 +107,20 @@ async fn converse(shared: &Shared, stream: UnixStream) -> io::Result<()> {
     result
 }
 
-/// Takes note of what a worker says about itself. What is to drain drains, whatever it says.
+/// Takes note of what a worker says about itself. What is to drain drains, whatever it says. Noted
+/// before it is told on: what an order's giver knows, the agent's next life knows too.
 fn heard(shared: &Shared, slot: &Slot, said: InstanceState) {
-    let news = slot.update(|status| {
-        let news = status.state != said && status.state != InstanceState::Draining;
-        if news {
+    let before = slot.status().state;
+    if before == said || before == InstanceState::Draining {
+        return;
+    }
+    shared.save(slot, said);
+    slot.update(|status| {
+        if status.state != InstanceState::Draining {
             status.state = said;
         }
-        news
     });
-    if news {
-        shared.save(slot);
-        shared.changed.notify_one();
-    }
+    shared.changed.notify_one();
 }
 
 /// Empties the pool's log when it is full. Workers append, so they go on at its new end.

@@ -238,7 +238,7 @@ impl Provider for ProcessProvider {
                 news
             });
             if drained {
-                self.shared.save(&slot);
+                self.shared.save(&slot, InstanceState::Draining);
                 if !slot.tell(ToWorker::Drain) {
                     slot.terminate();
                 }
@@ -442,24 +442,24 @@ impl Shared {
         Ok(())
     }
 
-    /// Ends whatever still bears the mark of `id`: descendants that left the worker's group.
-    fn end_remnants(&self, id: &InstanceId) {
-        for marked in os::marked_under(&self.dir) {
-            if marked.instance == *id && Path::new(&marked.control) == self.control {
-                os::kill_marked(marked.pid);
-            }
-        }
+    /// Ends whatever still bears the mark of `id`: descendants that left the worker's group. How many
+    /// there were.
+    fn end_remnants(&self, id: &InstanceId) -> usize {
+        let mut marked = os::marked_under(&self.dir);
+        marked.retain(|marked| marked.instance == *id && Path::new(&marked.control) == self.control);
+        marked.iter().for_each(|marked| os::kill_marked(marked.pid));
+        marked.len()
     }
 
     /// Writes what the worker said last, for the next life of the agent.
-    fn save(&self, slot: &Slot) {
+    fn save(&self, slot: &Slot, said: InstanceState) {
         let saved = slot.record(|record| {
             let now = slot.status();
             if now.gone {
                 // The record has been removed, or is about to be.
                 return Ok(());
             }
-            record.state = now.state;
+            record.state = if now.state == InstanceState::Draining { now.state } else { said };
             record.write(&self.dir, Sync::Cached)
         });
         if let Err(error) = saved {

@@ -27,11 +27,11 @@ fn hold(ledger: &mut Ledger, n: u8, terms: Terms, now: i64) -> Result<Granted, E
 }
 
 fn answer(outputs: Vec<Output>) -> Result<Granted, Error> {
-    let replies = outputs.into_iter().filter_map(|output| match output {
+    let mut replies = outputs.into_iter().filter_map(|output| match output {
         Output::Reply(_, answer) => Some(answer),
         Output::Persist(_) | Output::Ended(..) => None,
     });
-    replies.last().unwrap()
+    replies.next_back().unwrap()
 }
 
 #[test]
