@@ -167,8 +167,7 @@ impl Actor {
         Now { clock: self.clock.now(), uptime: self.begun.elapsed() }
     }
 
-    /// Until an order is done, a provider has news, or something is due. Cancel-safe: what is done
-    /// is put back as news.
+    /// Until an order is done, a provider has news, or something is due. Cancel-safe.
     async fn wait(&mut self) {
         let now = self.now();
         let due = self.fleets.values().map(|fleet| fleet.next_wait(now)).min().unwrap_or(RESYNC).clamp(SHORTEST_SLEEP, RESYNC);

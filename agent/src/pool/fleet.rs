@@ -51,6 +51,8 @@ pub(super) struct Fleet {
     limits: Limits,
     desired: Option<Desired>,
     members: BTreeMap<InstanceId, Card>,
+    /// How members ended that the last list still had.
+    ended: BTreeMap<InstanceId, Ended>,
     ledger: Ledger,
     accounting: Accounting,
     starts: Backoff,
@@ -85,6 +87,7 @@ impl Fleet {
             config,
             provider,
             members: BTreeMap::new(),
+            ended: BTreeMap::new(),
             // No soft reservations are made yet: nothing is overbooked.
             ledger: Ledger::new(capacity, 1_000),
             accounting: Accounting::new(begin.step, begin.clock, Standing::default()),
@@ -136,7 +139,7 @@ impl Fleet {
         totals: &mut Totals,
         news: &mut Vec<News>,
     ) {
-        let mut causes: BTreeMap<InstanceId, Ended> = ended.into_iter().map(|ended| (ended.id.clone(), ended)).collect();
+        self.ended.extend(ended.into_iter().map(|ended| (ended.id.clone(), ended)));
         match listed {
             Err(error) => {
                 let words = error.to_string();
@@ -155,7 +158,7 @@ impl Fleet {
                     .map(|(id, _)| id.clone())
                     .collect();
                 for id in gone {
-                    let ended = causes.remove(&id);
+                    let ended = self.ended.remove(&id);
                     self.remove(&id, ended, now, totals, news);
                 }
                 for seen in listed.into_values() {
@@ -164,9 +167,10 @@ impl Fleet {
                 self.listed = true;
             }
         }
-        for ended in causes.into_values().filter(|ended| !self.members.contains_key(&ended.id)) {
+        // What is still a member ended after the list was made; the next list will miss it.
+        for (id, ended) in self.ended.extract_if(.., |id, _| !self.members.contains_key(id)) {
             totals.lost += u64::from(ended.cause == EndCause::Unexpected);
-            news.push((Severity::Warning, "pool.instance_lost", format!("{} {}: {}", self.name, ended.id, ended.reason)));
+            news.push((Severity::Warning, "pool.instance_lost", format!("{} {id}: {}", self.name, ended.reason)));
         }
     }
 

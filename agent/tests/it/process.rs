@@ -81,7 +81,7 @@ async fn workers_are_adopted_with_their_states_by_the_next_provider() {
     provider.deactivate(&id("a")).await.unwrap();
     until(&*provider, "the draining one is gone", |all| all.len() == 2).await;
     for name in ["a", "b"] {
-        provider.drain(&id(name)).await.unwrap();
+        provider.stop(&id(name)).await.unwrap();
     }
     until_empty(&*provider).await;
     assert_no_leaks(dir.path());
