@@ -1,0 +1,87 @@
+//! redb on the simulated disk: what was committed survives any power cut.
+
+use redb::{Database, ReadableDatabase as _, StorageBackend, TableDefinition};
+use std::io;
+use tradewind_agent::env::{Seed, Storage as _};
+use tradewind_sim::disk::SimDisk;
+
+const TABLE: TableDefinition<u64, u64> = TableDefinition::new("t");
+
+/// Values that one transaction writes together.
+const KEYS: u64 = 20;
+
+/// redb implements its trait for no box.
+#[derive(Debug)]
+struct Boxed(Box<dyn StorageBackend>);
+
+impl StorageBackend for Boxed {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(at, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+    fn write(&self, at: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(at, data)
+    }
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+}
+
+/// What a commit was answered with.
+fn commit(database: &Database, value: u64) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(TABLE)?;
+        for key in 0..KEYS {
+            table.insert(key, value)?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// The one value that all keys have, or 0 before the first commit.
+fn value(database: &Database) -> u64 {
+    let Ok(table) = database.begin_read().unwrap().open_table(TABLE) else { return 0 };
+    let value = |key| table.get(key).unwrap().map(|guard| guard.value()).unwrap_or(0);
+    let first = value(0);
+    assert!((1..KEYS).all(|key| value(key) == first), "a transaction survived in part");
+    first
+}
+
+#[test]
+fn no_power_cut_undoes_a_commit_or_leaves_half_of_one() {
+    let (mut cuts, mut torn) = (0, 0);
+    for seed in 0..8 {
+        let disk = SimDisk::new(Seed::new([seed; 32]));
+        let (mut acknowledged, mut attempted) = (0, 0);
+        for round in 0..40 {
+            disk.cut_after((round * 7 + u64::from(seed)) % 23);
+            // The power may go while the database is opened and recovers, too.
+            if let Ok(database) = Database::builder().create_with_backend(Boxed(disk.open("db").unwrap())) {
+                let recovered = value(&database);
+                assert!((acknowledged..=attempted).contains(&recovered), "{recovered} is not in {acknowledged}..={attempted}");
+                attempted = recovered;
+                loop {
+                    attempted += 1;
+                    if commit(&database, attempted).is_err() {
+                        break;
+                    }
+                    acknowledged = attempted;
+                }
+            }
+        }
+        assert!(acknowledged > 10, "commits happen: {acknowledged}");
+        cuts += disk.stats().cuts;
+        torn += disk.stats().sectors_lost;
+    }
+    assert!(cuts >= 300 && torn > 1_000, "the test cuts ({cuts}) and loses ({torn})");
+}
