@@ -1,9 +1,300 @@
-//! (being written)
+//! From a file's text to a [`Config`], or to everything that is wrong with it.
 
-/// One mistake.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {}
+use super::section::{Section, address, duration, number, path, text, texts, whole};
+use super::{
+    ApiConfig, Config, ForecastConfig, IngestConfig, MeshConfig, PlannerConfig, PoolConfig, ProcessConfig, ProviderConfig, TlsPaths,
+};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+use toml::{Table, Value};
+use tradewind_protocol::pool::MicroUsd;
+use tradewind_protocol::region::{Coordinates, Mode};
+use tradewind_protocol::wire::{MAX_BODY_BYTES, MAX_CLUSTER_BYTES};
+use tradewind_protocol::{PoolName, Quantile, Resources, ServiceName, Step};
 
-/// All mistakes.
+/// One mistake in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {}
+pub struct Problem {
+    /// Where: the dotted key.
+    pub key: String,
+    /// What stands there.
+    pub value: String,
+    /// What should stand there instead.
+    pub remedy: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}: {}", self.key, self.value, self.remedy)
+    }
+}
+
+/// Every mistake in a configuration. Nothing was started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in the configuration:", if self.problems.len() == 1 { "one mistake".into() } else { format!("{} mistakes", self.problems.len()) })?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+/// What an environment variable that overrides a key begins with; the key follows in upper case,
+/// with `__` between the tables: `TRADEWIND_MESH__LISTEN`.
+const ENVIRONMENT_PREFIX: &str = "TRADEWIND_";
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Config {
+    /// The configuration in `toml`, with those of the `environment` variables laid over it that name
+    /// a key.
+    pub fn parse(toml: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+        let mut table: Table = toml.parse().map_err(|error: toml::de::Error| ConfigError {
+            problems: vec![Problem { key: "(file)".into(), value: "(not TOML)".into(), remedy: error.to_string().trim().replace('\n', "\n    ") }],
+        })?;
+        let mut problems = vec![];
+        for (name, value) in environment {
+            if let Some(keys) = overridden(&name) {
+                if let Err(at) = lay_over(&mut table, &keys, &value) {
+                    problems.push(Problem { key: name, value, remedy: format!("`{at}` is not a table in the file") });
+                }
+            }
+        }
+        let mut root = Section::root(table, &mut problems);
+        let config = config(&mut root);
+        root.finish();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(ConfigError { problems }),
+        }
+    }
+}
+
+/// The keys that the environment variable `name` overrides. Variables without `__` are other
+/// programs' business, except for those of the top level that are listed here.
+fn overridden(name: &str) -> Option<Vec<String>> {
+    const TOP_LEVEL: [&str; 5] = ["REGION", "CLUSTER", "MODE", "STEP", "DATA_DIR"];
+    let rest = name.strip_prefix(ENVIRONMENT_PREFIX)?;
+    (TOP_LEVEL.contains(&rest) || rest.contains("__")).then(|| rest.split("__").map(str::to_ascii_lowercase).collect())
+}
+
+/// Sets the value at `keys`; the text is read as TOML where it is TOML, as plain text elsewhere.
+fn lay_over(table: &mut Table, keys: &[String], text: &str) -> Result<(), String> {
+    let [key, rest @ ..] = keys else { return Ok(()) };
+    if rest.is_empty() {
+        let parsed = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+        table.insert(key.clone(), parsed.unwrap_or_else(|| Value::String(text.into())));
+        return Ok(());
+    }
+    match table.entry(key.clone()).or_insert_with(|| Value::Table(Table::new())) {
+        Value::Table(inner) => lay_over(inner, rest, text),
+        _ => Err(key.clone()),
+    }
+}
+
+fn config(s: &mut Section) -> Option<Config> {
+    let region = s.required("region", "name this agent's region, like region = \"eu-west-1\"", text);
+    let cluster = s.or("cluster", "tradewind".to_string(), |v| match v.as_str() {
+        Some(text) if !text.is_empty() && text.len() <= MAX_CLUSTER_BYTES => Ok(text.to_string()),
+        _ => Err(format!("must be text of 1 to {MAX_CLUSTER_BYTES} bytes")),
+    });
+    let mode = s.or("mode", Mode::Advisory, |v| match v.as_str() {
+        Some("advisory") => Ok(Mode::Advisory),
+        Some("active") => Ok(Mode::Active),
+        _ => Err("must be \"advisory\" (forecast and plan only) or \"active\" (act on the plans)"),
+    });
+    // A minute: the resolution of the autoscalers and metrics that users come from.
+    let step = s.or("step", MINUTE, duration(Step::MIN, Step::MAX));
+    let step = Step::new(step).ok()?;
+    let data_dir = s.required("data_dir", "name a directory for the agent's files, like data_dir = \"/var/lib/tradewind\"", path);
+    let coordinates = s.has("coordinates").then(|| s.table("coordinates", coordinates)).flatten();
+    let mesh = s.table("mesh", mesh);
+    let api = s.table("api", api);
+    let ingest = s.table("ingest", |s| ingest(s, step));
+    let forecast = s.table("forecast", |s| forecast(s, step));
+    let planner = s.table("planner", |s| planner(s, step));
+    let mut names = BTreeSet::new();
+    let pools = s.tables("pool", |s| {
+        let pool = pool(s, &names)?;
+        names.insert(pool.name.clone());
+        Some(pool)
+    });
+    let mut pools: Vec<PoolConfig> = pools.into_iter().collect::<Option<_>>()?;
+    pools.sort_by(|a, b| a.name.cmp(&b.name));
+    Some(Config { region: region?, cluster, mode, step, data_dir: data_dir?, coordinates, mesh: mesh?, api: api?, ingest, forecast, planner, pools })
+}
+
+fn coordinates(s: &mut Section) -> Option<Coordinates> {
+    let latitude = s.required("latitude", "degrees, north positive", number(-90.0, 90.0));
+    let longitude = s.required("longitude", "degrees, east positive", number(-180.0, 180.0));
+    Some(Coordinates { latitude: latitude?, longitude: longitude? })
+}
+
+fn mesh(s: &mut Section) -> Option<MeshConfig> {
+    let listen = s.required("listen", "the UDP address of this agent, like \"0.0.0.0:7470\"", address);
+    let advertise = s.optional("advertise", |v| match address(v) {
+        Ok(at) if at.ip().is_unspecified() || at.port() == 0 => Err("must be an address that other agents can reach"),
+        other => other,
+    });
+    if let (Some(at), None) = (listen, advertise)
+        && at.ip().is_unspecified()
+        && !s.has("advertise")
+    {
+        s.problem("advertise", "(missing)", format!("name the address that other agents reach {at} at"));
+    }
+    let seeds = s.or("seeds", vec![], |v| {
+        let seeds = texts(v)?;
+        let valid = |seed: &String| seed.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0));
+        if seeds.iter().all(valid) { Ok(seeds) } else { Err("must be a list of \"host:port\", like [\"10.0.0.7:7470\"]") }
+    });
+    let tls = s.table("tls", tls);
+    // chitchat's own default; see the README's measurements for what it costs.
+    let gossip_interval = s.or("gossip_interval", SECOND, duration(50 * MILLISECOND, MINUTE));
+    // Room for the forecasts of about 200 pairs of regions over 24 steps.
+    let state_budget_bytes = s.or("state_budget_bytes", 64 * 1024, whole(1024, MAX_BODY_BYTES as i64)) as usize;
+    Some(MeshConfig { listen: listen?, advertise, seeds, tls: tls?, gossip_interval, state_budget_bytes })
+}
+
+fn tls(s: &mut Section) -> Option<TlsPaths> {
+    let ca = s.required("ca", "the mesh's authority (PEM): make one with `tradewind tls ca`", path);
+    let certificate = s.required("certificate", "this agent's certificate (PEM): make one with `tradewind tls agent`", path);
+    let key = s.required("key", "the certificate's private key (PEM)", path);
+    Some(TlsPaths { ca: ca?, certificate: certificate?, key: key? })
+}
+
+fn api(s: &mut Section) -> Option<ApiConfig> {
+    // Loopback: nobody else gets in unless the operator says so.
+    let listen = s.or("listen", std::net::SocketAddr::from(([127, 0, 0, 1], 7480)), address);
+    let wants_tls = s.has("tls");
+    let tls = if wants_tls { Some(s.table("tls", tls)?) } else { None };
+    if !wants_tls && !listen.ip().is_loopback() {
+        s.problem("listen", listen, "beyond loopback the API needs client certificates: add [api.tls], or listen on 127.0.0.1");
+    }
+    let public_url = s.optional("public_url", |v| match v.as_str() {
+        Some(url) if (url.starts_with("http://") || url.starts_with("https://")) && url.len() <= 256 => Ok(url.trim_end_matches('/').to_string()),
+        _ => Err("must be a URL that begins with http:// or https://, of at most 256 bytes"),
+    });
+    Some(ApiConfig { listen, tls, public_url })
+}
+
+fn ingest(s: &mut Section, step: Step) -> IngestConfig {
+    let length = step.length();
+    // An hour covers a collector's restart; more keeps more ids in memory.
+    let lateness = s.or("lateness", HOUR, duration(length, 31 * DAY));
+    // Clocks of one fleet differ by less; more would let a broken clock fill the future.
+    let max_ahead = s.or("max_ahead", MINUTE.max(length), duration(Duration::ZERO, DAY));
+    // A tenth of a step, at most five seconds: what a collector's flush interval needs.
+    let close_after = s.or("close_after", (length / 10).min(5 * SECOND), duration(Duration::ZERO, HOUR));
+    // 8 MiB holds a batch of 40,000 records.
+    let max_body_bytes = s.or("max_body_bytes", 8 << 20, whole(1024, 1 << 30)) as usize;
+    // Half a second of the measured throughput.
+    let max_pending_records = s.or("max_pending_records", 100_000, whole(1, 100_000_000)) as usize;
+    let max_series = s.or("max_series", 10_000, whole(1, 1_000_000)) as usize;
+    // Two weeks of minutes: two seasons of a week.
+    let retention = s.or("retention", (14 * DAY).min(20_160 * length).max(lateness), duration(length, 366 * DAY));
+    if retention < lateness {
+        s.problem("retention", humantime::format_duration(retention), "must be at least `lateness`");
+    }
+    IngestConfig { lateness, max_ahead, close_after, max_body_bytes, max_pending_records, max_series, retention }
+}
+
+fn forecast(s: &mut Section, step: Step) -> ForecastConfig {
+    let horizon = s.or("horizon", 24, whole(1, 512)) as usize;
+    // A day, where the step divides it into few enough steps to remember.
+    let day = (DAY.as_millis() / step.length().as_millis()) as i64;
+    let season = s.or("season", day.clamp(1, 2_880), whole(1, 20_160)) as usize;
+    ForecastConfig { horizon, season }
+}
+
+fn planner(s: &mut Section, step: Step) -> PlannerConfig {
+    let length = step.length();
+    // Newsvendor: being late is taken to cost twenty times what idling costs. A guess; operators
+    // know better.
+    let quantile = s.or("quantile", 0.95, number(0.5, 0.999));
+    // A fifth of a step, at most two seconds: one push crosses the world in a tenth of that.
+    let settle = s.or("settle", (length / 5).min(2 * SECOND), duration(Duration::ZERO, HOUR));
+    // Kubernetes' HPA waits five minutes: five of our default steps.
+    let scale_in_after = s.or("scale_in_after", 5 * length, duration(Duration::ZERO, DAY));
+    let stale_after = s.or("stale_after", (5 * length).max(5 * SECOND), duration(length, DAY));
+    PlannerConfig { quantile: Quantile::nearest(quantile), settle, scale_in_after, stale_after }
+}
+
+fn pool(s: &mut Section, names: &BTreeSet<PoolName>) -> Option<PoolConfig> {
+    let name = s.or("name", PoolName::default(), |v| {
+        let name: PoolName = text(v)?;
+        if names.contains(&name) { Err("must differ from the other pools' names".to_string()) } else { Ok(name) }
+    });
+    let service = s.or("service", ServiceName::default(), text);
+    let rate = s.required("rate_per_instance", "transactions per second that one instance serves", number(1e-6, 1e12));
+    let instance = s.table("instance", resources);
+    let capacity = s.table("capacity", resources);
+    let min_instances = s.or("min_instances", 0, whole(0, 100_000));
+    let max_instances = s.required("max_instances", "the most instances that may run, like max_instances = 10", whole(1u32, 100_000));
+    let min_warm = s.or("min_warm", 0, whole(0, 100_000));
+    let startup = s.or("startup", 5 * SECOND, duration(Duration::ZERO, HOUR));
+    let drain_timeout = s.or("drain_timeout", 30 * SECOND, duration(Duration::ZERO, DAY));
+    let price = s.or("instance_hour_usd", 0.0, number(0.0, 1e6));
+    let provider = s.table("process", process);
+    let max_instances = max_instances?;
+    if min_instances > max_instances {
+        s.problem("min_instances", min_instances, format!("must be at most max_instances, which is {max_instances}"));
+    }
+    let needed = instance.checked_mul(u64::from(min_instances.max(1)));
+    if capacity != Resources::ZERO && !needed.is_some_and(|needed| needed.fits_in(capacity)) {
+        s.problem("capacity", capacity, format!("must hold at least {} of instance ({instance})", min_instances.max(1)));
+    }
+    // No stated capacity: as much as the instances may use.
+    let capacity = if capacity == Resources::ZERO { instance.checked_mul(u64::from(max_instances))? } else { capacity };
+    let instance_hour_price = MicroUsd((price * 1e6).round() as u64);
+    Some(PoolConfig {
+        name,
+        service,
+        rate_per_instance: rate?,
+        instance,
+        capacity,
+        min_instances,
+        max_instances,
+        min_warm,
+        startup,
+        drain_timeout,
+        instance_hour_price,
+        provider: provider?,
+    })
+}
+
+fn resources(s: &mut Section) -> Resources {
+    let mut amount = |key| s.or(key, 0, whole(0, i64::MAX)) as u64;
+    Resources {
+        cpu_millis: amount("cpu_millis"),
+        memory_bytes: amount("memory_bytes"),
+        storage_bytes: amount("storage_bytes"),
+        storage_iops: amount("storage_iops"),
+        bandwidth_bps: amount("bandwidth_bps"),
+    }
+}
+
+fn process(s: &mut Section) -> Option<ProviderConfig> {
+    let command = s.required("command", "the worker program and its arguments, like command = [\"/usr/bin/worker\"]", |v| match texts(v) {
+        Ok(command) if command.first().is_some_and(|program| !program.is_empty()) => Ok(command),
+        Ok(_) => Err("must name a program"),
+        Err(wanted) => Err(wanted),
+    });
+    let env = s.or("env", vec![], |v| {
+        let wanted = "must be a table of text, like { NAME = \"value\" }";
+        let pair = |(k, v): (&String, &Value)| Ok::<_, &str>((k.clone(), v.as_str().ok_or(wanted)?.to_string()));
+        v.as_table().ok_or(wanted)?.iter().map(pair).collect()
+    });
+    Some(ProviderConfig::Process(ProcessConfig { command: command?, env }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,10 @@
 //! Configuration: one TOML file, environment overrides, everything checked at once.
 //!
-//! [`raw`] is close to the file; [`Config`] is what the agent runs on, with every precondition in
+//! `section` reads the file key by key and remembers every mistake; [`Config`] is what the agent runs on, with every precondition in
 //! its types. Each default says where it comes from.
 
 mod check;
-mod raw;
+mod section;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,0 +1,130 @@
+//! The configuration's promises: good ones are read as written, bad ones are refused whole.
+
+use super::*;
+
+const MINIMAL: &str = r#"
+region = "eu-west-1"
+data_dir = "/tmp/tw"
+[mesh]
+listen = "127.0.0.1:7470"
+tls = { ca = "ca.pem", certificate = "a.pem", key = "a.key" }
+"#;
+
+const POOL: &str = r#"
+[[pool]]
+rate_per_instance = 10
+max_instances = 4
+instance = { cpu_millis = 500 }
+process = { command = ["worker"] }
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, [])
+}
+
+fn problems(text: &str) -> Vec<String> {
+    parse(text).unwrap_err().problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_minimal_file_gets_the_defaults() {
+    let config = parse(&format!("{MINIMAL}{POOL}")).unwrap();
+    assert_eq!(config.mode, Mode::Advisory);
+    assert_eq!(config.step.length(), MINUTE);
+    assert!(config.api.listen.ip().is_loopback());
+    assert_eq!(config.forecast.season, 1440);
+    assert_eq!(config.mesh.state_budget_bytes, 65_536);
+    assert_eq!(config.pools[0].capacity.cpu_millis, 2000);
+    assert_eq!(config.planner.quantile.thousandths(), 950);
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_with_key_value_and_remedy() {
+    let text = r#"
+        region = "EU West"
+        step = "10ms"
+        data_dri = "/tmp"
+        colour = 3
+        [mesh]
+        listen = "localhost"
+        tls = { ca = "ca.pem" }
+        [ingest]
+        lateness = 60
+        [[pool]]
+        max_instances = 0
+        [pool.process]
+        command = []
+    "#;
+    let found = problems(text);
+    for expected in [
+        "region = \"EU West\": region \"EU West\" must be",
+        "step = \"10ms\": must be a duration between 50ms and 3600s",
+        "data_dir = (missing)",
+        "data_dri = \"/tmp\": unknown key: did you mean `data_dir`?",
+        "colour = 3: unknown key: remove it",
+        "mesh.listen = \"localhost\": must be an IP address and a port",
+        "mesh.tls.certificate = (missing)",
+        "mesh.tls.key = (missing)",
+        "ingest.lateness = 60: must be a duration",
+        "pool[0].rate_per_instance = (missing)",
+        "pool[0].max_instances = 0: must be a whole number between 1 and",
+        "pool[0].process.command = []: must name a program",
+    ] {
+        assert!(found.iter().any(|problem| problem.starts_with(expected)), "no {expected:?} in {found:#?}");
+    }
+    assert_eq!(found.len(), 12, "{found:#?}");
+}
+
+#[test]
+fn broken_toml_names_the_line() {
+    let found = problems("region = \n");
+    assert!(found[0].contains("line 1"), "{found:?}");
+}
+
+#[test]
+fn the_environment_overrides_single_keys() {
+    let environment = [
+        ("TRADEWIND_MESH__LISTEN", "127.0.0.1:9"),
+        ("TRADEWIND_MODE", "active"),
+        ("TRADEWIND_PLANNER__QUANTILE", "0.9"),
+        ("TRADEWIND_AGENT", "http://elsewhere"),
+        ("PATH", "/bin"),
+    ];
+    let config = Config::parse(MINIMAL, environment.map(|(k, v)| (k.into(), v.into()))).unwrap();
+    assert_eq!(config.mesh.listen.port(), 9);
+    assert_eq!(config.mode, Mode::Active);
+    assert_eq!(config.planner.quantile.thousandths(), 900);
+
+    let bad = Config::parse(MINIMAL, [("TRADEWIND_MESH__LISTN".into(), "x".into())]).unwrap_err();
+    assert!(bad.to_string().contains("did you mean `listen`"), "{bad}");
+    let bad = Config::parse(MINIMAL, [("TRADEWIND_REGION__X".into(), "x".into())]).unwrap_err();
+    assert!(bad.to_string().contains("not a table"), "{bad}");
+}
+
+#[test]
+fn an_open_api_needs_certificates() {
+    let found = problems(&format!("{MINIMAL}\n[api]\nlisten = \"0.0.0.0:7480\""));
+    assert!(found[0].contains("[api.tls]"), "{found:?}");
+}
+
+#[test]
+fn a_wildcard_endpoint_needs_an_advertised_address() {
+    let text = MINIMAL.replace("listen = \"127.0.0.1:7470\"", "listen = \"0.0.0.0:7470\"");
+    assert!(problems(&text)[0].starts_with("mesh.advertise = (missing)"));
+    let text = text.replace("[mesh]", "[mesh]\nadvertise = \"192.0.2.1:7470\"");
+    assert!(parse(&text).is_ok());
+}
+
+#[test]
+fn two_pools_of_one_name_are_refused() {
+    let found = problems(&format!("{MINIMAL}{POOL}{POOL}name = \"default\""));
+    assert!(!found.is_empty());
+    let found = problems(&format!("{MINIMAL}{POOL}{}", POOL.replace("[[pool]]", "[[pool]]\nname = \"default\"")));
+    assert!(found[0].contains("must differ"), "{found:?}");
+}
+
+#[test]
+fn capacity_must_hold_the_fewest_instances() {
+    let text = format!("{MINIMAL}{}", POOL.replace("[[pool]]", "[[pool]]\nmin_instances = 3\ncapacity = { cpu_millis = 1000 }"));
+    assert!(problems(&text)[0].starts_with("pool[0].capacity"));
+}
