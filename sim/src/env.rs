@@ -23,6 +23,8 @@ pub struct Machine {
     paths: Paths,
     seed: Seed,
     boots: Cell<u64>,
+    /// Power cuts of the disk before the newest boot.
+    cuts_at_boot: Cell<u64>,
     /// Its wall clock.
     pub clock: Arc<SimClock>,
     /// Its disk.
@@ -40,6 +42,7 @@ impl Machine {
             paths,
             seed,
             boots: Cell::new(0),
+            cuts_at_boot: Cell::new(0),
             clock: Arc::default(),
             disk: SimDisk::new(seed.child("disk")),
             providers: SimProviders::default(),
@@ -56,10 +59,16 @@ impl Machine {
         self.boots.get()
     }
 
+    /// Whether the power has failed since the last boot.
+    pub fn lost_power(&self) -> bool {
+        self.disk.stats().cuts > self.cuts_at_boot.get()
+    }
+
     /// The world as the next life of its agent finds it. Every life has its own chance: with the
     /// same one it would draw the connection ids of the life before.
     pub fn boot(&self) -> Env {
         self.boots.set(self.boots.get() + 1);
+        self.cuts_at_boot.set(self.disk.stats().cuts);
         let life = self.seed.child(&format!("life {}", self.boots.get()));
         Env {
             network: Arc::new(SimNetwork::new(self.ip, self.paths.clone(), life.child("paths"))),

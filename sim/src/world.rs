@@ -50,7 +50,8 @@ pub struct World {
     paths: Paths,
     machines: BTreeMap<String, Rc<Machine>>,
     down: BTreeSet<String>,
-    cut: BTreeSet<(String, String)>,
+    /// How many partitions separate each pair.
+    cut: BTreeMap<(String, String), u32>,
 }
 
 impl World {
@@ -70,7 +71,7 @@ impl World {
             paths: Paths::new(quality),
             machines: BTreeMap::new(),
             down: BTreeSet::new(),
-            cut: BTreeSet::new(),
+            cut: BTreeMap::new(),
         }
     }
 
@@ -97,10 +98,9 @@ impl World {
         let host = machine.clone();
         self.sim.host(name, move || {
             let (machine, program) = (host.clone(), program.clone());
-            let cuts = machine.disk.stats().cuts;
             async move {
                 let ended = program(machine.boot()).await;
-                if machine.disk.stats().cuts > cuts {
+                if machine.lost_power() {
                     // What a program does without power is no failure. The world notices the cut
                     // after this step and ends this life.
                     std::future::pending::<()>().await;
@@ -135,21 +135,12 @@ impl World {
     /// Lets a [`TICK`] pass. Machines whose disk lost power during it are down afterwards, and
     /// named.
     pub fn step(&mut self) -> anyhow::Result<Vec<String>> {
-        let cuts: Vec<(String, u64)> = self.running().map(|(name, machine)| (name.clone(), machine.disk.stats().cuts)).collect();
         entropy::set_now(self.sim.elapsed());
         self.sim.step().map_err(|error| anyhow!("after {:?}: {error}", self.sim.elapsed()))?;
-        let mut lost = Vec::new();
-        for (name, before) in cuts {
-            if self.machine(&name)?.disk.stats().cuts > before {
-                self.crash(&name)?;
-                lost.push(name);
-            }
-        }
+        let without_power = |(name, machine): &(&String, &Rc<Machine>)| !self.down.contains(*name) && machine.lost_power();
+        let lost: Vec<String> = self.machines.iter().filter(without_power).map(|(name, _)| name.clone()).collect();
+        lost.iter().try_for_each(|name| self.crash(name))?;
         Ok(lost)
-    }
-
-    fn running(&self) -> impl Iterator<Item = (&String, &Rc<Machine>)> {
-        self.machines.iter().filter(|(name, _)| !self.down.contains(*name))
     }
 
     /// Whether the machine is up.
@@ -159,7 +150,7 @@ impl World {
 
     /// Whether datagrams between the two reach each other.
     pub fn is_connected(&self, a: &str, b: &str) -> bool {
-        !self.cut.contains(&pair(a, b))
+        !self.cut.contains_key(&pair(a, b))
     }
 
     /// Pulls the plug: nothing that was not synced is safe, and no destructor reaches the disk.
@@ -186,25 +177,25 @@ impl World {
 
     /// Drops everything between the two from now on, and what is under way.
     pub fn disconnect(&mut self, a: &str, b: &str) {
-        if self.cut.insert(pair(a, b)) {
+        let partitions = self.cut.entry(pair(a, b)).or_default();
+        *partitions += 1;
+        if *partitions == 1 {
             trace::remark(format_args!("disconnect {a} {b}"));
             self.sim.partition(a, b);
         }
     }
 
-    /// Undoes [`disconnect`](Self::disconnect).
+    /// Undoes one [`disconnect`](Self::disconnect).
     pub fn reconnect(&mut self, a: &str, b: &str) {
-        if self.cut.remove(&pair(a, b)) {
-            trace::remark(format_args!("reconnect {a} {b}"));
-            self.sim.repair(a, b);
-        }
-    }
-
-    /// Undoes every [`disconnect`](Self::disconnect).
-    pub fn reconnect_all(&mut self) {
-        for (a, b) in std::mem::take(&mut self.cut) {
-            trace::remark(format_args!("reconnect {a} {b}"));
-            self.sim.repair(a.as_str(), b.as_str());
+        let between = pair(a, b);
+        match self.cut.get_mut(&between) {
+            None => {}
+            Some(partitions @ 2..) => *partitions -= 1,
+            Some(_) => {
+                self.cut.remove(&between);
+                trace::remark(format_args!("reconnect {a} {b}"));
+                self.sim.repair(a, b);
+            }
         }
     }
 }

@@ -2,4 +2,6 @@
 //! run.
 
 mod disk;
+mod meta;
 mod net;
+mod smoke;
