@@ -236,7 +236,8 @@ fn a_listener_takes_streams_and_a_crashed_machine_takes_none() {
                     stream.write_u8(41).await.ok()?;
                     stream.read_u8().await.ok()
                 };
-                log.borrow_mut().push(answer.await);
+                let answer = answer.await;
+                log.borrow_mut().push(answer);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             Ok(())
