@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of scenarios or of what runs on the machines: a *program* is given an [`Env`] at
 //! every boot. All of a world lives on one thread, which
-//! [`entropy::on_fresh_thread`](crate::entropy::on_fresh_thread) has to have started.
+//! [`entropy::on_fresh_thread`] has to have started.
 
 use crate::entropy::{self, EPOCH};
 use crate::env::{Machine, simulation_seed};
