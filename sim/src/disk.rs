@@ -31,7 +31,7 @@ struct Inner {
     files: BTreeMap<String, File>,
     /// Counts power cuts; a backend of an earlier one is dead.
     epoch: u64,
-    /// How many more mutations are carried out before the power fails.
+    /// How many more writes, changes of length and syncs are carried out before the power fails.
     fuse: Option<u64>,
     rng: StdRng,
     stats: DiskStats,
@@ -83,9 +83,9 @@ impl SimDisk {
         self.lock().cut_power();
     }
 
-    /// Cuts the power instead of carrying out the mutation after the next `mutations` ones.
-    pub fn cut_after(&self, mutations: u64) {
-        self.lock().fuse = Some(mutations);
+    /// Carries out so many more writes, changes of length and syncs, and cuts the power at the next.
+    pub fn cut_after(&self, changes: u64) {
+        self.lock().fuse = Some(changes);
     }
 
     /// What has happened so far.
@@ -133,7 +133,7 @@ impl Inner {
         self.stats.cuts += 1;
     }
 
-    /// Counts one more mutation; true if it is the one that the power fails at.
+    /// Counts one more change; true if it is the one that the power fails at.
     fn fuse_blows(&mut self) -> bool {
         match &mut self.fuse {
             None => false,
@@ -189,33 +189,35 @@ struct Backend {
 }
 
 impl Backend {
-    fn with<T>(&self, access: impl FnOnce(&mut File, &mut DiskStats) -> io::Result<T>) -> io::Result<T> {
-        let mut disk = self.disk.lock();
-        let Inner { files, epoch, stats, .. } = &mut *disk;
-        match files.get_mut(&self.name) {
-            Some(file) if *epoch == self.epoch => access(file, stats),
+    /// Reads the file, if there is power.
+    fn look<T>(&self, look: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
+        let disk = self.disk.lock();
+        match disk.files.get(&self.name) {
+            Some(file) if disk.epoch == self.epoch => look(file),
             _ => Err(power_cut()),
         }
     }
 
-    fn change(&self, end: Option<usize>, change: impl FnOnce() -> Change) -> io::Result<()> {
+    /// Changes the file, if there is power and it does not fail at this very change.
+    fn change(&self, change: impl FnOnce(&mut File, &mut DiskStats)) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        if disk.epoch != self.epoch || disk.fuse_blows() {
+            return Err(power_cut());
+        }
+        let Inner { files, stats, .. } = &mut *disk;
+        change(files.get_mut(&self.name).ok_or_else(power_cut)?, stats);
+        Ok(())
+    }
+
+    fn mutate(&self, end: Option<usize>, mutation: Change) -> io::Result<()> {
         if end.is_none_or(|end| end > MAX_FILE_BYTES) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, format!("{} would grow beyond {MAX_FILE_BYTES} bytes", self.name)));
         }
-        if self.is_on() && self.disk.lock().fuse_blows() {
-            return Err(power_cut());
-        }
-        self.with(|file, stats| {
+        self.change(|file, stats| {
             stats.mutations += 1;
-            let change = change();
-            change.apply(&mut file.current);
-            file.pending.push(change);
-            Ok(())
+            mutation.apply(&mut file.current);
+            file.pending.push(mutation);
         })
-    }
-
-    fn is_on(&self) -> bool {
-        self.disk.lock().epoch == self.epoch
     }
 }
 
@@ -229,12 +231,12 @@ fn offset(bytes: u64) -> io::Result<usize> {
 
 impl StorageBackend for Backend {
     fn len(&self) -> Result<u64, io::Error> {
-        self.with(|file, _| Ok(file.current.len() as u64))
+        self.look(|file| Ok(file.current.len() as u64))
     }
 
     fn read(&self, at: u64, out: &mut [u8]) -> Result<(), io::Error> {
         let at = offset(at)?;
-        self.with(|file, _| {
+        self.look(|file| {
             let end = at.checked_add(out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
             out.copy_from_slice(file.current.get(at..end).ok_or(io::ErrorKind::UnexpectedEof)?);
             Ok(())
@@ -243,37 +245,31 @@ impl StorageBackend for Backend {
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
         let len = offset(len)?;
-        self.change(Some(len), || Change::SetLen(len))
+        self.mutate(Some(len), Change::SetLen(len))
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        if self.is_on() && self.disk.lock().fuse_blows() {
-            return Err(power_cut());
-        }
-        self.with(|file, stats| {
+        self.change(|file, stats| {
             stats.syncs += 1;
             let File { durable, pending, .. } = file;
             pending.drain(..).for_each(|change| change.apply(durable));
-            Ok(())
         })
     }
 
     fn write(&self, at: u64, data: &[u8]) -> Result<(), io::Error> {
         let at = offset(at)?;
-        self.change(at.checked_add(data.len()), || Change::Write { at, data: data.to_vec() })
-    }
-
-    fn close(&self) -> Result<(), io::Error> {
-        Ok(())
+        self.mutate(at.checked_add(data.len()), Change::Write { at, data: data.to_vec() })
     }
 }
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        let _ = self.with(|file, _| {
+        let mut disk = self.disk.lock();
+        if disk.epoch == self.epoch
+            && let Some(file) = disk.files.get_mut(&self.name)
+        {
             file.open = false;
-            Ok(())
-        });
+        }
     }
 }
 
@@ -333,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fuse_blows_at_the_named_mutation() {
+    fn the_power_fails_at_the_named_change() {
         let disk = disk(1);
         let file = disk.open("f").unwrap();
         disk.cut_after(2);
