@@ -1,9 +1,14 @@
-//! redb on the simulated disk: what was committed survives any power cut.
+//! The disk that loses power: redb keeps what was committed, and the machine is down.
 
 use redb::{Database, ReadableDatabase as _, StorageBackend, TableDefinition};
 use std::io;
+use std::rc::Rc;
+use std::time::Duration;
 use tradewind_agent::env::{Seed, Storage as _};
 use tradewind_sim::disk::SimDisk;
+use tradewind_sim::entropy::on_fresh_thread;
+use tradewind_sim::net::PathQuality;
+use tradewind_sim::world::{Program, World};
 
 const TABLE: TableDefinition<u64, u64> = TableDefinition::new("t");
 
@@ -86,4 +91,35 @@ fn no_power_cut_undoes_a_commit_or_leaves_half_of_one() {
         torn += disk.stats().sectors_lost;
     }
     assert!(cuts >= 300 && torn > 1_000, "the test cuts ({cuts}) and loses ({torn})");
+}
+
+#[test]
+fn a_machine_whose_power_fails_in_a_write_is_down_until_it_is_restarted() {
+    on_fresh_thread(1, || {
+        let mut world = World::new(1, PathQuality::default());
+        let program: Program = Rc::new(|env| {
+            Box::pin(async move {
+                let file = env.storage.open("f")?;
+                loop {
+                    file.write(0, b"x")?;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+        });
+        let machine = world.add_machine("a", program);
+        machine.disk.cut_after(20);
+        let mut lost = vec![];
+        while world.elapsed() < Duration::from_secs(1) {
+            lost.extend(world.step().unwrap().into_iter().map(|name| (name, world.elapsed())));
+        }
+        let [(name, at)] = &lost[..] else { panic!("{lost:?}") };
+        assert_eq!(name, "a");
+        assert!((200..=220).contains(&at.as_millis()), "{at:?}");
+        assert!(!world.is_up("a") && machine.boots() == 1);
+        let before = machine.disk.stats().mutations;
+        world.restart("a").unwrap();
+        world.step().unwrap();
+        assert!(world.is_up("a") && machine.boots() == 2 && machine.disk.stats().mutations > before, "it runs, and its file opens again");
+    })
+    .unwrap();
 }
