@@ -2,15 +2,16 @@
 
 use crate::entropy::EPOCH;
 use crate::env::simulation_seed;
-use crate::scenario::Scenario;
+use crate::scenario::{Region, Scenario};
 use crate::world::{Program, World};
 use anyhow::{Context as _, bail};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::rc::Rc;
-use tradewind_agent::config::Config;
+use tradewind_agent::config::{Config, TlsPaths};
 use tradewind_protocol::RegionId;
-use tradewind_protocol::pki::{self, Issued, Subject, Validity};
+use tradewind_protocol::pki::{self, Subject, Validity};
 
 /// Where every agent's QUIC endpoint listens.
 pub(crate) const MESH_PORT: u16 = 7470;
@@ -29,49 +30,53 @@ const SEEDS: usize = 3;
 /// The keys in a scenario's `[agent]` table that the simulator sets itself.
 const OWN_KEYS: [&str; 3] = ["region", "data_dir", "coordinates"];
 
-/// One agent's part.
-pub(crate) struct Part {
-    pub(crate) config: Config,
-    pub(crate) certificate: Issued,
-}
-
-/// The parts of all agents of a scenario.
+/// The configurations of all agents of a scenario.
 pub(crate) struct Cast {
-    pub(crate) ca_pem: String,
-    pub(crate) parts: BTreeMap<RegionId, Part>,
+    pub(crate) configs: BTreeMap<RegionId, Config>,
 }
 
 impl Cast {
-    /// Configurations and certificates for every region, at the addresses that `world` gives them.
-    pub(crate) fn new(scenario: &Scenario, seed: u64, world: &World) -> anyhow::Result<Cast> {
+    /// Configurations for every region, at the addresses that `world` gives them. Their
+    /// certificates and keys, which follow from the seed, are written to `directory`: agents read
+    /// them from files.
+    pub(crate) fn new(scenario: &Scenario, seed: u64, world: &World, directory: &Path) -> anyhow::Result<Cast> {
         let root = simulation_seed(seed).child("certificates");
         let begin = EPOCH.as_secs().cast_signed();
         let validity = Validity { not_before: begin - DAY_S, not_after: begin + VALID_DAYS * DAY_S };
+        let write = |name: String, pem: &str| {
+            let path = directory.join(name);
+            std::fs::write(&path, pem).with_context(|| format!("cannot write {}", path.display()))?;
+            anyhow::Ok(path)
+        };
         let ca = pki::issue_ca(&scenario.name, validity, root.child("authority").bytes())?;
+        let ca_path = write("ca.pem".into(), &ca.certificate_pem)?;
         let address = |region: &RegionId, port| SocketAddr::new(world.address_of(region.as_str()), port);
         let seeds: Vec<String> = scenario.regions.iter().take(SEEDS).map(|region| address(&region.id, MESH_PORT).to_string()).collect();
-        let mut parts = BTreeMap::new();
-        for region in &scenario.regions {
-            let mut config = config(&scenario.agent, &region.id, address(&region.id, MESH_PORT), &seeds)
+        let mut configs = BTreeMap::new();
+        for Region { id, coordinates } in &scenario.regions {
+            let mut config = config(&scenario.agent, id, address(id, MESH_PORT), &seeds)
                 .with_context(|| format!("the agent's configuration of scenario {:?}", scenario.name))?;
-            config.coordinates = region.coordinates;
+            config.coordinates = *coordinates;
             // Not loopback, which only the machine itself would reach, and not TLS, which the
             // simulation's clients do not speak.
             config.api.listen = (Ipv4Addr::UNSPECIFIED, API_PORT).into();
-            config.api.public_url = Some(format!("http://{}", address(&region.id, API_PORT)));
-            let subject = Subject::Agent(region.id.clone(), vec![]);
-            let certificate = pki::issue_leaf(&ca, &subject, validity, root.child(region.id.as_str()).bytes())?;
-            parts.insert(region.id.clone(), Part { config, certificate });
+            config.api.public_url = Some(format!("http://{}", address(id, API_PORT)));
+            let leaf = pki::issue_leaf(&ca, &Subject::Agent(id.clone(), vec![]), validity, root.child(id.as_str()).bytes())?;
+            config.mesh.tls = TlsPaths {
+                ca: ca_path.clone(),
+                certificate: write(format!("{id}.pem"), &leaf.certificate_pem)?,
+                key: write(format!("{id}.key"), &leaf.key_pem)?,
+            };
+            configs.insert(id.clone(), config);
         }
-        Ok(Cast { ca_pem: ca.certificate_pem, parts })
+        Ok(Cast { configs })
     }
 
     /// What runs on the region's machine.
     pub(crate) fn program(&self, region: &RegionId) -> anyhow::Result<Program> {
-        let part = self.parts.get(region).with_context(|| format!("no part for {region}"))?;
-        let (config, certificate, ca_pem) = (part.config.clone(), part.certificate.clone(), self.ca_pem.clone());
+        let config = self.configs.get(region).with_context(|| format!("no configuration for {region}"))?.clone();
         Ok(Rc::new(move |env| {
-            let _ = (&config, &certificate, &ca_pem, env);
+            let _ = (&config, env);
             Box::pin(std::future::pending())
         }))
     }

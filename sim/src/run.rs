@@ -10,11 +10,13 @@ use crate::scenario::{Action, Fault, Scenario, Workload};
 use crate::trace::{Detail, Recording, Summary};
 use crate::workload::Traffic;
 use crate::world::{Delay, TICK, World};
+use anyhow::Context as _;
 use serde::Serialize;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tradewind_protocol::RegionId;
@@ -76,9 +78,12 @@ pub struct Report {
 /// Runs `scenario`. An error means that it could not be run; what agents do wrong is in the report.
 pub fn run(scenario: &Scenario, options: Options) -> anyhow::Result<Report> {
     let deterministic = entropy::is_covered();
+    // Here, so that its name is drawn from the operating system's chance, not from the simulation's.
+    let certificates = tempfile::tempdir().context("cannot make a directory for the certificates")?;
+    let directory = certificates.path();
     // This thread's clock is the operating system's; the simulation's own thread has another.
     let begun = Instant::now();
-    let mut report = entropy::on_fresh_thread(options.seed, move || Simulation::new(scenario, options)?.run())??;
+    let mut report = entropy::on_fresh_thread(options.seed, move || Simulation::new(scenario, options, directory)?.run())??;
     report.wall_s = begun.elapsed().as_secs_f64();
     report.deterministic = deterministic;
     Ok(report)
@@ -95,10 +100,10 @@ struct Simulation<'a> {
 }
 
 impl<'a> Simulation<'a> {
-    fn new(scenario: &'a Scenario, options: Options) -> anyhow::Result<Self> {
+    fn new(scenario: &'a Scenario, options: Options, certificates: &Path) -> anyhow::Result<Self> {
         let recording = Recording::start(options.detail, options.sink.map(|sink| sink as Box<dyn Write>));
         let mut world = World::new(options.seed, scenario.quality);
-        let cast = Cast::new(scenario, options.seed, &world)?;
+        let cast = Cast::new(scenario, options.seed, &world, certificates)?;
         for region in &scenario.regions {
             world.add_machine(region.id.as_str(), cast.program(&region.id)?);
         }
@@ -106,7 +111,7 @@ impl<'a> Simulation<'a> {
             world.set_delay(a.as_str(), b.as_str(), *delay);
         }
         let ids: Vec<RegionId> = scenario.regions.iter().map(|region| region.id.clone()).collect();
-        let budget = cast.parts.values().map(|part| part.config.mesh.state_budget_bytes as u64).max().unwrap_or(0);
+        let budget = cast.configs.values().map(|config| config.mesh.state_budget_bytes as u64).max().unwrap_or(0);
         let book = Rc::<RefCell<Book>>::default();
         let mut simulation = Self {
             scenario,
@@ -124,20 +129,20 @@ impl<'a> Simulation<'a> {
 
     fn add_clients(&mut self, cast: &Cast) -> anyhow::Result<()> {
         let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>>>>> = vec![];
-        for (id, part) in &cast.parts {
+        for (id, config) in &cast.configs {
             let client = || -> anyhow::Result<Client> {
                 Ok(Client {
                     region: id.clone(),
                     api: SocketAddr::new(self.world.address_of(id.as_str()), API_PORT),
                     machine: self.world.machine(id.as_str())?.clone(),
-                    step: part.config.step,
+                    step: config.step,
                     book: self.book.clone(),
                 })
             };
             tasks.push(Box::pin(client()?.watch()));
-            let others: Vec<RegionId> = cast.parts.keys().filter(|other| *other != id).cloned().collect();
+            let others: Vec<RegionId> = cast.configs.keys().filter(|other| *other != id).cloned().collect();
             if let Some(traffic) = Traffic::new(&self.scenario.workload, id, &others, simulation_seed(self.seed))? {
-                let settle = 2 * part.config.step.length() + part.config.ingest.close_after + TAIL / 2;
+                let settle = 2 * config.step.length() + config.ingest.close_after + TAIL / 2;
                 let until = self.scenario.duration.saturating_sub(settle + TAIL);
                 tasks.push(Box::pin(client()?.post(traffic, until, settle)));
             }
@@ -152,7 +157,7 @@ impl<'a> Simulation<'a> {
             }
             Ok(())
         });
-        for id in cast.parts.keys() {
+        for id in cast.configs.keys() {
             self.world.set_delay(OUTSIDE, id.as_str(), Delay { min: CLIENT_DELAY, max: CLIENT_DELAY });
         }
         Ok(())
