@@ -5,10 +5,11 @@
 //!
 //! | module | | what |
 //! |---|---|---|
-//! | [`env`] | S | network, clock, chance, disk, threads: the seam to the simulator |
+//! | [`mod@env`] | S | network, clock, chance, disk, threads: the seam to the simulator |
 //! | [`config`] | P | the configuration file, checked as a whole |
 //! | [`events`] | S | what happened, for operators |
 //! | [`metrics`] | S | what is counted, for Prometheus |
+//! | [`store`] | S | the one database: small facts, the agent's generation |
 //! | [`ingest`] | P | records from bytes: parse, check, fold |
 //! | [`history`] | S | counts per series and step, durable before they are acknowledged |
 //! | [`forecast`] | P | quantile paths from counts |
@@ -34,4 +35,6 @@ pub mod metrics;
 pub mod planner;
 pub mod pool;
 pub mod provider;
+mod stop;
+pub mod store;
 pub mod worker;

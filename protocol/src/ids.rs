@@ -37,8 +37,13 @@ macro_rules! names {
         impl $name {
             /// The name in `text`, if it is one.
             pub fn new(text: &str) -> Result<Self, NameError> {
+                Self::check(text).map(|()| Self(text.into()))
+            }
+
+            /// Whether `text` is such a name, without making one.
+            pub fn check(text: &str) -> Result<(), NameError> {
                 if text.len() <= $max && $valid(text) {
-                    return Ok(Self(text.into()));
+                    return Ok(());
                 }
                 Err(NameError { what: $what, text: text.chars().take(SHOWN_CHARS).collect(), wanted: $wanted })
             }
@@ -110,6 +115,8 @@ names! {
     UserId, "user", MAX_ID_BYTES, is_id, "1 to 128 visible ASCII characters";
     /// The sender's id of one record: a second record with it is the same record.
     RecordId, "record id", MAX_ID_BYTES, is_id, "1 to 128 visible ASCII characters";
+    /// The sender's key of one batch of records: a second batch with it is the same batch.
+    IdempotencyKey, "idempotency key", MAX_ID_BYTES, is_id, "1 to 128 visible ASCII characters";
 }
 
 macro_rules! default_names {

@@ -37,7 +37,7 @@ pub mod time;
 pub mod wire;
 
 pub use forecast::{PredictionData, Quantile, QuantilePath, SeriesKey};
-pub use ids::{InstanceId, PoolName, RecordId, RegionId, ServiceName, TenantName, TransactionType, UserId};
+pub use ids::{IdempotencyKey, InstanceId, PoolName, RecordId, RegionId, ServiceName, TenantName, TransactionType, UserId};
 pub use plan::{PoolDecision, RegionalResourcePlan};
 pub use pool::{InstanceCounts, ResourcePool};
 pub use record::TransactionRecord;

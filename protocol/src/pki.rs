@@ -7,10 +7,12 @@
 //! simulator can issue certificates too.
 
 use crate::RegionId;
+use crate::wire::MAX_CERTIFICATE_BYTES;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ED25519, SanType,
 };
+use std::net::IpAddr;
 use time::OffsetDateTime;
 
 /// The DNS name in every agent's certificate: peers are dialled by address, and this is the name
@@ -47,6 +49,15 @@ pub enum PkiError {
     /// The library refused, for instance because the authority's key is not an Ed25519 key.
     #[error("cannot issue the certificate: {0}")]
     Rcgen(#[from] rcgen::Error),
+    /// A name that is neither a host name nor an address.
+    #[error("host name {0:?} must be a DNS name (letters, digits, '-' and '.') or an IP address")]
+    HostName(String),
+    /// So many names that no card could carry the certificate.
+    #[error("a certificate of {bytes} bytes, the limit is {MAX_CERTIFICATE_BYTES}: give it fewer or shorter names")]
+    TooLarge {
+        /// How many.
+        bytes: usize,
+    },
     /// A time outside the calendar.
     #[error("validity {0:?} is outside the calendar")]
     Validity(Validity),
@@ -78,7 +89,7 @@ pub fn issue_leaf(ca: &Issued, subject: &Subject, validity: Validity, seed: [u8;
     let mut params = match subject {
         Subject::Agent(region, names) => {
             let mut params = params(region.as_str(), validity)?;
-            params.subject_alt_names = CertificateParams::new(names.clone())?.subject_alt_names;
+            params.subject_alt_names = names.iter().map(|name| host(name)).collect::<Result<_, _>>()?;
             params.subject_alt_names.push(SanType::DnsName(MESH_NAME.try_into()?));
             params.subject_alt_names.push(SanType::URI(format!("{REGION_URI}{region}").try_into()?));
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -94,7 +105,32 @@ pub fn issue_leaf(ca: &Issued, subject: &Subject, validity: Validity, seed: [u8;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     let certificate = params.signed_by(&key, &issuer)?;
+    if certificate.der().len() > MAX_CERTIFICATE_BYTES {
+        return Err(PkiError::TooLarge { bytes: certificate.der().len() });
+    }
     Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+}
+
+/// The longest DNS name (RFC 1035, section 2.3.4, as text).
+const MAX_HOST_BYTES: usize = 253;
+
+/// A host name, its first label perhaps `*`, or an address. Checked here, because a verifier that
+/// meets a malformed name may refuse the whole certificate.
+fn host(name: &str) -> Result<SanType, PkiError> {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Ok(SanType::IpAddress(address));
+    }
+    let is_label = |label: &str| {
+        let inner = |b: u8| b.is_ascii_alphanumeric();
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| inner(b) || b == b'-')
+            && label.bytes().next().is_some_and(inner)
+            && label.bytes().last().is_some_and(inner)
+    };
+    if name.len() > MAX_HOST_BYTES || !name.strip_prefix("*.").unwrap_or(name).split('.').all(is_label) {
+        return Err(PkiError::HostName(name.chars().take(80).collect()));
+    }
+    Ok(SanType::DnsName(name.try_into()?))
 }
 
 fn params(common_name: &str, validity: Validity) -> Result<CertificateParams, PkiError> {

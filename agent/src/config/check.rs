@@ -2,10 +2,12 @@
 
 use super::section::{Section, address, duration, number, path, text, texts, whole};
 use super::{
-    ApiConfig, Config, ForecastConfig, IngestConfig, MeshConfig, PlannerConfig, PoolConfig, ProcessConfig, ProviderConfig, TlsPaths,
+    ApiConfig, Config, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, ProcessConfig, ProviderConfig,
+    TlsPaths,
 };
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::{Table, Value};
 use tradewind_protocol::pool::MicroUsd;
@@ -39,7 +41,11 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in the configuration:", if self.problems.len() == 1 { "one mistake".into() } else { format!("{} mistakes", self.problems.len()) })?;
+        write!(
+            f,
+            "{} in the configuration:",
+            if self.problems.len() == 1 { "one mistake".into() } else { format!("{} mistakes", self.problems.len()) }
+        )?;
         self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
@@ -54,12 +60,43 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// Why a configuration file was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}; name it with --config", path = path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is wrong.
+    #[error("{path}: {source}", path = path.display())]
+    Wrong {
+        /// Which file.
+        path: PathBuf,
+        /// How.
+        source: ConfigError,
+    },
+}
+
 impl Config {
+    /// The configuration in the file at `path`, with this process's environment laid over it.
+    pub fn load(path: &Path) -> Result<Config, LoadError> {
+        let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.into(), source })?;
+        Config::parse(&text, std::env::vars()).map_err(|source| LoadError::Wrong { path: path.into(), source })
+    }
+
     /// The configuration in `toml`, with those of the `environment` variables laid over it that name
     /// a key.
     pub fn parse(toml: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, ConfigError> {
         let mut table: Table = toml.parse().map_err(|error: toml::de::Error| ConfigError {
-            problems: vec![Problem { key: "(file)".into(), value: "(not TOML)".into(), remedy: error.to_string().trim().replace('\n', "\n    ") }],
+            problems: vec![Problem {
+                key: "(file)".into(),
+                value: "(not TOML)".into(),
+                remedy: error.to_string().trim().replace('\n', "\n    "),
+            }],
         })?;
         let mut problems = vec![];
         for (name, value) in environment {
@@ -116,6 +153,12 @@ fn config(s: &mut Section) -> Option<Config> {
     let step = s.or("step", MINUTE, duration(Step::MIN, Step::MAX));
     let step = Step::new(step).ok()?;
     let data_dir = s.required("data_dir", "name a directory for the agent's files, like data_dir = \"/var/lib/tradewind\"", path);
+    // An agent's upgrade must not take the region's capacity away.
+    let on_shutdown = s.or("on_shutdown", OnShutdown::Keep, |v| match v.as_str() {
+        Some("keep") => Ok(OnShutdown::Keep),
+        Some("drain") => Ok(OnShutdown::Drain),
+        _ => Err("must be \"keep\" (instances go on, the next start adopts them) or \"drain\" (they are ended)"),
+    });
     let coordinates = s.has("coordinates").then(|| s.table("coordinates", coordinates)).flatten();
     let mesh = s.table("mesh", mesh);
     let api = s.table("api", api);
@@ -130,7 +173,21 @@ fn config(s: &mut Section) -> Option<Config> {
     });
     let mut pools: Vec<PoolConfig> = pools.into_iter().collect::<Option<_>>()?;
     pools.sort_by(|a, b| a.name.cmp(&b.name));
-    Some(Config { region: region?, cluster, mode, step, data_dir: data_dir?, coordinates, mesh: mesh?, api: api?, ingest, forecast, planner, pools })
+    Some(Config {
+        region: region?,
+        cluster,
+        mode,
+        step,
+        data_dir: data_dir?,
+        on_shutdown,
+        coordinates,
+        mesh: mesh?,
+        api: api?,
+        ingest,
+        forecast,
+        planner,
+        pools,
+    })
 }
 
 fn coordinates(s: &mut Section) -> Option<Coordinates> {
@@ -153,7 +210,8 @@ fn mesh(s: &mut Section) -> Option<MeshConfig> {
     }
     let seeds = s.or("seeds", vec![], |v| {
         let seeds = texts(v)?;
-        let valid = |seed: &String| seed.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0));
+        let valid =
+            |seed: &String| seed.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0));
         if seeds.iter().all(valid) { Ok(seeds) } else { Err("must be a list of \"host:port\", like [\"10.0.0.7:7470\"]") }
     });
     let tls = s.table("tls", tls);
@@ -180,7 +238,9 @@ fn api(s: &mut Section) -> Option<ApiConfig> {
         s.problem("listen", listen, "beyond loopback the API needs client certificates: add [api.tls], or listen on 127.0.0.1");
     }
     let public_url = s.optional("public_url", |v| match v.as_str() {
-        Some(url) if (url.starts_with("http://") || url.starts_with("https://")) && url.len() <= 256 => Ok(url.trim_end_matches('/').to_string()),
+        Some(url) if (url.starts_with("http://") || url.starts_with("https://")) && url.len() <= 256 => {
+            Ok(url.trim_end_matches('/').to_string())
+        }
         _ => Err("must be a URL that begins with http:// or https://, of at most 256 bytes"),
     });
     Some(ApiConfig { listen, tls, public_url })

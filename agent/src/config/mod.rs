@@ -13,7 +13,7 @@ use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::region::{Coordinates, Mode};
 use tradewind_protocol::{PoolName, Quantile, RegionId, Resources, ServiceName, Step};
 
-pub use check::{ConfigError, Problem};
+pub use check::{ConfigError, LoadError, Problem};
 
 /// An agent's configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +28,8 @@ pub struct Config {
     pub step: Step,
     /// Where the agent keeps its files.
     pub data_dir: PathBuf,
+    /// What becomes of the instances when the agent is told to stop.
+    pub on_shutdown: OnShutdown,
     /// Where the region is.
     pub coordinates: Option<Coordinates>,
     /// The other agents.
@@ -42,6 +44,16 @@ pub struct Config {
     pub planner: PlannerConfig,
     /// Pools, ascending by name.
     pub pools: Vec<PoolConfig>,
+}
+
+/// What becomes of the instances when the agent is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnShutdown {
+    /// They go on; the agent's next life adopts them.
+    #[default]
+    Keep,
+    /// They are drained and ended.
+    Drain,
 }
 
 /// Paths of a certificate, its key, and the authority that others must have. All PEM.

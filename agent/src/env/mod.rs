@@ -14,12 +14,13 @@ use crate::config::PoolConfig;
 use crate::provider::Provider;
 use async_trait::async_trait;
 use ring::hkdf;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tradewind_protocol::Timestamp;
+use tradewind_protocol::{PoolName, Timestamp};
 
 /// Everything an agent needs of the world.
 #[derive(Clone)]
@@ -78,6 +79,9 @@ pub trait Storage: Send + Sync + 'static {
 pub trait Providers: Send + Sync + 'static {
     /// The provider that `pool` asks for.
     fn open(&self, pool: &PoolConfig) -> anyhow::Result<Arc<dyn Provider>>;
+
+    /// Providers of the pools that still have instances but are not among `configured`.
+    fn open_retired(&self, configured: &BTreeSet<PoolName>) -> anyhow::Result<Vec<(PoolName, Arc<dyn Provider>)>>;
 }
 
 /// Where work that blocks or takes long is done.

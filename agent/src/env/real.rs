@@ -2,15 +2,17 @@
 
 use super::{Clock, Env, Listener, Network, Offload, Providers, Seed, Storage, Stream};
 use crate::config::{PoolConfig, ProviderConfig};
-use crate::provider::{Provider, process::ProcessProvider};
+use crate::provider::Provider;
+use crate::provider::process::{self, ProcessProvider};
 use async_trait::async_trait;
 use ring::rand::{SecureRandom, SystemRandom};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tradewind_protocol::Timestamp;
+use tradewind_protocol::{PoolName, Timestamp};
 
 impl Env {
     /// Sockets, clock, entropy and threads of the operating system, files under `data_dir`, which
@@ -87,7 +89,15 @@ struct OsProviders {
 impl Providers for OsProviders {
     fn open(&self, pool: &PoolConfig) -> anyhow::Result<Arc<dyn Provider>> {
         match &pool.provider {
-            ProviderConfig::Process(process) => Ok(Arc::new(ProcessProvider::open(&self.data_dir, pool, process)?)),
+            ProviderConfig::Process(config) => Ok(Arc::new(ProcessProvider::open(&self.data_dir, pool, config)?)),
         }
+    }
+
+    fn open_retired(&self, configured: &BTreeSet<PoolName>) -> anyhow::Result<Vec<(PoolName, Arc<dyn Provider>)>> {
+        let mut retired: Vec<(PoolName, Arc<dyn Provider>)> = vec![];
+        for pool in process::known_pools(&self.data_dir)?.difference(configured) {
+            retired.push((pool.clone(), Arc::new(ProcessProvider::open_retired(&self.data_dir, pool)?)));
+        }
+        Ok(retired)
     }
 }

@@ -1,1 +1,145 @@
-//! (being written)
+//! Quantile paths from counts. Pure: told what was counted, it says what will be.
+//!
+//! [`Forecasts`] holds one `series::SeriesForecast` for each series. When a step is closed, every
+//! series learns its count at once: several experts (`expert::Forecaster`) extend their points, a
+//! lane for each of a few horizons (`lane`) mixes them by their recent losses, and reads the interval
+//! around the mix from its own recent errors, at levels that conformal inference keeps honest. Nothing
+//! is fitted in the background yet, so that the same counts always make the same forecast, and a
+//! rebuilt series is the same as one that was never interrupted.
+//!
+//! Invariant: what is said after step `t` depends on the counts up to `t` alone (a test replaces
+//! everything later by noise). Read next: `series`.
+
+mod errors;
+mod expert;
+mod holt_winters;
+mod horizon;
+mod lane;
+mod mix;
+mod profile;
+mod score;
+mod seasonal_naive;
+mod series;
+
+use crate::config::ForecastConfig;
+use series::SeriesForecast;
+use std::collections::BTreeMap;
+use tradewind_protocol::forecast::MAX_HORIZON;
+use tradewind_protocol::{PredictionData, Quantile, QuantilePath, SeriesKey, Step, StepIndex, Timestamp};
+
+/// The longest gap between two closed steps that is filled with empty steps. Beyond a thousand, the
+/// past says little about the present, and a clock that jumped by years must not cost minutes: the
+/// series start afresh.
+const MAX_GAP: i64 = 1_000;
+
+/// The longest season, in steps: a day of steps of ten seconds. A profile of it takes 70 KiB a series.
+const MAX_SEASON: usize = 8_640;
+
+/// The forecasts of all series of one region.
+#[derive(Debug)]
+pub struct Forecasts {
+    horizon: usize,
+    season: usize,
+    step: Step,
+    /// The last closed step.
+    until: Option<StepIndex>,
+    series: BTreeMap<SeriesKey, SeriesForecast>,
+}
+
+impl Forecasts {
+    /// Forecasts of nothing yet. Horizon and season are held within what is sane.
+    pub fn new(config: &ForecastConfig, step: Step) -> Self {
+        let (horizon, season) = (config.horizon.clamp(1, MAX_HORIZON), config.season.clamp(1, MAX_SEASON));
+        Self { horizon, season, step, until: None, series: BTreeMap::new() }
+    }
+
+    /// Closes `step` with these counts. Series that are left out counted nothing; new ones begin
+    /// here. Steps that were skipped since the last one are empty ones. A step that was closed
+    /// before is ignored: late records come by [`rebuild`](Self::rebuild).
+    pub fn close<'a>(&mut self, step: StepIndex, counts: impl IntoIterator<Item = (&'a SeriesKey, f64)>) {
+        let gap = match self.until {
+            Some(until) if step <= until => return,
+            Some(until) => step.0.saturating_sub(until.0) - 1,
+            None => 0,
+        };
+        if gap > MAX_GAP {
+            self.series.clear();
+        } else {
+            self.series.values_mut().for_each(|series| (0..gap).for_each(|_| series.observe(0.0)));
+        }
+        let mut counts: BTreeMap<&SeriesKey, f64> = counts.into_iter().collect();
+        for (key, series) in &mut self.series {
+            series.observe(counts.remove(key).unwrap_or(0.0));
+        }
+        for (key, count) in counts {
+            let mut series = SeriesForecast::new(self.horizon, self.season);
+            series.observe(count);
+            self.series.insert(key.clone(), series);
+        }
+        self.until = Some(step);
+    }
+
+    /// Learns one series afresh from `window`, its counts in consecutive steps up to and with
+    /// `until`, oldest first: after a restart, or after late records have changed the past. The
+    /// other series are brought to `until` if they are behind it, and this one to theirs if it is.
+    pub fn rebuild(&mut self, key: &SeriesKey, until: StepIndex, window: &[f64]) {
+        match self.until {
+            Some(closed) if closed >= until => {}
+            Some(_) => self.close(until, []),
+            None => self.until = Some(until),
+        }
+        let behind = self.until.map_or(0, |closed| closed.0.saturating_sub(until.0));
+        if window.is_empty() || behind > MAX_GAP {
+            self.series.remove(key);
+            return;
+        }
+        let mut series = SeriesForecast::new(self.horizon, self.season);
+        window.iter().for_each(|count| series.observe(*count));
+        (0..behind).for_each(|_| series.observe(0.0));
+        self.series.insert(key.clone(), series);
+    }
+
+    /// Forgets a series.
+    pub fn remove(&mut self, key: &SeriesKey) {
+        self.series.remove(key);
+    }
+
+    /// The last closed step.
+    pub fn until(&self) -> Option<StepIndex> {
+        self.until
+    }
+
+    /// How many series are forecast.
+    pub fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty()
+    }
+
+    /// What is foreseen for every series from the step after the last closed one, ascending by key.
+    pub fn predictions(&self, issued_at: Timestamp) -> Vec<PredictionData> {
+        let Some(until) = self.until else { return vec![] };
+        self.series.iter().filter_map(|(key, series)| self.prediction(key, series, until, issued_at)).collect()
+    }
+
+    fn prediction(&self, key: &SeriesKey, series: &SeriesForecast, until: StepIndex, issued_at: Timestamp) -> Option<PredictionData> {
+        let values = (1..=self.horizon).flat_map(|ahead| series.row(ahead)).map(|value| value as f32).collect();
+        // Never refused: horizon and quantiles are within bounds by construction.
+        let path = QuantilePath::rearranged(until.offset(1), self.step, Quantile::GRID.to_vec(), values).ok()?;
+        Some(PredictionData {
+            series: key.clone(),
+            issued_at,
+            observed: series.observed(),
+            mean_volume: series.mean(),
+            path,
+            model: series.model().to_string(),
+            score: series.score(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

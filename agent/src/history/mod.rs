@@ -1,1 +1,269 @@
-//! (being written)
+//! What was counted, durable before it is acknowledged.
+//!
+//! One actor ([`History::run`]) owns the counts; everyone else holds a [`HistoryHandle`]. A batch is
+//! judged against what is known (`group`), written (`tables`) and only then counted in memory
+//! (`rollups`, `ring`) and acknowledged. All batches that came while one commit ran go into the
+//! next, so that an fsync is shared by everyone who waits for one.
+//!
+//! Invariants: what was acknowledged survives the loss of power, counted once; what was not is
+//! there whole or not at all; memory holds what the file holds. After a failed commit history
+//! refuses every batch and keeps answering questions: nobody writes over a failed fsync.
+
+mod actor;
+#[cfg(test)]
+mod disk;
+mod group;
+mod ring;
+mod rollups;
+mod seen;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+pub use actor::History;
+pub use rollups::Closed;
+
+use crate::config::IngestConfig;
+use crate::env::Env;
+use crate::ingest::Batch;
+use crate::store::{Store, StoreError};
+use actor::{Append, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tradewind_protocol::api::IngestReceipt;
+use tradewind_protocol::{IdempotencyKey, RegionId, SeriesKey, Step, StepIndex};
+
+/// How many requests wait for the actor before their senders do: the actor takes them all at every
+/// turn, so this only has to cover one turn.
+const COMMANDS: usize = 256;
+
+/// How long a sender is told to wait when too much is pending: several commits long even on a slow
+/// disk, and the shortest that HTTP's `Retry-After` can say.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why history cannot be opened. Nothing changed.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// The file counts steps of another length.
+    #[error(
+        "the history in data_dir counts steps of {found} ms, the configuration says {wanted} ms: \
+         set the step back, or move tradewind.redb away to begin anew"
+    )]
+    OtherStep {
+        /// The file's, in milliseconds.
+        found: String,
+        /// The configuration's, in milliseconds.
+        wanted: String,
+    },
+    /// The file is another region's.
+    #[error("the history in data_dir is that of region {found}, the configuration says {wanted}: give each region its own data_dir")]
+    OtherRegion {
+        /// The file's.
+        found: String,
+        /// The configuration's.
+        wanted: RegionId,
+    },
+    /// The file is another software's.
+    #[error("the history in data_dir has format {found}, this software reads format 1: use the software that wrote it")]
+    OtherFormat {
+        /// The file's.
+        found: String,
+    },
+    /// The database failed.
+    #[error("cannot read the history")]
+    Store(#[from] StoreError),
+}
+
+/// Why a batch was not counted.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AppendError {
+    /// Too much is pending. Nothing was counted; the same batch succeeds later.
+    #[error("too many records wait to be made durable: try again in {retry_after:?}")]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// More records than may ever be pending. Nothing was counted; never succeeds.
+    #[error("a batch of {records} records is more than the {limit} that may be pending: send fewer, or raise ingest.max_pending_records")]
+    TooLarge {
+        /// How many came.
+        records: usize,
+        /// How many may.
+        limit: usize,
+    },
+    /// The disk failed, now or earlier. Whether the batch was counted shows after a restart; with
+    /// the same key it can be sent again then.
+    #[error("the records could not be made durable")]
+    Storage(#[source] StoreError),
+    /// The agent is shutting down. Whether the batch was counted is unknown, as above.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// History has ended, because the agent is ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the agent is shutting down")]
+pub struct Stopped;
+
+/// Figures of this life of the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HistoryStats {
+    /// Series that are counted.
+    pub series: usize,
+    /// Records counted.
+    pub accepted: u64,
+    /// Records refused one by one.
+    pub refused: u64,
+    /// Records whose id had been counted before.
+    pub duplicates: u64,
+    /// Batches whose key had been counted before.
+    pub replayed: u64,
+    /// Requests turned away because too much was pending.
+    pub busy: u64,
+    /// What waits to be made durable, in records.
+    pub pending: usize,
+    /// Commits that wrote something.
+    pub commits: u64,
+    /// Whether a commit failed: history counts nothing more in this life.
+    pub failed: bool,
+}
+
+/// Opens history in `store` and reads all of it. Nothing happens until [`History::run`] runs.
+pub async fn open(
+    env: &Env,
+    store: &Store,
+    step: Step,
+    region: &RegionId,
+    config: &IngestConfig,
+) -> Result<(HistoryHandle, History), HistoryError> {
+    let limits = group::Limits::new(step, config);
+    let region = region.clone();
+    let state = store.run("reading the history", move |database| tables::load(database, step, &region, limits)).await??;
+    let shared = Arc::new(Shared { limit: config.max_pending_records, ..Shared::default() });
+    shared.series.store(state.rollups.len(), Ordering::Relaxed);
+    let (sender, receiver) = mpsc::channel(COMMANDS);
+    let history = History::new(state, store.clone(), env.clock.clone(), receiver, shared.clone());
+    Ok((HistoryHandle { sender, shared }, history))
+}
+
+/// Asks history. Clones ask the same one; when the last is gone, history finishes and ends.
+#[derive(Clone)]
+pub struct HistoryHandle {
+    sender: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+impl HistoryHandle {
+    /// Counts `batch` once, however often it comes with the same `key`; returns when that is
+    /// durable. A caller that stops waiting does not take the batch back.
+    pub async fn append(&self, batch: Batch, key: Option<IdempotencyKey>) -> Result<IngestReceipt, AppendError> {
+        if batch.records() == 0 && key.is_none() {
+            self.shared.refused.fetch_add(batch.refused, Ordering::Relaxed);
+            return Ok(batch.receipt(0, 0));
+        }
+        let reservation = self.shared.reserve(&batch)?;
+        let (reply, answer) = oneshot::channel();
+        let append = Append { batch, key, reply, reservation };
+        self.sender.send(Command::Append(Box::new(append))).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)?
+    }
+
+    /// The counts of `step`, which is over. Records that come for it later are counted too, and
+    /// reported by the next close.
+    pub async fn close(&self, step: StepIndex) -> Result<Closed, Stopped> {
+        self.ask(|reply| Command::Close { step, reply }).await
+    }
+
+    /// The counts of the `steps` steps that end with `until`, oldest first. Begins later if the
+    /// series does, and is empty if the series is not known.
+    pub async fn window(&self, key: &SeriesKey, until: StepIndex, steps: usize) -> Result<Vec<f64>, Stopped> {
+        let key = key.clone();
+        self.ask(|reply| Command::Window { key, until: Some(until), steps, reply }).await
+    }
+
+    /// The [`window`](Self::window) that ends with the last step closed in this life, empty before
+    /// the first close.
+    pub async fn recent(&self, key: &SeriesKey, steps: usize) -> Result<Vec<f64>, Stopped> {
+        let key = key.clone();
+        self.ask(|reply| Command::Window { key, until: None, steps, reply }).await
+    }
+
+    /// The [`window`](Self::window) of every known series, ascending by series.
+    pub async fn windows(&self, until: StepIndex, steps: usize) -> Result<Vec<(SeriesKey, Vec<f64>)>, Stopped> {
+        self.ask(|reply| Command::Windows { until, steps, reply }).await
+    }
+
+    /// How it goes.
+    pub fn stats(&self) -> HistoryStats {
+        self.shared.stats()
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.sender.send(command(reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+/// What handles and actor both see.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    limit: usize,
+    pending: AtomicUsize,
+    series: AtomicUsize,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    duplicates: AtomicU64,
+    replayed: AtomicU64,
+    busy: AtomicU64,
+    commits: AtomicU64,
+    failed: AtomicBool,
+}
+
+/// Room among what is pending, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    shared: Arc<Shared>,
+    weight: usize,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.shared.pending.fetch_sub(self.weight, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// A batch weighs as its records, and one for itself and each refusal that it carries.
+    fn reserve(self: &Arc<Self>, batch: &Batch) -> Result<Reservation, AppendError> {
+        let records = batch.records();
+        if records > self.limit {
+            return Err(AppendError::TooLarge { records, limit: self.limit });
+        }
+        let weight = (records + batch.refusals.len()).clamp(1, self.limit.max(1));
+        let more = |pending: usize| pending.checked_add(weight).filter(|sum| *sum <= self.limit.max(1));
+        match self.pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            Ok(_) => Ok(Reservation { shared: self.clone(), weight }),
+            Err(_) => {
+                self.busy.fetch_add(1, Ordering::Relaxed);
+                Err(AppendError::Busy { retry_after: RETRY_AFTER })
+            }
+        }
+    }
+
+    fn stats(&self) -> HistoryStats {
+        HistoryStats {
+            series: self.series.load(Ordering::Relaxed),
+            accepted: self.accepted.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            duplicates: self.duplicates.load(Ordering::Relaxed),
+            replayed: self.replayed.load(Ordering::Relaxed),
+            busy: self.busy.load(Ordering::Relaxed),
+            pending: self.pending.load(Ordering::Relaxed),
+            commits: self.commits.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,11 +1,20 @@
 //! What starts, activates, drains and stops instances.
 //!
 //! A provider owns no desired state: the pool's reconciler compares what should be with what
-//! [`Provider::list`] reports, and orders the difference. Every order is idempotent by instance id.
+//! [`Provider::list`] reports, and orders the difference. Every order is idempotent by instance id,
+//! and [`conformance`] is the law for all implementations:
+//!
+//! | module | what it runs |
+//! |---|---|
+//! | [`process`] | worker processes of this machine |
+//! | [`simulated`] | instances that exist in memory only, for tests and the simulator |
 
+pub mod conformance;
 pub mod process;
+pub mod simulated;
 
 use async_trait::async_trait;
+use std::fmt;
 use tradewind_protocol::InstanceId;
 use tradewind_protocol::api::InstanceState;
 
@@ -20,33 +29,116 @@ pub struct Observed {
     pub handle: String,
 }
 
-/// Why an order was not carried out. The reconciler backs off and tries again.
-#[derive(Debug, thiserror::Error)]
-#[error("{action} {id}: {reason}")]
-pub struct ProviderError {
-    /// Which order: `start`, `activate`, `drain`, `stop`.
-    pub action: &'static str,
-    /// Of which instance.
+/// An instance that is no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Which instance.
     pub id: InstanceId,
-    /// Why not.
+    /// Whether it was told to end.
+    pub cause: EndCause,
+    /// How it ended, for people: `exit code 1`.
     pub reason: String,
 }
 
-/// Runs the instances of one pool.
+/// Why an instance is no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndCause {
+    /// It was drained or stopped.
+    Ordered,
+    /// It ended by itself, or somebody else ended it.
+    Unexpected,
+}
+
+/// What a provider can be told to do with an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Order {
+    /// Start a new instance, which becomes warm when it is ready.
+    Start,
+    /// Let a warm instance serve.
+    Activate,
+    /// Return an active instance to warm.
+    Deactivate,
+    /// Let an instance finish what it has, and then end.
+    Drain,
+    /// End an instance now.
+    Stop,
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Order::Start => "start",
+            Order::Activate => "activate",
+            Order::Deactivate => "deactivate",
+            Order::Drain => "drain",
+            Order::Stop => "stop",
+        })
+    }
+}
+
+/// Why a provider did not do what it was asked. Asking again later may help: the pool backs off and
+/// tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// An order was not carried out. A failed start has left nothing behind; any other failed order
+    /// has left the instance as [`Provider::list`] shows it.
+    #[error("cannot {order} {id}: {reason}")]
+    Order {
+        /// Which order.
+        order: Order,
+        /// Of which instance.
+        id: InstanceId,
+        /// Why not, and how to mend it.
+        reason: String,
+    },
+    /// The instances could not be listed; nothing is known about them, least of all that they are gone.
+    #[error("cannot list instances: {reason}")]
+    List {
+        /// Why not, and how to mend it.
+        reason: String,
+    },
+}
+
+impl ProviderError {
+    fn order(order: Order, id: &InstanceId, reason: impl fmt::Display) -> Self {
+        Self::Order { order, id: id.clone(), reason: reason.to_string() }
+    }
+}
+
+/// Runs the instances of one pool. Orders are idempotent by id; those that end an instance also
+/// succeed when it is already gone.
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
-    /// All instances of the pool that exist, also those started by an earlier life of the agent.
-    async fn list(&self) -> Vec<Observed>;
+    /// All instances of the pool that exist, also those started by an earlier life of the agent,
+    /// ascending by id.
+    async fn list(&self) -> Result<Vec<Observed>, ProviderError>;
     /// Starts a new instance, which becomes warm when it is ready.
     async fn start(&self, id: &InstanceId) -> Result<(), ProviderError>;
-    /// Lets a warm instance serve.
+    /// Lets a warm instance serve. It does when this returns.
     async fn activate(&self, id: &InstanceId) -> Result<(), ProviderError>;
-    /// Returns an active instance to warm.
+    /// Returns an active instance to warm. It is when this returns.
     async fn deactivate(&self, id: &InstanceId) -> Result<(), ProviderError>;
-    /// Lets an instance finish what it has, and then end.
+    /// Lets an instance finish what it has, and then end; ends it when that takes longer than the
+    /// pool allows. Returns at once.
     async fn drain(&self, id: &InstanceId) -> Result<(), ProviderError>;
-    /// Ends an instance now.
+    /// Ends an instance now. Returns at once; it is gone when it is no longer listed.
     async fn stop(&self, id: &InstanceId) -> Result<(), ProviderError>;
-    /// Completes when any instance may have changed by itself (became ready, died).
+    /// Completes when any instance may have changed since this last completed. One waiter at a time.
     async fn changed(&self);
+    /// Takes note of the instances that ended since this was last called.
+    fn take_ended(&self) -> Vec<Ended>;
+    /// Lets go of the instances without ending them; a later provider of the same pool finds them.
+    /// Orders that come after this fail.
+    async fn close(&self);
+}
+
+/// Carries out `order`, whichever it is.
+pub(crate) async fn carry_out(provider: &dyn Provider, order: Order, id: &InstanceId) -> Result<(), ProviderError> {
+    match order {
+        Order::Start => provider.start(id).await,
+        Order::Activate => provider.activate(id).await,
+        Order::Deactivate => provider.deactivate(id).await,
+        Order::Drain => provider.drain(id).await,
+        Order::Stop => provider.stop(id).await,
+    }
 }

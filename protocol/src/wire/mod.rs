@@ -14,9 +14,11 @@
 //! and repairs; bodies are pushed straight to every live peer, and fetched by hash where a push
 //! was missed. So a forged relay is worthless, and no gossip message grows with a region's state.
 
+mod bytes;
 pub mod codec;
 
 use crate::{RegionId, RegionalResourcePlan, Timestamp};
+use bytes::AtMost;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -33,14 +35,19 @@ pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
 /// The largest encoded and compressed state of a region, whatever its byte budget says.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
 
-/// The largest state of a region once decompressed: repetitive forecasts compress about 4:1.
-pub const MAX_STATE_BYTES: usize = 1024 * 1024;
+/// The largest state of a region once decompressed: one value of the codec, like every message.
+/// Forecasts compress about 4:1, so that this is twice what the default budget of 64 KiB holds.
+pub const MAX_STATE_BYTES: usize = MAX_MESSAGE_BYTES;
+
+/// The length of an Ed25519 signature.
+pub const SIGNATURE_BYTES: usize = 64;
 
 /// The largest certificate: an Ed25519 leaf with one name takes 350 to 450 bytes.
 pub const MAX_CERTIFICATE_BYTES: usize = 2048;
 
-/// The most cards in one message: ten times the largest mesh that was measured.
-pub const MAX_CARDS: usize = 1000;
+/// The most cards in one message: five times the largest mesh that was measured, and with the
+/// longest names (about 830 bytes a card) still within [`MAX_MESSAGE_BYTES`].
+pub const MAX_CARDS: usize = 500;
 
 /// The longest cluster name.
 pub const MAX_CLUSTER_BYTES: usize = 64;
@@ -160,8 +167,10 @@ pub struct Card {
     /// What is said.
     pub announcement: Announcement,
     /// The Ed25519 signature, 64 bytes.
+    #[serde(with = "AtMost::<SIGNATURE_BYTES>")]
     pub signature: Vec<u8>,
     /// The region's leaf certificate, DER.
+    #[serde(with = "AtMost::<MAX_CERTIFICATE_BYTES>")]
     pub certificate: Vec<u8>,
 }
 
@@ -171,6 +180,7 @@ pub struct Published {
     /// Who, which version, which hash.
     pub card: Card,
     /// The region's state: zstd over the [`codec`] encoding of [`crate::RegionState`].
+    #[serde(with = "AtMost::<MAX_BODY_BYTES>")]
     pub body: Vec<u8>,
 }
 

@@ -1,0 +1,214 @@
+//! The composition root: the only module that knows all the others.
+//!
+//! [`Agent::start`] opens the store, joins the mesh, adopts the pool's instances, serves the API and
+//! runs the [step loop](steps); [`Agent::shutdown`] takes it down in the opposite order, so that what
+//! was acknowledged is durable and what is told to the others is true until the end.
+
+mod runtime;
+mod steps;
+
+use crate::config::{Config, OnShutdown};
+use crate::env::Env;
+use crate::events::EventLog;
+use crate::history::{self, HistoryHandle};
+use crate::http::{self, Api, Planning, Progress};
+use crate::mesh::{self, MeshHandle, PeerService};
+use crate::pool::{self, PoolHandle, Shutdown};
+use crate::store::Store;
+use anyhow::Context as _;
+use async_trait::async_trait;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use steps::{PlanNow, StepLoop};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tradewind_protocol::api::Severity;
+use tradewind_protocol::wire::{Request, Response};
+use tradewind_protocol::{RegionId, RegionalResourcePlan};
+
+pub use runtime::Runtime;
+pub(crate) use runtime::interrupted;
+use runtime::stdin_closed;
+
+/// Planning rounds asked for at a time: by people and peers, who can wait.
+const MAX_PLAN_REQUESTS: usize = 16;
+
+/// How long history may take to make durable what it was given last: one commit, on a slow disk.
+const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs the agent that the file at `config` describes, until it is told to stop.
+pub async fn run(config: &Path, until_stdin_closes: bool) -> anyhow::Result<()> {
+    let interrupted = interrupted()?;
+    let config = Config::load(config)?;
+    log();
+    let data_dir = config.data_dir.clone();
+    let env = Env::real(&data_dir).with_context(|| format!("cannot use data_dir = {}", data_dir.display()))?;
+    let agent = Agent::start(config, env).await?;
+    agent.runtime().write(&data_dir).with_context(|| format!("cannot write to data_dir = {}", data_dir.display()))?;
+    tokio::select! {
+        biased;
+        () = interrupted => {}
+        () = stdin_closed(), if until_stdin_closes => {}
+    }
+    agent.shutdown().await;
+    Runtime::remove(&data_dir);
+    Ok(())
+}
+
+/// Writes traces to standard error: `RUST_LOG` chooses which, JSON lines with `TRADEWIND_LOG=json`.
+fn log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Fails only if a log was set before, which then is the one to use.
+    let _ = if std::env::var("TRADEWIND_LOG").is_ok_and(|format| format == "json") { lines.json().try_init() } else { lines.try_init() };
+}
+
+/// A running agent.
+pub struct Agent {
+    runtime: Runtime,
+    on_shutdown: OnShutdown,
+    stop: watch::Sender<bool>,
+    steps: JoinHandle<()>,
+    api: JoinHandle<()>,
+    mesh: MeshHandle,
+    pool: PoolHandle,
+    history: HistoryHandle,
+    counting: JoinHandle<()>,
+    events: EventLog,
+}
+
+impl Agent {
+    /// Starts an agent. When it returns, the API answers.
+    pub async fn start(config: Config, env: Env) -> anyhow::Result<Agent> {
+        let config = Arc::new(config);
+        let started_at = env.clock.now();
+        let events = EventLog::new(config.region.clone(), env.clock.clone());
+        let store = Store::open(&env).await.with_context(|| format!("cannot open the database in {}", config.data_dir.display()))?;
+        let generation = store.next_generation(started_at).await?;
+        let (history, counting) = history::open(&env, &store, config.step, &config.region, &config.ingest).await?;
+        let counting = tokio::spawn(counting.run());
+        let pools = pool::Setup { pools: config.pools.clone(), step: config.step, mode: config.mode, store, events: events.clone() };
+        let pool = PoolHandle::start(&env, pools).await?;
+
+        let (plan_tx, plan_rx) = mpsc::channel(MAX_PLAN_REQUESTS);
+        let planning = Arc::new(Planner(plan_tx));
+        let service = Arc::new(Peers(planning.clone()));
+        let mesh =
+            mesh::start(&env, config.region.clone(), config.cluster.clone(), &config.mesh, generation, service, events.clone()).await?;
+
+        let (stop, stopped) = watch::channel(false);
+        let (progress_tx, progress) = watch::channel(Progress::default());
+        let steps = StepLoop::new(&env, config.clone(), history.clone(), mesh.clone(), pool.clone(), events.clone(), progress_tx);
+        let steps = tokio::spawn(steps.run(plan_rx, stopped.clone()));
+
+        let tls = config.api.tls.as_ref().map(|paths| http::acceptor(paths, &env)).transpose()?;
+        let listener = env.network.bind_tcp(config.api.listen).await;
+        let listener =
+            listener.with_context(|| format!("cannot listen on api.listen = {}: is another agent running?", config.api.listen))?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let runtime = Runtime {
+            region: config.region.clone(),
+            generation: mesh.generation(),
+            pid: std::process::id(),
+            mesh: mesh.local_addr().to_string(),
+            api: format!("{scheme}://{}", listener.local_addr()?),
+        };
+        let api = Api {
+            config: config.clone(),
+            clock: env.clock.clone(),
+            started_at,
+            history: history.clone(),
+            mesh: mesh.clone(),
+            pool: pool.clone(),
+            events: events.clone(),
+            progress,
+            planning,
+            offload: env.offload,
+            bodies: Api::body_permits(),
+        };
+        let api = tokio::spawn(http::serve(listener, tls, http::router(Arc::new(api)), stopped));
+        events.note(
+            Severity::Info,
+            "agent.started",
+            format!("the agent of {} is up: mesh at {}, API at {}", runtime.region, runtime.mesh, runtime.api),
+        );
+        Ok(Agent { runtime, on_shutdown: config.on_shutdown, stop, steps, api, mesh, pool, history, counting, events })
+    }
+
+    /// Where the agent is reached.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// What happened in it.
+    pub fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    /// The mesh as the agent sees it.
+    pub fn mesh(&self) -> &MeshHandle {
+        &self.mesh
+    }
+
+    /// The agent's pools.
+    pub fn pool(&self) -> &PoolHandle {
+        &self.pool
+    }
+
+    /// Takes the agent down: no more steps and requests, then the instances as configured, then the
+    /// mesh, and the store last.
+    pub async fn shutdown(self) {
+        self.events.note(Severity::Info, "agent.stopping", format!("the agent of {} is stopping", self.runtime.region));
+        self.stop.send_replace(true);
+        let _ = self.steps.await;
+        let _ = self.api.await;
+        let how = match self.on_shutdown {
+            OnShutdown::Keep => Shutdown::KeepInstances,
+            OnShutdown::Drain => Shutdown::DrainAll,
+        };
+        self.pool.shutdown(how).await;
+        self.mesh.shutdown().await;
+        // History ends when nobody can give it anything more.
+        drop(self.history);
+        let _ = timeout(LAST_COMMIT_TIMEOUT, self.counting).await;
+    }
+}
+
+/// Asks the step loop for a planning round.
+struct Planner(mpsc::Sender<PlanNow>);
+
+#[async_trait]
+impl Planning for Planner {
+    async fn plan_now(&self, dry_run: bool) -> Result<RegionalResourcePlan, String> {
+        let (reply, answer) = oneshot::channel();
+        match self.0.try_send(PlanNow { dry_run, reply }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(format!("{MAX_PLAN_REQUESTS} planning rounds are waiting already")),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err("the agent is stopping".into()),
+        }
+        answer.await.map_err(|_| "the agent is stopping".to_string())?
+    }
+}
+
+/// Answers what other regions' agents ask.
+struct Peers(Arc<Planner>);
+
+#[async_trait]
+impl PeerService for Peers {
+    async fn handle(&self, from: &RegionId, request: Request) -> Response {
+        match request {
+            // The mesh answers these itself.
+            Request::Fetch { .. } => Response::NotHeld,
+            Request::PredictiveScale { dry_run } => {
+                tracing::debug!(%from, dry_run, "a peer asks for a planning round");
+                match self.0.plan_now(dry_run).await {
+                    Ok(plan) => Response::Plan(Box::new(plan)),
+                    Err(reason) => Response::Refused { reason },
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The step loop: what the agent does each time a step of the clock is over.
+//!
+//! Close the step in history, let the forecasts learn it, publish what is foreseen, wait for the others
+//! to do the same, plan, have the plan checked, and carry it out. One task does all of it, so that no
+//! two steps ever overlap; planning rounds that people and peers ask for come in between.
+
+use crate::config::Config;
+use crate::env::{Clock, Env, Offload};
+use crate::events::EventLog;
+use crate::forecast::Forecasts;
+use crate::history::{Closed, HistoryHandle, Stopped};
+use crate::http::Progress;
+use crate::mesh::MeshHandle;
+use crate::planner::{self, Outcome, PoolSnapshot, RecentNeeds, Snapshot, SourceForecast, Tuner};
+use crate::pool::{PoolHandle, Target};
+use crate::stop::told;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tradewind_protocol::api::Severity;
+use tradewind_protocol::region::{Dropped, Health, Mode};
+use tradewind_protocol::{PoolName, PredictionData, RegionId, RegionState, RegionalResourcePlan, ServiceName, StepIndex, Timestamp};
+
+/// The most steps that are closed one by one after the clock has jumped or the agent has slept; what is
+/// older is skipped, as if nothing had been counted.
+const MAX_CATCH_UP: i64 = 1_000;
+/// How many seasons of counts a forecast is rebuilt from.
+const REBUILD_SEASONS: usize = 8;
+/// The fewest steps that it is rebuilt from.
+const MIN_REBUILD_STEPS: usize = 64;
+/// The most.
+const MAX_REBUILD_STEPS: usize = 20_160;
+
+/// A planning round that somebody asks for.
+pub(super) struct PlanNow {
+    pub dry_run: bool,
+    pub reply: oneshot::Sender<Result<RegionalResourcePlan, String>>,
+}
+
+/// The state of the loop.
+pub(super) struct StepLoop {
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
+    offload: Offload,
+    history: HistoryHandle,
+    mesh: MeshHandle,
+    pool: PoolHandle,
+    events: EventLog,
+    progress: watch::Sender<Progress>,
+    forecasts: Forecasts,
+    /// The last closed step.
+    closed: Option<StepIndex>,
+    plans: u64,
+    pools: BTreeMap<PoolName, PoolMemory>,
+    /// Regions that have forecast traffic to this one.
+    sources: BTreeSet<RegionId>,
+}
+
+/// What the loop remembers of a pool from round to round.
+#[derive(Debug, Clone, Default)]
+struct PoolMemory {
+    recent: RecentNeeds,
+    tuner: Tuner,
+    blocked: bool,
+}
+
+impl StepLoop {
+    pub(super) fn new(
+        env: &Env,
+        config: Arc<Config>,
+        history: HistoryHandle,
+        mesh: MeshHandle,
+        pool: PoolHandle,
+        events: EventLog,
+        progress: watch::Sender<Progress>,
+    ) -> Self {
+        let forecasts = Forecasts::new(&config.forecast, config.step);
+        let pools = config.pools.iter().map(|pool| (pool.name.clone(), PoolMemory::default())).collect();
+        Self {
+            clock: env.clock.clone(),
+            offload: env.offload,
+            config,
+            history,
+            mesh,
+            pool,
+            events,
+            progress,
+            forecasts,
+            closed: None,
+            plans: 0,
+            pools,
+            sources: BTreeSet::new(),
+        }
+    }
+
+    /// Runs until `stop` is true or history has ended.
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<PlanNow>, mut stop: watch::Receiver<bool>) {
+        // The step that was running when the agent started is closed as any other; those before it are
+        // history.
+        let running = self.config.step.index(self.clock.now());
+        if self.recall(running.offset(-1)).await.is_err() {
+            return;
+        }
+        self.publish();
+        loop {
+            let due = self.due();
+            tokio::select! {
+                biased;
+                () = told(&mut stop) => return,
+                Some(request) = requests.recv() => self.answer(request).await,
+                () = sleep_until(due) => {
+                    if self.step().await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// When the next step is to be closed.
+    fn due(&self) -> Instant {
+        let next = self.closed.map_or_else(|| self.config.step.index(self.clock.now()), |closed| closed.offset(1));
+        let at = self.config.step.end(next).after(self.config.ingest.close_after);
+        Instant::now() + at.since(self.clock.now())
+    }
+
+    /// Learns what was counted before this life.
+    async fn recall(&mut self, until: StepIndex) -> Result<(), Stopped> {
+        let windows = self.history.windows(until, self.rebuild_steps()).await?;
+        let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
+        self.forecasts = self
+            .offload
+            .run(move || {
+                let mut forecasts = forecasts;
+                windows.iter().for_each(|(key, window)| forecasts.rebuild(key, until, window));
+                forecasts
+            })
+            .await;
+        self.closed = Some(until);
+        Ok(())
+    }
+
+    fn rebuild_steps(&self) -> usize {
+        (self.config.forecast.season * REBUILD_SEASONS).clamp(MIN_REBUILD_STEPS, MAX_REBUILD_STEPS)
+    }
+
+    /// Everything that is to be done now that a step is over.
+    async fn step(&mut self) -> Result<(), Stopped> {
+        let now = self.clock.now();
+        // The newest step that is due; usually the one after the last closed one.
+        let newest = self.config.step.index(now.before(self.config.ingest.close_after)).offset(-1);
+        let first = self.closed.map_or(newest, |closed| closed.offset(1)).max(newest.offset(1 - MAX_CATCH_UP));
+        let mut step = first;
+        while step <= newest {
+            let closed = self.history.close(step).await?;
+            self.learn(closed).await?;
+            self.closed = Some(step);
+            step = step.offset(1);
+        }
+        self.publish();
+        tokio::time::sleep(self.config.planner.settle).await;
+        let plan = self.plan();
+        self.carry_out(plan).await;
+        Ok(())
+    }
+
+    /// Lets the forecasts learn a closed step, and afresh what late records have changed.
+    async fn learn(&mut self, closed: Closed) -> Result<(), Stopped> {
+        let mut revised = vec![];
+        for key in closed.revised.keys() {
+            revised.push((key.clone(), self.history.window(key, closed.step, self.rebuild_steps()).await?));
+        }
+        let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
+        self.forecasts = self
+            .offload
+            .run(move || {
+                let mut forecasts = forecasts;
+                forecasts.close(closed.step, closed.counts.iter().map(|(key, count)| (key, *count)));
+                revised.iter().for_each(|(key, window)| forecasts.rebuild(key, closed.step, window));
+                forecasts
+            })
+            .await;
+        Ok(())
+    }
+
+    /// Tells the others and the API what is foreseen now.
+    fn publish(&mut self) {
+        let now = self.clock.now();
+        let predictions = Arc::new(self.forecasts.predictions(now));
+        let (health, health_reasons) = self.health();
+        let state = RegionState {
+            region: self.config.region.clone(),
+            published_at: now,
+            version: env!("CARGO_PKG_VERSION").into(),
+            api: self.config.api.public_url.clone(),
+            coordinates: self.config.coordinates,
+            health,
+            mode: self.config.mode,
+            step: self.config.step,
+            pools: self.pool.status(),
+            forecasts: predictions.to_vec(),
+            dropped: Dropped::default(),
+        };
+        self.mesh.publish(state);
+        let closed = self.closed;
+        self.progress.send_modify(|progress| {
+            progress.closed = closed;
+            progress.predictions = predictions;
+            progress.health = health;
+            progress.health_reasons = health_reasons;
+        });
+    }
+
+    fn health(&self) -> (Health, Vec<String>) {
+        let mut reasons = self.pool.health_reasons();
+        if self.history.stats().failed {
+            reasons.push("records can no longer be made durable; see the log, then restart the agent".into());
+        }
+        (if reasons.is_empty() { Health::Healthy } else { Health::Degraded }, reasons)
+    }
+
+    /// The plan for now, from everything that is known.
+    fn plan(&mut self) -> Result<RegionalResourcePlan, String> {
+        let snapshot = self.snapshot().ok_or("no step was closed yet; ask again after one step")?;
+        let plan = planner::plan(&snapshot);
+        match planner::check(plan, &snapshot) {
+            Ok(plan) => {
+                self.plans += 1;
+                Ok(plan.into_inner())
+            }
+            Err(violations) => {
+                let reasons: Vec<String> = violations.iter().map(ToString::to_string).collect();
+                let reason = reasons.join("; ");
+                self.events.note(Severity::Error, "plan.refused", format!("the checker refuses the plan, nothing is changed: {reason}"));
+                Err(reason)
+            }
+        }
+    }
+
+    fn snapshot(&mut self) -> Option<Snapshot> {
+        let known_until = self.closed?;
+        let now = self.clock.now();
+        let forecasts = self.incoming(now);
+        self.sources.extend(forecasts.iter().map(|forecast| forecast.source.clone()));
+        let status: BTreeMap<PoolName, _> = self.pool.status().into_iter().map(|pool| (pool.name.clone(), pool)).collect();
+        let pools = self.config.pools.iter().map(|config| {
+            let memory = self.pools.get(&config.name).cloned().unwrap_or_default();
+            let status = status.get(&config.name);
+            PoolSnapshot {
+                config: config.clone(),
+                counts: status.map(|pool| pool.instances).unwrap_or_default(),
+                measured_startup: status.map(|pool| Duration::from_millis(pool.startup_ms)),
+                recent: memory.recent,
+                tuner: memory.tuner,
+            }
+        });
+        Some(Snapshot {
+            region: self.config.region.clone(),
+            now,
+            step: self.config.step,
+            known_until,
+            mode: self.config.mode,
+            forecasts,
+            expected_sources: self.sources.clone(),
+            pools: pools.collect(),
+            config: self.config.planner.clone(),
+            version: self.plans + 1,
+        })
+    }
+
+    /// All forecasts of traffic to this region: its own, and those that the others have published.
+    fn incoming(&self, now: Timestamp) -> Vec<SourceForecast> {
+        let here = |p: &&PredictionData| p.series.destination == self.config.region;
+        let own = self.progress.borrow().predictions.clone();
+        let own = own.iter().filter(here).map(|prediction| SourceForecast {
+            source: self.config.region.clone(),
+            age: Duration::ZERO,
+            live: true,
+            prediction: Arc::new(prediction.clone()),
+        });
+        let view = self.mesh.view();
+        let others = view.regions.iter().filter(|(region, _)| **region != self.config.region).flat_map(|(region, entry)| {
+            let state = entry.state.as_deref().zip(entry.age(now)).filter(|(state, _)| state.step == self.config.step);
+            let forecasts = state.map(|(state, age)| state.forecasts.iter().filter(here).map(move |prediction| (prediction, age)));
+            forecasts.into_iter().flatten().map(|(prediction, age)| SourceForecast {
+                source: region.clone(),
+                age,
+                live: entry.live,
+                prediction: Arc::new(prediction.clone()),
+            })
+        });
+        own.chain(others).collect()
+    }
+
+    /// Remembers the round, learns from the last one, and in active mode orders what was decided.
+    async fn carry_out(&mut self, plan: Result<RegionalResourcePlan, String>) {
+        let Ok(plan) = plan else { return };
+        self.tune(plan.known_until);
+        for decision in &plan.decisions {
+            let Some(config) = self.config.pools.iter().find(|pool| pool.name == decision.pool) else { continue };
+            let memory = self.pools.entry(decision.pool.clone()).or_default();
+            memory.recent.note(plan.known_until, decision, config);
+            let blocked = decision.blocked.is_some();
+            if let (Some(reason), false) = (&decision.blocked, memory.blocked) {
+                self.events.note(Severity::Warning, "plan.blocked", format!("pool {}: {reason}", decision.pool));
+            }
+            memory.blocked = blocked;
+        }
+        if self.config.mode == Mode::Active {
+            let targets = plan.decisions.iter().map(|d| Target { pool: d.pool.clone(), active: d.active, warm: d.warm });
+            match self.pool.validate(targets.collect()) {
+                // Refused only while the agent is stopping.
+                Ok(targets) => drop(self.pool.apply(targets).await),
+                Err(error) => self.events.note(Severity::Error, "plan.refused", format!("nothing is changed: {error}")),
+            }
+        }
+        let plan = Arc::new(plan);
+        self.progress.send_modify(|progress| progress.plan = Some(plan));
+    }
+
+    /// Compares what stood ready in step `known_until` with what came, pool by pool.
+    fn tune(&mut self, known_until: StepIndex) {
+        if self.config.mode != Mode::Active {
+            return;
+        }
+        let ready = self.pool.capacity(known_until);
+        let now = self.clock.now();
+        // Only what was observed in just that step counts; a source that is behind leaves the step unknown.
+        let mut demand: BTreeMap<ServiceName, f64> = BTreeMap::new();
+        for forecast in self.incoming(now) {
+            if forecast.prediction.path.start() != known_until.offset(1) {
+                return;
+            }
+            *demand.entry(forecast.prediction.series.service.clone()).or_default() += forecast.prediction.observed;
+        }
+        for config in &self.config.pools {
+            let served: f64 = self
+                .config
+                .pools
+                .iter()
+                .filter(|p| p.service == config.service)
+                .map(|p| {
+                    let sample = ready.iter().find(|sample| sample.step == known_until && sample.pool == p.name);
+                    sample.map_or(0.0, |sample| f64::from(sample.ready) * sample.rate_per_instance)
+                })
+                .sum();
+            let (Some(demand), Some(memory)) = (demand.get(&config.service), self.pools.get_mut(&config.name)) else { continue };
+            let outcome = Outcome { demand_rate: demand / self.config.step.seconds(), ready_rate: served, blocked: memory.blocked };
+            memory.tuner.learn(outcome, self.config.planner.quantile);
+        }
+    }
+
+    /// A planning round out of turn.
+    async fn answer(&mut self, request: PlanNow) {
+        let plan = self.plan();
+        if !request.dry_run {
+            self.carry_out(plan.clone()).await;
+        }
+        // Whoever asked may have gone away.
+        let _ = request.reply.send(plan);
+    }
+}

@@ -1,0 +1,83 @@
+//! A bounded window of the last errors, with their quantiles.
+
+use std::collections::VecDeque;
+
+/// The last errors of one lane, also in order of size.
+#[derive(Debug)]
+pub(crate) struct ErrorWindow {
+    capacity: usize,
+    /// Oldest first.
+    recent: VecDeque<f32>,
+    /// The same, ascending.
+    sorted: Vec<f32>,
+}
+
+impl ErrorWindow {
+    /// Keeps the last `capacity` errors, at least 1.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { capacity: capacity.max(1), recent: VecDeque::new(), sorted: vec![] }
+    }
+
+    /// Takes one in, and the oldest out if the window is full. What is not finite is ignored.
+    pub(crate) fn push(&mut self, error: f64) {
+        let error = error as f32;
+        if !error.is_finite() {
+            return;
+        }
+        if self.recent.len() == self.capacity
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            let at = self.sorted.partition_point(|x| x.total_cmp(&oldest).is_lt());
+            self.sorted.remove(at);
+        }
+        self.recent.push_back(error);
+        let at = self.sorted.partition_point(|x| x.total_cmp(&error).is_lt());
+        self.sorted.insert(at, error);
+    }
+
+    /// How many errors there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// The `level`-quantile of the errors, at plotting positions `i / (n + 1)`, so that a level
+    /// beyond what `n` errors can show is the outermost of them. `None` without errors.
+    pub(crate) fn quantile(&self, level: f64) -> Option<f64> {
+        let last = self.sorted.len().checked_sub(1)?;
+        let position = (level * (self.sorted.len() + 1) as f64 - 1.0).clamp(0.0, last as f64);
+        let below = position.floor() as usize;
+        let (low, high) = (f64::from(self.sorted[below]), f64::from(self.sorted[(below + 1).min(last)]));
+        Some(low + (position - position.floor()) * (high - low))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn quantiles_follow_the_last_errors_only() {
+        let mut window = ErrorWindow::new(3);
+        assert_eq!(window.quantile(0.5), None);
+        for error in [100.0, 3.0, f64::NAN, 1.0, 2.0] {
+            window.push(error);
+        }
+        assert_eq!(window.len(), 3);
+        assert_eq!((window.quantile(0.0), window.quantile(0.5), window.quantile(1.0)), (Some(1.0), Some(2.0), Some(3.0)));
+        assert_eq!(window.quantile(0.375), Some(1.5));
+    }
+
+    proptest! {
+        #[test]
+        fn the_sorted_half_is_the_recent_half(errors in proptest::collection::vec(-1e3..1e3f64, 0..60)) {
+            let mut window = ErrorWindow::new(16);
+            for error in errors {
+                window.push(error);
+                let mut recent: Vec<f32> = window.recent.iter().copied().collect();
+                recent.sort_by(f32::total_cmp);
+                prop_assert_eq!(&recent, &window.sorted);
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The mix of experts at one horizon: weights from their recent losses.
+//!
+//! Every expert's absolute error (twice its pinball loss at the median) is averaged with exponential
+//! forgetting, and the weight is `exp(-ETA * loss / smallest loss)`: the exponentially weighted
+//! average forecaster (Cesa-Bianchi and Lugosi, Prediction, Learning, and Games, 2006, section 2.1)
+//! with forgetting, on losses made unitless. It needs no tuning by series, and an expert that turns
+//! bad is out after a few dozen steps.
+
+/// How sharply a worse expert loses weight: one whose loss is a quarter above the best's gets
+/// exp(-1) = 37 % of its weight. Of 2, 4, 8 and 15 the least loss on recorded traffic, by little.
+const ETA: f64 = 4.0;
+/// Memory of the losses: about 100 steps.
+const LOSS_GAIN: f64 = 0.01;
+
+/// The experts' losses at one horizon.
+#[derive(Debug)]
+pub(crate) struct Mix {
+    losses: Vec<Loss>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Loss {
+    mean: f64,
+    seen: u32,
+}
+
+impl Mix {
+    /// For `experts` experts.
+    pub(crate) fn new(experts: usize) -> Self {
+        Self { losses: vec![Loss::default(); experts] }
+    }
+
+    /// Learns what the experts had said (not finite: silent) about a step whose count was `actual`.
+    pub(crate) fn learn(&mut self, points: &[f64], actual: f64) {
+        for (loss, point) in self.losses.iter_mut().zip(points) {
+            if point.is_finite() {
+                loss.seen = loss.seen.saturating_add(1);
+                let gain = (1.0 / f64::from(loss.seen)).max(LOSS_GAIN);
+                loss.mean += gain * ((actual - point).abs() - loss.mean);
+            }
+        }
+    }
+
+    /// The weights of the experts that say something (finite points); they sum to 1 if any does.
+    /// Without losses to go by, the last expert that speaks has it all: experts stand in ascending
+    /// order of what they know.
+    pub(crate) fn weights(&self, points: &[f64], weights: &mut [f64]) {
+        let speaking = |at: usize| points[at].is_finite();
+        let judged = |at: usize| speaking(at) && self.losses[at].seen > 0;
+        let best = (0..points.len()).filter(|at| judged(*at)).map(|at| self.losses[at].mean).min_by(f64::total_cmp);
+        weights.fill(0.0);
+        match best {
+            None => {
+                if let Some(at) = (0..points.len()).rev().find(|at| speaking(*at)) {
+                    weights[at] = 1.0;
+                }
+            }
+            Some(best) => {
+                let mut total = 0.0;
+                for at in (0..points.len()).filter(|at| judged(*at)) {
+                    // Where the best is perfect, only the perfect count.
+                    let excess = if self.losses[at].mean <= best { 0.0 } else { self.losses[at].mean / best - 1.0 };
+                    weights[at] = (-ETA * excess).exp();
+                    total += weights[at];
+                }
+                weights.iter_mut().for_each(|weight| *weight /= total);
+            }
+        }
+    }
+
+    /// The expert with the smallest loss among those that were judged.
+    pub(crate) fn best(&self) -> Option<usize> {
+        let judged = self.losses.iter().enumerate().filter(|(_, loss)| loss.seen > 0);
+        judged.min_by(|(_, a), (_, b)| a.mean.total_cmp(&b.mean)).map(|(at, _)| at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weights(mix: &Mix, points: &[f64]) -> Vec<f64> {
+        let mut weights = vec![0.0; points.len()];
+        mix.weights(points, &mut weights);
+        weights
+    }
+
+    #[test]
+    fn weight_goes_to_whom_errs_least_and_comes_back() {
+        let mut mix = Mix::new(2);
+        (0..50).for_each(|_| mix.learn(&[10.0, 12.0], 10.5));
+        assert!(weights(&mix, &[1.0, 1.0])[0] > 0.99);
+        (0..300).for_each(|_| mix.learn(&[10.0, 12.0], 12.0));
+        assert!(weights(&mix, &[1.0, 1.0])[1] > 0.99);
+        assert_eq!(mix.best(), Some(1));
+    }
+
+    #[test]
+    fn the_silent_have_no_weight() {
+        let mut mix = Mix::new(3);
+        assert_eq!(weights(&mix, &[1.0, 2.0, f64::NAN]), [0.0, 1.0, 0.0]);
+        mix.learn(&[1.0, 2.0, f64::NAN], 1.0);
+        assert_eq!(weights(&mix, &[f64::NAN, 2.0, 5.0]), [0.0, 1.0, 0.0]);
+        assert_eq!(weights(&mix, &[f64::NAN; 3]), [0.0; 3]);
+    }
+
+    #[test]
+    fn a_perfect_expert_takes_all_without_dividing_by_zero() {
+        let mut mix = Mix::new(2);
+        mix.learn(&[5.0, 6.0], 5.0);
+        assert_eq!(weights(&mix, &[5.0, 6.0]), [1.0, 0.0]);
+    }
+}

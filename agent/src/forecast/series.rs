@@ -1,0 +1,163 @@
+//! The forecast of one series: experts, mixed and calibrated by lane.
+
+use super::expert::{Forecaster, LastValue};
+use super::holt_winters::{HoltWinters, SeasonalMean};
+use super::horizon::{between, lanes};
+use super::lane::{Lane, QUANTILES};
+use super::score::Scores;
+use super::seasonal_naive::SeasonalNaive;
+use tradewind_protocol::forecast::ForecastScore;
+
+/// The spread is `(point + SPREAD_FLOOR * mean) ^ SPREAD_POWER`: between errors that do not depend on
+/// the level (0) and errors proportional to it (1). A half is what counts do by nature, and measured best.
+const SPREAD_POWER: f64 = 0.5;
+/// See [`SPREAD_POWER`]: keeps the spread of an empty step from being nothing.
+const SPREAD_FLOOR: f64 = 0.1;
+
+/// The forecast of one series.
+#[derive(Debug)]
+pub(super) struct SeriesForecast {
+    season: usize,
+    /// In ascending order of what they know. See [`super::mix::Mix::weights`].
+    experts: Vec<Box<dyn Forecaster>>,
+    lanes: Vec<Lane>,
+    lengths: Vec<usize>,
+    /// The yardstick: seasonal naive with intervals from its own errors.
+    yardstick: Lane,
+    scores: Scores,
+    observed: f64,
+    /// Mean count over about the last season.
+    mean: f64,
+    /// How many steps there were.
+    seen: u64,
+}
+
+/// Where the yardstick stands among the experts.
+const SEASONAL_NAIVE: usize = 1;
+
+impl SeriesForecast {
+    pub(super) fn new(horizon: usize, season: usize) -> Self {
+        let experts: Vec<Box<dyn Forecaster>> = vec![
+            Box::new(LastValue::default()),
+            Box::new(SeasonalNaive::new(season)),
+            Box::new(SeasonalMean::new(season)),
+            Box::new(HoltWinters::new(season)),
+        ];
+        let lengths = lanes(horizon);
+        Self {
+            season: season.max(1),
+            lanes: lengths.iter().map(|ahead| Lane::new(*ahead, experts.len())).collect(),
+            yardstick: Lane::new(1, 1),
+            lengths,
+            experts,
+            scores: Scores::default(),
+            observed: 0.0,
+            mean: 0.0,
+            seen: 0,
+        }
+    }
+
+    /// Learns the next step's count.
+    pub(super) fn observe(&mut self, count: f64) {
+        let count = if count.is_finite() { count.max(0.0) } else { 0.0 };
+        self.learn(count);
+        self.experts.iter_mut().for_each(|expert| expert.observe(count));
+        self.observed = count;
+        self.seen += 1;
+        let gain = (1.0 / self.seen as f64).max(1.0 / self.season as f64);
+        self.mean += gain * (count - self.mean);
+        self.speak();
+    }
+
+    pub(super) fn observed(&self) -> f64 {
+        self.observed
+    }
+
+    pub(super) fn mean(&self) -> f64 {
+        self.mean
+    }
+
+    pub(super) fn score(&self) -> ForecastScore {
+        self.scores.mean()
+    }
+
+    /// The name of the expert that errs least one step ahead, or of the only one that speaks.
+    pub(super) fn model(&self) -> &'static str {
+        let best = self.lanes.first().and_then(|lane| lane.mix().best()).and_then(|at| self.experts.get(at));
+        best.map_or("last-value", |expert| expert.name())
+    }
+
+    /// The quantiles of the count `ahead` steps after the last one.
+    pub(super) fn row(&self, ahead: usize) -> [f64; QUANTILES] {
+        let points = self.points(ahead);
+        let place = between(&self.lengths, ahead);
+        let (lower, upper) = (&self.lanes[place.lower], &self.lanes[place.upper]);
+        let blend = |low: f64, high: f64| low + place.share * (high - low);
+        let point = blend(mixed(lower, &points), mixed(upper, &points));
+        let mut offsets = *lower.offsets();
+        offsets.iter_mut().zip(upper.offsets()).for_each(|(low, high)| *low = blend(*low, *high));
+        self.quantiles(point, &offsets)
+    }
+
+    fn learn(&mut self, count: f64) {
+        let mut score = None;
+        for lane in &mut self.lanes {
+            let said = lane.learn(self.seen + 1, count);
+            if lane.ahead() == 1 {
+                score = said;
+            }
+        }
+        if let (Some(said), Some(naive)) = (score, self.yardstick.learn(self.seen + 1, count)) {
+            self.scores.push(&said.quantiles, &naive.quantiles, count);
+        }
+    }
+
+    fn speak(&mut self) {
+        let mut shorter = None;
+        for at in 0..self.lanes.len() {
+            let lane = &mut self.lanes[at];
+            lane.settle(shorter);
+            shorter = Some((lane.ahead(), *lane.offsets()));
+            if !lane.speaks_after(self.seen) {
+                continue;
+            }
+            let points = self.points(self.lengths[at]);
+            let point = mixed(&self.lanes[at], &points);
+            let quantiles = self.quantiles(point, self.lanes[at].offsets());
+            let spread = self.spread(point);
+            self.lanes[at].say(self.seen, &points, point, spread, quantiles);
+        }
+        let naive = &self.experts[SEASONAL_NAIVE];
+        if naive.ready().is_ok() {
+            let point = naive.point(1);
+            self.yardstick.settle(None);
+            let quantiles = self.quantiles(point, self.yardstick.offsets());
+            let spread = self.spread(point);
+            self.yardstick.say(self.seen, &[point], point, spread, quantiles);
+        }
+    }
+
+    /// What each expert says; not a number from the silent.
+    fn points(&self, ahead: usize) -> Vec<f64> {
+        self.experts.iter().map(|expert| if expert.ready().is_ok() { expert.point(ahead).max(0.0) } else { f64::NAN }).collect()
+    }
+
+    fn quantiles(&self, point: f64, offsets: &[f64; QUANTILES]) -> [f64; QUANTILES] {
+        let spread = self.spread(point);
+        offsets.map(|offset| (point + offset * spread).max(0.0))
+    }
+
+    fn spread(&self, point: f64) -> f64 {
+        // A series that has never counted anything has no scale yet; one transaction will do.
+        let mean = if self.mean > 0.0 { self.mean } else { 1.0 };
+        let level = (point + SPREAD_FLOOR * mean) / mean;
+        mean * level.powf(SPREAD_POWER)
+    }
+}
+
+fn mixed(lane: &Lane, points: &[f64]) -> f64 {
+    let mut weights = vec![0.0; points.len()];
+    lane.mix().weights(points, &mut weights);
+    // Silent experts are not numbers; their weight is zero.
+    weights.iter().zip(points).filter(|(weight, _)| **weight > 0.0).map(|(weight, point)| weight * point).sum()
+}

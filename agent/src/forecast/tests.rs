@@ -1,0 +1,195 @@
+//! What holds of all forecasts together.
+
+use super::*;
+use proptest::prelude::*;
+use std::time::Duration;
+use tradewind_protocol::{RegionId, ServiceName, TenantName, TransactionType};
+
+const SEASON: usize = 24;
+
+fn key(source: &str) -> SeriesKey {
+    SeriesKey {
+        tenant: TenantName::default(),
+        source: RegionId::new(source).unwrap(),
+        destination: RegionId::new("dst").unwrap(),
+        service: ServiceName::default(),
+        transaction_type: TransactionType::default(),
+    }
+}
+
+fn forecasts(horizon: usize) -> Forecasts {
+    Forecasts::new(&ForecastConfig { horizon, season: SEASON }, Step::new(Duration::from_secs(300)).unwrap())
+}
+
+/// Closes steps 0, 1, ... with these counts of one series.
+fn fed(counts: &[f64]) -> Forecasts {
+    let (key, mut forecasts) = (key("a"), forecasts(12));
+    for (at, count) in counts.iter().enumerate() {
+        forecasts.close(StepIndex(at as i64), [(&key, *count)]);
+    }
+    forecasts
+}
+
+fn said(forecasts: &Forecasts) -> Vec<PredictionData> {
+    forecasts.predictions(Timestamp::EPOCH)
+}
+
+/// Numbers in 0..1 that look random and are the same everywhere.
+fn noise(at: usize) -> f64 {
+    let mixed = (at as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// A day of 24 steps around 100, with noise around it.
+fn daily(at: usize) -> f64 {
+    let phase = at as f64 / SEASON as f64 * std::f64::consts::TAU;
+    100.0 + 60.0 * phase.sin() + 20.0 * (noise(at) - 0.5)
+}
+
+#[test]
+fn nothing_said_depends_on_what_comes_later() {
+    let past: Vec<f64> = (0..200).map(daily).collect();
+    let mut forecasts = forecasts(12);
+    let key = key("a");
+    let mut before = vec![];
+    for (at, count) in past.iter().enumerate() {
+        forecasts.close(StepIndex(at as i64), [(&key, *count)]);
+        before.push(said(&forecasts));
+    }
+    for cut in [1, 30, 100, 199] {
+        let changed: Vec<f64> = (0..200).map(|at| if at < cut { past[at] } else { 1e6 * noise(at) }).collect();
+        let mut other = self::forecasts(12);
+        for (at, count) in changed.iter().enumerate() {
+            other.close(StepIndex(at as i64), [(&key, *count)]);
+            assert!(at >= cut || said(&other) == before[at], "step {at} knew of step {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_daily_series_is_forecast_better_than_by_its_last_day_and_covered_as_promised() {
+    let forecasts = fed(&(0..24 * 30).map(daily).collect::<Vec<_>>());
+    let score = said(&forecasts)[0].score;
+    assert!(score.pinball < 0.85 * score.seasonal_naive_pinball, "{score:?}");
+    assert!((0.85..=0.95).contains(&score.coverage_90), "{score:?}");
+    assert_eq!(score.steps, 288);
+}
+
+#[test]
+fn coverage_returns_after_the_noise_has_tripled() {
+    let loud = |at: usize| if at < 600 { daily(at) } else { daily(at) + 200.0 * noise(at + 9_999) };
+    let forecasts = fed(&(0..2_000).map(loud).collect::<Vec<_>>());
+    let score = said(&forecasts)[0].score;
+    assert!((0.85..=0.95).contains(&score.coverage_90), "{score:?}");
+}
+
+#[test]
+fn the_first_step_already_makes_a_forecast() {
+    let first = said(&fed(&[7.0]));
+    assert_eq!(first[0].path.start(), StepIndex(1));
+    assert_eq!((first[0].path.horizon(), first[0].observed), (12, 7.0));
+    let median = first[0].path.value(StepIndex(1), Quantile::MEDIAN).unwrap();
+    assert!((median - 7.0).abs() < 1e-5, "{median}");
+    assert!(said(&forecasts(12)).is_empty());
+}
+
+#[test]
+fn intervals_do_not_shrink_with_the_horizon_of_a_random_walk() {
+    let mut level = 1_000.0;
+    let walk: Vec<f64> = (0..600)
+        .map(|at| {
+            level += 20.0 * (noise(at) - 0.5);
+            level
+        })
+        .collect();
+    let said = said(&fed(&walk));
+    let width = |ahead: i64| {
+        let of = |q| said[0].path.value(StepIndex(599 + ahead), q).unwrap();
+        of(Quantile::CENTRAL_90.1) - of(Quantile::CENTRAL_90.0)
+    };
+    assert!(width(1) < width(4) && width(4) < width(12), "{} {} {}", width(1), width(4), width(12));
+}
+
+#[test]
+fn a_flood_after_silence_does_not_explode() {
+    let mut counts = vec![0.0; 100];
+    counts.push(1e9);
+    counts.extend(vec![0.0; 10]);
+    for until in 100..counts.len() {
+        for prediction in said(&fed(&counts[..until])) {
+            let highest = prediction.path.row(11).unwrap().last().copied().unwrap();
+            assert!(highest <= 1e10, "{highest} after step {until}");
+        }
+    }
+    let quiet = fed(&[0.0; 200]);
+    assert!(said(&quiet)[0].path.row(11).unwrap().iter().all(|value| *value <= 1.0), "{:?}", said(&quiet)[0].path.row(11));
+}
+
+#[test]
+fn skipped_steps_and_left_out_series_count_nothing() {
+    let (a, b) = (key("a"), key("b"));
+    let (mut skipped, mut told) = (forecasts(4), forecasts(4));
+    for one in [&mut skipped, &mut told] {
+        one.close(StepIndex(0), [(&a, 5.0), (&b, 3.0)]);
+    }
+    skipped.close(StepIndex(3), [(&b, 1.0)]);
+    for (step, count) in [(1, 0.0), (2, 0.0), (3, 1.0)] {
+        told.close(StepIndex(step), [(&a, 0.0), (&b, count)]);
+    }
+    assert_eq!(said(&skipped), said(&told));
+}
+
+#[test]
+fn a_step_is_closed_once() {
+    let mut forecasts = fed(&[5.0, 6.0]);
+    let before = said(&forecasts);
+    forecasts.close(StepIndex(1), [(&key("a"), 99.0)]);
+    forecasts.close(StepIndex(0), [(&key("a"), 99.0)]);
+    assert_eq!(said(&forecasts), before);
+}
+
+#[test]
+fn a_clock_that_jumps_by_years_starts_afresh() {
+    let mut forecasts = fed(&[5.0; 50]);
+    forecasts.close(StepIndex(i64::MAX), [(&key("a"), 7.0)]);
+    assert_eq!(said(&forecasts).len(), 1);
+    assert_eq!(said(&forecasts)[0].score.steps, 0);
+}
+
+#[test]
+fn a_rebuilt_series_is_as_if_never_interrupted() {
+    let counts: Vec<f64> = (0..150).map(daily).collect();
+    let whole = fed(&counts);
+    let mut rebuilt = forecasts(12);
+    rebuilt.rebuild(&key("a"), StepIndex(149), &counts);
+    assert_eq!(said(&rebuilt), said(&whole));
+    // A correction of the past that ends before the last closed step is followed by silence.
+    let mut corrected = fed(&counts);
+    corrected.rebuild(&key("a"), StepIndex(147), &counts[..148]);
+    assert_eq!(said(&corrected)[0].observed, 0.0);
+    assert_eq!(corrected.until(), Some(StepIndex(149)));
+    corrected.rebuild(&key("a"), StepIndex(149), &[]);
+    assert!(corrected.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Whatever is counted, the paths are paths: finite, not negative, not crossing (their type
+    /// checks it) and within sight of the highest count there was.
+    #[test]
+    fn nothing_explodes(counts in proptest::collection::vec(prop_oneof![
+        Just(0.0), 0.0..10.0f64, 0.0..1e6f64, Just(1.1e12), Just(f64::NAN), Just(-5.0), Just(f64::INFINITY)
+    ], 1..120)) {
+        let highest = counts.iter().copied().filter(|c| c.is_finite()).fold(1.0, f64::max);
+        let forecasts = fed(&counts);
+        for prediction in said(&forecasts) {
+            prop_assert_eq!(prediction.path.horizon(), 12);
+            prop_assert!(prediction.mean_volume.is_finite() && prediction.score.pinball.is_finite());
+            for ahead in 0..12 {
+                for value in prediction.path.row(ahead).unwrap() {
+                    prop_assert!(f64::from(*value) <= 100.0 * highest, "{} of at most {}", value, highest);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The task that owns the counts: one commit at a time, questions answered meanwhile.
+
+use super::group::{Delta, MAX_KEPT_STEPS, Outcome, State};
+use super::rollups::Closed;
+use super::{AppendError, RETRY_AFTER, Reservation, Shared, tables};
+use crate::env::Clock;
+use crate::ingest::Batch;
+use crate::ingest::batch::IdHash;
+use crate::store::{Store, StoreError};
+use futures_util::future::{BoxFuture, FutureExt, OptionFuture};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::{mpsc, oneshot};
+use tradewind_protocol::api::IngestReceipt;
+use tradewind_protocol::{IdempotencyKey, SeriesKey, StepIndex};
+
+/// What a handle asks.
+pub(crate) enum Command {
+    Append(Box<Append>),
+    Close { step: StepIndex, reply: oneshot::Sender<Closed> },
+    Window { key: SeriesKey, until: Option<StepIndex>, steps: usize, reply: oneshot::Sender<Vec<f64>> },
+    Windows { until: StepIndex, steps: usize, reply: oneshot::Sender<Vec<(SeriesKey, Vec<f64>)>> },
+}
+
+/// A batch, and who waits for it.
+pub(crate) struct Append {
+    pub(crate) batch: Batch,
+    pub(crate) key: Option<IdempotencyKey>,
+    pub(crate) reply: Reply,
+    pub(crate) reservation: Reservation,
+}
+
+type Reply = oneshot::Sender<Result<IngestReceipt, AppendError>>;
+type Receipts = BTreeMap<IdHash, IngestReceipt>;
+
+/// The actor. See [`super::open`].
+pub struct History {
+    state: State,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    commands: mpsc::Receiver<Command>,
+    shared: Arc<Shared>,
+    /// Everything in it has a reservation, so it is never longer than `max_pending_records`.
+    queue: Vec<Append>,
+    failed: Option<StoreError>,
+}
+
+/// A group on its way to the disk.
+struct Commit {
+    waiting: Vec<(Reply, Outcome, Reservation)>,
+    written: Result<(Delta, Receipts), StoreError>,
+}
+
+impl History {
+    pub(super) fn new(state: State, store: Store, clock: Arc<dyn Clock>, commands: mpsc::Receiver<Command>, shared: Arc<Shared>) -> Self {
+        Self { state, store, clock, commands, shared, queue: Vec::new(), failed: None }
+    }
+
+    /// Runs until all handles are gone and everything pending is answered.
+    pub async fn run(mut self) {
+        let mut commit: Option<BoxFuture<'static, Commit>> = None;
+        let mut open = true;
+        while open || commit.is_some() || !self.queue.is_empty() {
+            self.drain();
+            if commit.is_none() {
+                commit = self.start_commit();
+            }
+            tokio::select! {
+                biased;
+                Some(done) = OptionFuture::from(commit.as_mut()), if commit.is_some() => {
+                    commit = None;
+                    self.finish_commit(done);
+                }
+                command = self.commands.recv(), if open => match command {
+                    Some(command) => self.on_command(command),
+                    None => open = false,
+                },
+                else => {}
+            }
+        }
+    }
+
+    /// Takes what waits already, so that it goes into the next commit together.
+    fn drain(&mut self) {
+        for _ in 0..super::COMMANDS {
+            match self.commands.try_recv() {
+                Ok(command) => self.on_command(command),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let bounded = |steps: usize| steps.min(MAX_KEPT_STEPS as usize);
+        // Whoever asked may be gone; then nobody misses the answer.
+        match command {
+            Command::Append(append) => self.queue.push(*append),
+            Command::Close { step, reply } => {
+                let _ = reply.send(self.state.rollups.close(step));
+            }
+            Command::Window { key, until, steps, reply } => {
+                let until = until.or(self.state.rollups.closed());
+                let _ = reply.send(until.map(|until| self.state.rollups.window(&key, until, bounded(steps))).unwrap_or_default());
+            }
+            Command::Windows { until, steps, reply } => {
+                let _ = reply.send(self.state.rollups.windows(until, bounded(steps)));
+            }
+        }
+    }
+
+    /// Sends everything queued to the disk, or answers it if the disk has failed.
+    fn start_commit(&mut self) -> Option<BoxFuture<'static, Commit>> {
+        let queue = std::mem::take(&mut self.queue);
+        if let Some(error) = &self.failed {
+            for append in queue {
+                let _ = append.reply.send(Err(AppendError::Storage(error.clone())));
+            }
+            return None;
+        }
+        if queue.is_empty() {
+            return None;
+        }
+        let (mut group, mut senders) = (Vec::with_capacity(queue.len()), Vec::with_capacity(queue.len()));
+        for append in queue {
+            group.push((append.batch, append.key));
+            senders.push((append.reply, append.reservation));
+        }
+        let (delta, outcomes) = self.state.judge(group, self.clock.now());
+        let waiting: Vec<_> =
+            senders.into_iter().zip(outcomes).map(|((reply, reservation), outcome)| (reply, outcome, reservation)).collect();
+        let replays: Vec<_> = waiting
+            .iter()
+            .filter_map(|(_, outcome, _)| match outcome {
+                Outcome::Replay { key, expires } => Some((*key, *expires)),
+                Outcome::Counted(_) | Outcome::SameAs(_) | Outcome::NoRoom { .. } => None,
+            })
+            .collect();
+        let store = self.store.clone();
+        let commit = async move {
+            let written = store.run("making records durable", move |database| {
+                let receipts = tables::receipts(database, &replays)?;
+                tables::write(database, &delta)?;
+                Ok((delta, receipts))
+            });
+            Commit { written: written.await, waiting }
+        };
+        Some(commit.boxed())
+    }
+
+    fn finish_commit(&mut self, Commit { waiting, written }: Commit) {
+        let (delta, stored) = match written {
+            Ok(written) => written,
+            Err(error) => {
+                tracing::error!(%error, source = ?std::error::Error::source(&error), "records cannot be made durable any more");
+                self.shared.failed.store(true, Ordering::Relaxed);
+                for (reply, _, _) in waiting {
+                    let _ = reply.send(Err(AppendError::Storage(error.clone())));
+                }
+                self.failed = Some(error);
+                return;
+            }
+        };
+        if !delta.is_empty() {
+            self.shared.commits.fetch_add(1, Ordering::Relaxed);
+            tracing::trace!(batches = waiting.len(), steps = delta.counts.len(), "made durable");
+        }
+        self.state.apply(delta);
+        self.shared.series.store(self.state.rollups.len(), Ordering::Relaxed);
+        self.answer(waiting, &stored);
+    }
+
+    fn answer(&self, waiting: Vec<(Reply, Outcome, Reservation)>, stored: &Receipts) {
+        let now = self.clock.now();
+        let mut counted: BTreeMap<usize, IngestReceipt> = BTreeMap::new();
+        for (place, (reply, outcome, reservation)) in waiting.into_iter().enumerate() {
+            let answer = match outcome {
+                Outcome::Counted(receipt) => {
+                    self.shared.accepted.fetch_add(receipt.accepted, Ordering::Relaxed);
+                    self.shared.refused.fetch_add(receipt.refused, Ordering::Relaxed);
+                    self.shared.duplicates.fetch_add(receipt.duplicates, Ordering::Relaxed);
+                    counted.insert(place, receipt.clone());
+                    Ok(receipt)
+                }
+                Outcome::SameAs(first) => self.replayed(counted.get(&first)),
+                Outcome::Replay { key, .. } => self.replayed(stored.get(&key)),
+                Outcome::NoRoom { until } => {
+                    self.shared.busy.fetch_add(1, Ordering::Relaxed);
+                    Err(AppendError::Busy { retry_after: until.map_or(RETRY_AFTER, |until| until.since(now).max(RETRY_AFTER)) })
+                }
+            };
+            // Before the answer, so that whoever has it finds the room.
+            drop(reservation);
+            let _ = reply.send(answer);
+        }
+    }
+
+    /// Both kinds of repetition have their receipt at hand; if one had not, trying again finds it.
+    fn replayed(&self, first: Option<&IngestReceipt>) -> Result<IngestReceipt, AppendError> {
+        self.shared.replayed.fetch_add(1, Ordering::Relaxed);
+        let busy = AppendError::Busy { retry_after: RETRY_AFTER };
+        first.map(|receipt| IngestReceipt { replayed: true, ..receipt.clone() }).ok_or(busy)
+    }
+}

@@ -1,0 +1,293 @@
+//! History's tables in the file.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `history_meta` | what | text: step length, region, format, the steps that ids and counts are kept from |
+//! | `history_series` | id | since which step, `tenant/source/destination/service/type` |
+//! | `history_counts` | step | pairs of varints, ascending: distance to the last series id, count |
+//! | `history_ids` | step, number of the row | id hashes, 16 bytes each |
+//! | `history_keys` | expiry, key hash | the receipt, JSON |
+//!
+//! One row a step: a commit rewrites the one or two steps that are open, and a start reads a row a
+//! step. Ids are only ever added, a row a commit and step, since one row an id would rewrite a page
+//! an id.
+
+use super::HistoryError;
+use super::group::{Delta, Limits, State};
+use super::rollups::SeriesId;
+use crate::ingest::batch::IdHash;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use std::collections::{BTreeMap, BTreeSet};
+use tradewind_protocol::api::IngestReceipt;
+use tradewind_protocol::{RegionId, SeriesKey, ServiceName, Step, StepIndex, TenantName, Timestamp, TransactionType};
+
+const META: TableDefinition<'_, &str, &str> = TableDefinition::new("history_meta");
+const SERIES: TableDefinition<'_, u64, (i64, &str)> = TableDefinition::new("history_series");
+const COUNTS: TableDefinition<'_, i64, &[u8]> = TableDefinition::new("history_counts");
+const IDS: TableDefinition<'_, (i64, u64), &[u8]> = TableDefinition::new("history_ids");
+const KEYS: TableDefinition<'_, (i64, u128), &[u8]> = TableDefinition::new("history_keys");
+
+/// Raised whenever these tables change their meaning.
+const FORMAT: &str = "1";
+
+const META_FORMAT: &str = "format";
+const META_STEP: &str = "step_ms";
+const META_REGION: &str = "region";
+const META_IDS_FROM: &str = "ids_from_step";
+const META_COUNTS_FROM: &str = "counts_from_step";
+
+const HASH_BYTES: usize = 16;
+
+/// Everything in the file, or why it is not this agent's. Creates the tables.
+pub(super) fn load(database: &Database, step: Step, region: &RegionId, limits: Limits) -> Result<Result<State, HistoryError>, redb::Error> {
+    let write = database.begin_write()?;
+    if let Err(error) = claim(&write, step, region)? {
+        return Ok(Err(error));
+    }
+    let mut state = State::new(limits);
+    state.ids_from = kept_from(&write, META_IDS_FROM)?;
+    if let Some(from) = kept_from(&write, META_COUNTS_FROM)? {
+        state.rollups.forget(from, &BTreeSet::new());
+    }
+    for row in write.open_table(SERIES)?.iter()? {
+        let (id, series) = row?;
+        let (since, key) = series.value();
+        let key = series_key(key).ok_or_else(|| corrupt("history_series", id.value()))?;
+        state.rollups.insert(SeriesId(id.value()), key, StepIndex(since));
+    }
+    for row in write.open_table(COUNTS)?.iter()? {
+        let (step, counts) = row?;
+        let counts = decode_counts(counts.value()).ok_or_else(|| corrupt("history_counts", step.value()))?;
+        for (id, count) in counts {
+            state.rollups.add(id, StepIndex(step.value()), count);
+        }
+    }
+    for row in write.open_table(IDS)?.iter()? {
+        let (key, hashes) = row?;
+        let (step, _) = key.value();
+        let hashes: Vec<IdHash> = hashes.value().as_chunks().0.iter().map(|hash| IdHash(u128::from_le_bytes(*hash))).collect();
+        state.seen.insert_ids(StepIndex(step), &hashes);
+    }
+    for row in write.open_table(KEYS)?.iter()? {
+        let (expires, hash) = row?.0.value();
+        state.seen.insert_key(IdHash(hash), Timestamp::saturating_from_millis(expires));
+    }
+    write.commit()?;
+    Ok(Ok(state))
+}
+
+/// Checks that the file is this region's and of this step, and makes it so if it is new.
+fn claim(write: &WriteTransaction, step: Step, region: &RegionId) -> Result<Result<(), HistoryError>, redb::Error> {
+    let mut meta = write.open_table(META)?;
+    let step_ms = u32::from(step).to_string();
+    for (name, wanted) in [(META_FORMAT, FORMAT), (META_STEP, step_ms.as_str()), (META_REGION, region.as_str())] {
+        let found = meta.get(name)?.map(|found| found.value().to_owned());
+        let Some(found) = found.filter(|found| found != wanted) else {
+            meta.insert(name, wanted)?;
+            continue;
+        };
+        return Ok(Err(match name {
+            META_STEP => HistoryError::OtherStep { found, wanted: wanted.to_owned() },
+            META_REGION => HistoryError::OtherRegion { found, wanted: region.clone() },
+            _ => HistoryError::OtherFormat { found },
+        }));
+    }
+    Ok(Ok(()))
+}
+
+fn kept_from(write: &WriteTransaction, name: &str) -> Result<Option<StepIndex>, redb::Error> {
+    match write.open_table(META)?.get(name)? {
+        Some(from) => from.value().parse().map(|from| Some(StepIndex(from))).map_err(|_| corrupt("history_meta", name)),
+        None => Ok(None),
+    }
+}
+
+/// Makes `delta` durable: all of it, or nothing and an error.
+pub(super) fn write(database: &Database, delta: &Delta) -> Result<(), redb::Error> {
+    if delta.is_empty() {
+        return Ok(());
+    }
+    let write = database.begin_write()?;
+    add_series(&write, delta)?;
+    add_counts(&write, delta)?;
+    add_ids(&write, delta)?;
+    add_keys(&write, delta)?;
+    Ok(write.commit()?)
+}
+
+fn add_series(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error> {
+    if delta.series.is_empty() && delta.forget.series.is_empty() {
+        return Ok(());
+    }
+    let mut series = write.open_table(SERIES)?;
+    for id in &delta.forget.series {
+        series.remove(id.0)?;
+    }
+    for (id, (key, since)) in &delta.series {
+        series.insert(id.0, (since.0, series_text(key).as_str()))?;
+    }
+    Ok(())
+}
+
+fn add_counts(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error> {
+    let mut rows = write.open_table(COUNTS)?;
+    if let Some(before) = delta.forget.counts_before {
+        write.open_table(META)?.insert(META_COUNTS_FROM, before.0.to_string().as_str())?;
+        rows.retain_in(..before.0, |_, _| false)?;
+    }
+    for (step, added) in &delta.counts {
+        let mut counts = match rows.get(step.0)? {
+            Some(row) => decode_counts(row.value()).ok_or_else(|| corrupt("history_counts", step.0))?,
+            None => BTreeMap::new(),
+        };
+        for (id, count) in added {
+            let sum = counts.entry(*id).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+        rows.insert(step.0, encode_counts(&counts).as_slice())?;
+    }
+    Ok(())
+}
+
+fn add_ids(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error> {
+    if let Some(before) = delta.forget.ids_before {
+        write.open_table(META)?.insert(META_IDS_FROM, before.0.to_string().as_str())?;
+        write.open_table(IDS)?.retain_in(..(before.0, 0), |_, _| false)?;
+    }
+    if delta.ids.is_empty() {
+        return Ok(());
+    }
+    let mut rows = write.open_table(IDS)?;
+    for (step, ids) in &delta.ids {
+        let last = rows.range((step.0, 0)..=(step.0, u64::MAX))?.next_back().transpose()?;
+        let row = last.map_or(0, |(key, _)| key.value().1.saturating_add(1));
+        let mut bytes = Vec::with_capacity(ids.len() * HASH_BYTES);
+        bytes.extend(ids.iter().flat_map(|id| id.0.to_le_bytes()));
+        rows.insert((step.0, row), bytes.as_slice())?;
+    }
+    Ok(())
+}
+
+fn add_keys(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error> {
+    if delta.keys.is_empty() && delta.forget.keys_before.is_none() {
+        return Ok(());
+    }
+    let mut keys = write.open_table(KEYS)?;
+    if let Some(now) = delta.forget.keys_before {
+        keys.retain_in(..(now.as_millis(), 0), |_, _| false)?;
+    }
+    for (key, (expires, receipt)) in &delta.keys {
+        let receipt = serde_json::to_vec(receipt).map_err(std::io::Error::other)?;
+        keys.insert((expires.as_millis(), key.0), receipt.as_slice())?;
+    }
+    Ok(())
+}
+
+/// The receipts of batches that were counted before. To be read before their keys are forgotten.
+pub(super) fn receipts(database: &Database, keys: &[(IdHash, Timestamp)]) -> Result<BTreeMap<IdHash, IngestReceipt>, redb::Error> {
+    if keys.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let table = database.begin_read()?.open_table(KEYS)?;
+    let mut receipts = BTreeMap::new();
+    for (key, expires) in keys {
+        let stored = table.get((expires.as_millis(), key.0))?;
+        let receipt = stored.and_then(|receipt| serde_json::from_slice(receipt.value()).ok());
+        receipts.insert(*key, receipt.ok_or_else(|| corrupt("history_keys", expires))?);
+    }
+    Ok(receipts)
+}
+
+fn corrupt(table: &str, row: impl std::fmt::Display) -> redb::Error {
+    redb::Error::Corrupted(format!("table {table}, row {row} holds nothing that was written there"))
+}
+
+fn series_text(key: &SeriesKey) -> String {
+    format!("{}/{}/{}/{}/{}", key.tenant, key.source, key.destination, key.service, key.transaction_type)
+}
+
+/// No name has a slash.
+fn series_key(text: &str) -> Option<SeriesKey> {
+    let mut parts = text.split('/');
+    let key = SeriesKey {
+        tenant: TenantName::new(parts.next()?).ok()?,
+        source: RegionId::new(parts.next()?).ok()?,
+        destination: RegionId::new(parts.next()?).ok()?,
+        service: ServiceName::new(parts.next()?).ok()?,
+        transaction_type: TransactionType::new(parts.next()?).ok()?,
+    };
+    parts.next().is_none().then_some(key)
+}
+
+fn encode_counts(counts: &BTreeMap<SeriesId, u64>) -> Vec<u8> {
+    // A distance of one byte and a count of two are the rule.
+    let mut bytes = Vec::with_capacity(counts.len() * 4);
+    let mut last = 0;
+    for (id, count) in counts {
+        put_varint(&mut bytes, id.0 - last);
+        put_varint(&mut bytes, *count);
+        last = id.0;
+    }
+    bytes
+}
+
+fn decode_counts(mut bytes: &[u8]) -> Option<BTreeMap<SeriesId, u64>> {
+    let mut counts = BTreeMap::new();
+    let mut last: u64 = 0;
+    while !bytes.is_empty() {
+        last = last.checked_add(take_varint(&mut bytes)?)?;
+        if counts.insert(SeriesId(last), take_varint(&mut bytes)?).is_some() {
+            return None;
+        }
+    }
+    Some(counts)
+}
+
+/// LEB128: seven bits a byte, the lowest first.
+fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let bits = u64::from(byte & 0x7f);
+        if bits << shift >> shift != bits {
+            return None;
+        }
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_row_of_counts_has_these_bytes() {
+        let counts = BTreeMap::from([(SeriesId(0), 5), (SeriesId(1), 300), (SeriesId(200), 0)]);
+        assert_eq!(encode_counts(&counts), [0, 5, 1, 0xac, 0x02, 0xc7, 0x01, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn counts_survive_and_damage_never_panics(
+            counts in proptest::collection::btree_map(any::<u64>().prop_map(SeriesId), any::<u64>(), 0..50),
+            bytes in proptest::collection::vec(any::<u8>(), 0..100)
+        ) {
+            prop_assert_eq!(decode_counts(&encode_counts(&counts)), Some(counts));
+            let _ = decode_counts(&bytes);
+        }
+    }
+}

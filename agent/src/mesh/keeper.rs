@@ -1,0 +1,182 @@
+//! The housekeeper: who should be connected, what should be fetched, who lives; and the view.
+
+use super::bounds::CARDS_PER_MESSAGE;
+use super::core::{Change, Judgement};
+use super::{Mesh, gossip, link, rpc};
+use rand::RngExt as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tradewind_protocol::RegionId;
+use tradewind_protocol::api::Severity;
+use tradewind_protocol::wire::{Request, Response};
+
+/// How often everything is looked at, if nothing happens: what makes a fetch late at most.
+const TICK: Duration = Duration::from_millis(250);
+/// How often seed names are looked up again.
+const SEED_REFRESH: Duration = Duration::from_secs(60);
+/// How long one look-up may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Addresses of one seed name that are tried.
+const MAX_ADDRESSES_PER_SEED: usize = 16;
+/// How often one peer, by chance, is told all cards: repairs what no message has brought, for 60
+/// bytes a second in a mesh of 30.
+const REPAIR_EVERY: Duration = Duration::from_secs(300);
+/// How often a region that is in doubt is asked.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps house until the mesh closes.
+pub(super) async fn run(mesh: Arc<Mesh>) {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut repair_at = Instant::now() + REPAIR_EVERY;
+    let mut asked = BTreeMap::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = mesh.closed() => return,
+            _ = mesh.dirty.notified() => {}
+            _ = tick.tick() => {}
+        }
+        let now = Instant::now();
+        connect(&mesh, now);
+        fetch(&mesh, now);
+        judge(&mesh, &mut asked).await;
+        if now >= repair_at {
+            repair_at = now + REPAIR_EVERY;
+            repair(&mesh);
+        }
+    }
+}
+
+/// Dials every known region that is not connected, and every seed that is none of them.
+fn connect(mesh: &Arc<Mesh>, now: Instant) {
+    let links = mesh.pool.all();
+    let mut connected: BTreeSet<SocketAddr> = links.iter().map(|link| link.connection.remote_address()).collect();
+    let mut wanted = BTreeSet::new();
+    {
+        let core = mesh.core();
+        for (region, known) in core.roster.iter() {
+            let address = known.card.announcement.address;
+            if links.binary_search_by(|link| link.region.cmp(region)).is_ok() {
+                connected.insert(address);
+            } else {
+                wanted.insert(address);
+            }
+        }
+    }
+    wanted.extend(mesh.seeds.borrow().iter().copied());
+    wanted.retain(|address| !connected.contains(address) && *address != mesh.address);
+    mesh.pool.want(mesh, &wanted, now);
+}
+
+/// Starts to fetch what is due: from the region itself, and after a failure from anyone, by chance.
+fn fetch(mesh: &Arc<Mesh>, now: Instant) {
+    let due = mesh.core().roster.start_fetches(now);
+    for (region, failures) in due {
+        let direct = mesh.pool.get(&region).filter(|_| failures % 2 == 0);
+        let link = direct.or_else(|| mesh.any_link(Some(&region))).or_else(|| mesh.pool.get(&region));
+        let Some(link) = link else {
+            mesh.core().roster.settle_fetch(&region, now);
+            continue;
+        };
+        let mesh = mesh.clone();
+        tokio::spawn(async move {
+            mesh.counters.fetches.bump();
+            let request = Request::Fetch { region: region.clone() };
+            let brought = match rpc::ask(&link.region, &link.connection, &request).await {
+                Ok(Response::Published(published)) => match link::take_in(&mesh, &link, &region, *published).await {
+                    Ok(brought) => brought,
+                    Err(reason) => {
+                        mesh.refuse(&link.region, reason);
+                        false
+                    }
+                },
+                Ok(Response::NotHeld | Response::Plan(_) | Response::Refused { .. }) | Err(_) => false,
+            };
+            if !brought {
+                mesh.counters.fetch_failures.bump();
+            }
+            mesh.core().roster.settle_fetch(&region, Instant::now());
+        });
+    }
+}
+
+/// Judges who lives, asks whom there is doubt about, and publishes the view.
+async fn judge(mesh: &Arc<Mesh>, asked: &mut BTreeMap<RegionId, Instant>) {
+    let mut alive = BTreeSet::new();
+    if let Some(handle) = mesh.gossip.handle() {
+        let chitchat = handle.chitchat();
+        let chitchat = chitchat.lock().await;
+        alive.extend(chitchat.live_nodes().map(|id| (id.node_id.to_string(), id.generation_id)));
+    }
+    let now = mesh.now();
+    let Judgement { view, changes, ask } = mesh.core().judge(&alive, &mesh.pool.rtts(), now);
+    asked.retain(|_, at| now.instant.saturating_duration_since(*at) < ASK_EVERY);
+    for region in ask {
+        if !asked.contains_key(&region) {
+            gossip::ask(mesh, &region);
+            asked.insert(region, now.instant);
+        }
+    }
+    for (region, change) in changes {
+        let entry = &view.regions[&region];
+        let at = format!("generation {} at {}", entry.generation, entry.address);
+        let (kind, text) = match change {
+            Change::Joined => ("mesh.region_joined", format!("{region} joined ({at})")),
+            Change::Left => ("mesh.region_left", format!("{region} is not heard of any more ({at})")),
+            Change::Returned => ("mesh.region_returned", format!("{region} is back ({at})")),
+        };
+        mesh.events.note(Severity::Info, kind, text);
+    }
+    mesh.view.send_if_modified(|old| {
+        let news = !old.says_the_same(&view);
+        *old = Arc::new(view);
+        news
+    });
+}
+
+fn repair(mesh: &Arc<Mesh>) {
+    let Some(link) = mesh.any_link(None) else { return };
+    for card in mesh.core().cards() {
+        link.forward(mesh, &Arc::new(card));
+    }
+}
+
+/// Resolves the seeds, now and every minute: addresses as they are, names by look-up.
+pub(super) async fn resolve_seeds(mesh: Arc<Mesh>, seeds: Vec<String>) {
+    let (literal, names): (Vec<_>, Vec<_>) = seeds.into_iter().partition(|seed| seed.parse::<SocketAddr>().is_ok());
+    let literal: BTreeSet<SocketAddr> = literal.iter().filter_map(|seed| seed.parse().ok()).collect();
+    mesh.seeds.send_replace(literal.clone());
+    mesh.dirty.notify_one();
+    while !names.is_empty() {
+        let mut addresses = literal.clone();
+        for name in &names {
+            match timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host(name)).await {
+                Ok(Ok(found)) => addresses.extend(found.take(MAX_ADDRESSES_PER_SEED)),
+                Ok(Err(error)) => tracing::warn!(seed = name, %error, "seed not found; trying again in {SEED_REFRESH:?}"),
+                Err(_) => tracing::warn!(seed = name, "no answer from DNS in {LOOKUP_TIMEOUT:?}; trying again in {SEED_REFRESH:?}"),
+            }
+        }
+        mesh.seeds.send_replace(addresses);
+        mesh.dirty.notify_one();
+        tokio::select! {
+            biased;
+            () = mesh.closed() => return,
+            _ = tokio::time::sleep(SEED_REFRESH) => {}
+        }
+    }
+}
+
+impl Mesh {
+    /// A connection by chance, but not with `except`.
+    pub(super) fn any_link(&self, except: Option<&RegionId>) -> Option<Arc<link::Link>> {
+        let mut links = self.pool.all();
+        links.retain(|link| Some(&link.region) != except);
+        (!links.is_empty()).then(|| links.swap_remove(self.chance().random_range(0..links.len())))
+    }
+}
+
+const _: () = assert!(CARDS_PER_MESSAGE <= tradewind_protocol::wire::MAX_CARDS);

@@ -1,0 +1,156 @@
+//! Which regions live. Pure.
+//!
+//! chitchat's failure detector counts heartbeats, which peers relay and could lie about. A
+//! connection proves who is at its other end, so what is heard over it has the last word: when
+//! chitchat thinks a region dead that is still connected, the region itself is asked; when chitchat
+//! thinks a region alive that nobody here has heard for long, it is not believed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+use tradewind_protocol::RegionId;
+
+/// How long a word from a region itself counts, at least: as long as two agents of a mesh of 30 are
+/// silent towards each other on average.
+const FRESH_MIN: Duration = Duration::from_secs(5);
+/// The same in gossip intervals.
+const FRESH_INTERVALS: u32 = 5;
+/// How long a region that is asked has to answer: seven round trips of half the globe.
+const DOUBT: Duration = Duration::from_secs(2);
+/// How long a region lives on hearsay alone, without a connection.
+const HEARSAY: Duration = Duration::from_secs(60);
+
+/// When each region was heard of. One entry a region with a certificate.
+pub(super) struct Contacts {
+    contacts: BTreeMap<RegionId, Contact>,
+    fresh: Duration,
+}
+
+#[derive(Default)]
+struct Contact {
+    heard_at: Option<Instant>,
+    doubted_since: Option<Instant>,
+    departed: bool,
+}
+
+/// What is known about a region at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Signs {
+    /// chitchat's failure detector thinks it alive.
+    pub(super) gossip: bool,
+    /// There is a connection.
+    pub(super) linked: bool,
+}
+
+/// What follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) live: bool,
+    /// The region should be asked now.
+    pub(super) ask: bool,
+}
+
+impl Contacts {
+    pub(super) fn new(gossip_interval: Duration) -> Self {
+        Self { contacts: BTreeMap::new(), fresh: FRESH_MIN.max(gossip_interval * FRESH_INTERVALS) }
+    }
+
+    /// A message has come from the region itself.
+    pub(super) fn on_heard(&mut self, region: &RegionId, now: Instant) {
+        if let Some(contact) = self.contacts.get_mut(region) {
+            contact.heard_at = Some(now);
+        }
+    }
+
+    /// A connection with the region has been made.
+    pub(super) fn on_connected(&mut self, region: &RegionId, now: Instant) {
+        self.contacts.insert(region.clone(), Contact { heard_at: Some(now), doubted_since: None, departed: false });
+    }
+
+    /// The region has said that its agent ends.
+    pub(super) fn on_goodbye(&mut self, region: &RegionId) {
+        if let Some(contact) = self.contacts.get_mut(region) {
+            contact.departed = true;
+        }
+    }
+
+    /// Whether the region lives.
+    pub(super) fn judge(&mut self, region: &RegionId, signs: Signs, now: Instant) -> Verdict {
+        let Some(contact) = self.contacts.get_mut(region) else {
+            // Never met: hearsay, which chitchat is not told as long as it cannot be checked.
+            return Verdict { live: signs.gossip, ask: false };
+        };
+        if contact.departed {
+            return Verdict { live: false, ask: false };
+        }
+        let silent = contact.heard_at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        if signs.gossip {
+            contact.doubted_since = None;
+            return Verdict { live: signs.linked || silent <= HEARSAY, ask: false };
+        }
+        if silent <= self.fresh {
+            contact.doubted_since = None;
+            return Verdict { live: true, ask: signs.linked && silent > self.fresh / 2 };
+        }
+        let doubted_since = *contact.doubted_since.get_or_insert(now);
+        let live = signs.linked && now.saturating_duration_since(doubted_since) < DOUBT;
+        Verdict { live, ask: signs.linked }
+    }
+
+    /// Forgets the regions that are not `known`.
+    pub(super) fn forget(&mut self, known: impl Fn(&RegionId) -> bool) {
+        self.contacts.retain(|region, _| known(region));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn met() -> (Contacts, RegionId, Instant) {
+        let (mut contacts, eu, t) = (Contacts::new(SECOND), RegionId::new("eu").unwrap(), Instant::now());
+        contacts.on_connected(&eu, t);
+        (contacts, eu, t)
+    }
+
+    const UP: Signs = Signs { gossip: false, linked: true };
+
+    #[test]
+    fn a_region_that_gossip_thinks_dead_is_asked_and_lives_if_it_answers() {
+        let (mut contacts, eu, t) = met();
+        assert_eq!(contacts.judge(&eu, UP, t + SECOND), Verdict { live: true, ask: false });
+        assert_eq!(contacts.judge(&eu, UP, t + 3 * SECOND), Verdict { live: true, ask: true });
+        assert_eq!(contacts.judge(&eu, UP, t + 20 * SECOND), Verdict { live: true, ask: true });
+        contacts.on_heard(&eu, t + 21 * SECOND);
+        assert_eq!(contacts.judge(&eu, UP, t + 22 * SECOND), Verdict { live: true, ask: false });
+    }
+
+    #[test]
+    fn a_region_that_does_not_answer_is_dead() {
+        let (mut contacts, eu, t) = met();
+        assert!(contacts.judge(&eu, UP, t + 20 * SECOND).live);
+        assert!(!contacts.judge(&eu, UP, t + 22 * SECOND).live);
+        let down = Signs { gossip: false, linked: false };
+        assert!(!contacts.judge(&eu, down, t + 22 * SECOND).live);
+    }
+
+    #[test]
+    fn hearsay_alone_does_not_keep_a_region_alive() {
+        let (mut contacts, eu, t) = met();
+        let hearsay = Signs { gossip: true, linked: false };
+        assert!(contacts.judge(&eu, hearsay, t + 59 * SECOND).live);
+        assert!(!contacts.judge(&eu, hearsay, t + 61 * SECOND).live);
+        assert!(contacts.judge(&eu, Signs { gossip: true, linked: true }, t + 61 * SECOND).live);
+    }
+
+    #[test]
+    fn goodbye_is_believed_at_once_until_the_region_connects_again() {
+        let (mut contacts, eu, t) = met();
+        contacts.on_goodbye(&eu);
+        assert!(!contacts.judge(&eu, Signs { gossip: true, linked: true }, t).live);
+        contacts.on_connected(&eu, t);
+        assert!(contacts.judge(&eu, UP, t).live);
+    }
+}

@@ -1,0 +1,180 @@
+//! The checker of plans: judges any plan, whoever made it, against the snapshot it is for.
+//!
+//! It shares with the planner what demand was last seen and what a pool may have, and nothing of how
+//! the planner decides. It finds every violation, not only the first.
+
+use super::demand::observed_rate;
+use super::sizing::{Limit, usable};
+use super::{PoolSnapshot, Snapshot, reactive_floor, share};
+use std::collections::BTreeSet;
+use tradewind_protocol::{PoolDecision, PoolName, RegionId, RegionalResourcePlan, ServiceName};
+
+/// A plan that keeps every rule and may be carried out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidatedPlan(RegionalResourcePlan);
+
+impl ValidatedPlan {
+    /// The plan.
+    pub fn plan(&self) -> &RegionalResourcePlan {
+        &self.0
+    }
+
+    /// The plan.
+    pub fn into_inner(self) -> RegionalResourcePlan {
+        self.0
+    }
+}
+
+/// A rule that a plan breaks. The plan is not carried out; what runs stays as it is.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Violation {
+    /// The plan is another region's.
+    #[error("the plan is of region {planned}, but this is {here}: ask that region's agent")]
+    OtherRegion {
+        /// Whose plan it is.
+        planned: RegionId,
+        /// Who was to carry it out.
+        here: RegionId,
+    },
+    /// The plan knows other steps than the snapshot.
+    #[error("the plan was made for other steps than the present ones: make it again")]
+    OtherSteps,
+    /// A decision about a pool that does not exist.
+    #[error("pool {0} does not exist here")]
+    UnknownPool(PoolName),
+    /// More than one decision about a pool.
+    #[error("pool {0} is decided more than once")]
+    DecidedTwice(PoolName),
+    /// No decision about a pool.
+    #[error("pool {0} is not decided")]
+    Undecided(PoolName),
+    /// The decision names another service than the pool serves.
+    #[error("pool {pool} serves {serves}, not {decided}")]
+    OtherService {
+        /// Which pool.
+        pool: PoolName,
+        /// What it serves.
+        serves: ServiceName,
+        /// What the decision says.
+        decided: ServiceName,
+    },
+    /// More instances than the pool may have.
+    #[error("pool {pool}: {wanted} instances are more than the {limit} that it may have: {reason}")]
+    AboveLimit {
+        /// Which pool.
+        pool: PoolName,
+        /// `active + warm`.
+        wanted: u64,
+        /// The most.
+        limit: u32,
+        /// What limits it.
+        reason: String,
+    },
+    /// Fewer active instances than the pool must have, and no word why.
+    #[error("pool {pool}: {active} active instances are fewer than min_instances ({min}), and the decision does not say what blocks it")]
+    BelowMin {
+        /// Which pool.
+        pool: PoolName,
+        /// How many.
+        active: u32,
+        /// How few at least.
+        min: u32,
+    },
+    /// Fewer warm instances than the pool must have, and no word why.
+    #[error("pool {pool}: {warm} warm instances are fewer than min_warm ({min}), and the decision does not say what blocks it")]
+    BelowMinWarm {
+        /// Which pool.
+        pool: PoolName,
+        /// How many.
+        warm: u32,
+        /// How few at least.
+        min: u32,
+    },
+    /// Fewer active instances than the demand seen last needs, and no word why.
+    #[error(
+        "pool {pool}: {active} active instances do not serve the demand seen last, which needs {floor}, and the decision does not say what blocks it"
+    )]
+    BelowReactiveFloor {
+        /// Which pool.
+        pool: PoolName,
+        /// How many.
+        active: u32,
+        /// How many at least.
+        floor: u32,
+    },
+    /// The pool's instances serve nothing, so no demand can be turned into instances.
+    #[error("pool {pool}: rate_per_instance is {rate}; set it above 0")]
+    ImpossibleRate {
+        /// Which pool.
+        pool: PoolName,
+        /// The rate.
+        rate: f64,
+    },
+    /// A figure of the decision's reason is negative or not a finite number.
+    #[error("pool {pool}: {figure} of the reason is {value}; it must be a finite number of at least 0")]
+    BadFigure {
+        /// Which pool.
+        pool: PoolName,
+        /// Which figure.
+        figure: &'static str,
+        /// Its value.
+        value: f64,
+    },
+}
+
+/// Judges `plan`: valid, or everything that is wrong with it.
+pub fn check(plan: RegionalResourcePlan, snapshot: &Snapshot) -> Result<ValidatedPlan, Vec<Violation>> {
+    let mut violations = vec![];
+    if plan.region != snapshot.region {
+        violations.push(Violation::OtherRegion { planned: plan.region.clone(), here: snapshot.region.clone() });
+    }
+    if plan.known_until != snapshot.known_until {
+        violations.push(Violation::OtherSteps);
+    }
+    let mut decided = BTreeSet::new();
+    for decision in &plan.decisions {
+        if !decided.insert(&decision.pool) {
+            violations.push(Violation::DecidedTwice(decision.pool.clone()));
+        }
+        match snapshot.pools.iter().find(|pool| pool.config.name == decision.pool) {
+            Some(pool) => judge(decision, pool, snapshot, &mut violations),
+            None => violations.push(Violation::UnknownPool(decision.pool.clone())),
+        }
+    }
+    let undecided = snapshot.pools.iter().map(|pool| &pool.config.name).filter(|name| !decided.contains(name));
+    violations.extend(undecided.cloned().map(Violation::Undecided));
+    if violations.is_empty() { Ok(ValidatedPlan(plan)) } else { Err(violations) }
+}
+
+fn judge(decision: &PoolDecision, pool: &PoolSnapshot, snapshot: &Snapshot, violations: &mut Vec<Violation>) {
+    let (config, name) = (&pool.config, || decision.pool.clone());
+    if decision.service != config.service {
+        violations.push(Violation::OtherService { pool: name(), serves: config.service.clone(), decided: decision.service.clone() });
+    }
+    let limit = Limit::of(config);
+    let wanted = u64::from(decision.active) + u64::from(decision.warm);
+    if wanted > u64::from(limit.instances) {
+        violations.push(Violation::AboveLimit { pool: name(), wanted, limit: limit.instances, reason: limit.reason(config) });
+    }
+    if decision.blocked.is_none() {
+        let (active, warm) = (decision.active, decision.warm);
+        if active < config.min_instances {
+            violations.push(Violation::BelowMin { pool: name(), active, min: config.min_instances });
+        }
+        if warm < config.min_warm {
+            violations.push(Violation::BelowMinWarm { pool: name(), warm, min: config.min_warm });
+        }
+        let floor = reactive_floor(config, share(config, snapshot) * observed_rate(&config.service, snapshot));
+        if active < floor {
+            violations.push(Violation::BelowReactiveFloor { pool: name(), active, floor });
+        }
+        if !usable(config.rate_per_instance) {
+            violations.push(Violation::ImpossibleRate { pool: name(), rate: config.rate_per_instance });
+        }
+    }
+    let reason = &decision.reason;
+    let figures = [("demand_rate", reason.demand_rate), ("median_rate", reason.median_rate), ("observed_rate", reason.observed_rate)];
+    for (figure, value) in figures.into_iter().filter(|(_, value)| !value.is_finite() || *value < 0.0) {
+        violations.push(Violation::BadFigure { pool: name(), figure, value });
+    }
+}

@@ -1,0 +1,38 @@
+//! What a pool needed lately: the memory behind scale-in.
+
+use super::sizing::need;
+use crate::config::PoolConfig;
+use std::collections::VecDeque;
+use tradewind_protocol::{PoolDecision, StepIndex};
+
+/// The most steps remembered: an hour of steps of ten seconds. A longer stabilisation window works on
+/// these.
+const MAX_STEPS: usize = 360;
+
+/// What a pool needed in the last steps, by the plans made after them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecentNeeds {
+    /// Ascending by step.
+    needs: VecDeque<(StepIndex, u32)>,
+}
+
+impl RecentNeeds {
+    /// Notes what `decision`, made when `known_until` was the last closed step, asked for by itself,
+    /// before stabilisation. A second plan of one step replaces the first.
+    pub fn note(&mut self, known_until: StepIndex, decision: &PoolDecision, pool: &PoolConfig) {
+        while self.needs.back().is_some_and(|(step, _)| *step >= known_until) {
+            self.needs.pop_back();
+        }
+        if self.needs.len() == MAX_STEPS {
+            self.needs.pop_front();
+        }
+        let need = need(decision.reason.demand_rate, pool.rate_per_instance).max(decision.reason.reactive_floor);
+        self.needs.push_back((known_until, need));
+    }
+
+    /// The highest need of the `steps` steps before `known_until`.
+    pub(super) fn highest(&self, known_until: StepIndex, steps: u32) -> u32 {
+        let from = known_until.offset(-i64::from(steps));
+        self.needs.iter().filter(|(step, _)| (from..known_until).contains(step)).map(|(_, need)| *need).max().unwrap_or(0)
+    }
+}

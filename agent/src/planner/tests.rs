@@ -1,0 +1,354 @@
+//! The planner's behaviours one by one, and what holds of any snapshot.
+
+use super::*;
+use crate::config::{ProcessConfig, ProviderConfig};
+use proptest::prelude::*;
+use tradewind_protocol::forecast::ForecastScore;
+use tradewind_protocol::pool::MicroUsd;
+use tradewind_protocol::{PoolName, Quantile, QuantilePath, Resources, SeriesKey, ServiceName, TenantName, TransactionType};
+
+const STEP: Duration = Duration::from_secs(60);
+const KNOWN: StepIndex = StepIndex(100);
+
+fn region(name: &str) -> RegionId {
+    RegionId::new(name).unwrap()
+}
+
+fn service(name: &str) -> ServiceName {
+    ServiceName::new(name).unwrap()
+}
+
+/// A pool of service `web` whose instances serve one transaction per second and take one step to
+/// start, so that the lead time is two steps.
+fn config(name: &str) -> PoolConfig {
+    PoolConfig {
+        name: PoolName::new(name).unwrap(),
+        service: service("web"),
+        rate_per_instance: 1.0,
+        instance: Resources { cpu_millis: 100, ..Resources::ZERO },
+        capacity: Resources { cpu_millis: 10_000, ..Resources::ZERO },
+        min_instances: 0,
+        max_instances: 50,
+        min_warm: 0,
+        startup: STEP,
+        drain_timeout: STEP,
+        instance_hour_price: MicroUsd(0),
+        provider: ProviderConfig::Process(ProcessConfig { command: vec!["worker".into()], env: vec![] }),
+    }
+}
+
+fn pool(config: PoolConfig) -> PoolSnapshot {
+    PoolSnapshot {
+        config,
+        counts: InstanceCounts::default(),
+        measured_startup: None,
+        recent: RecentNeeds::default(),
+        tuner: Tuner::default(),
+    }
+}
+
+/// A forecast from `source` for `web` here. `rows` are medians and 90 % quantiles, in transactions
+/// per second, of the steps after the last closed one.
+fn forecast(source: &str, observed: f64, rows: &[(f64, f64)]) -> SourceForecast {
+    let quantiles = vec![Quantile::MEDIAN, Quantile::GRID[5]];
+    let values = rows.iter().flat_map(|(median, q90)| [*median as f32 * 60.0, *q90 as f32 * 60.0]).collect();
+    let prediction = PredictionData {
+        series: SeriesKey {
+            tenant: TenantName::default(),
+            source: region(source),
+            destination: region("here"),
+            service: service("web"),
+            transaction_type: TransactionType::default(),
+        },
+        issued_at: Timestamp::EPOCH,
+        observed: observed * 60.0,
+        mean_volume: observed * 60.0,
+        path: QuantilePath::new(KNOWN.offset(1), Step::new(STEP).unwrap(), quantiles, values).unwrap(),
+        model: "test".into(),
+        score: ForecastScore::default(),
+    };
+    SourceForecast { source: region(source), age: Duration::ZERO, live: true, prediction: Arc::new(prediction) }
+}
+
+fn snapshot(forecasts: Vec<SourceForecast>, pools: Vec<PoolSnapshot>) -> Snapshot {
+    let step = Step::new(STEP).unwrap();
+    Snapshot {
+        region: region("here"),
+        now: step.end(KNOWN).after(Duration::from_secs(2)),
+        step,
+        known_until: KNOWN,
+        mode: Mode::Active,
+        forecasts,
+        expected_sources: BTreeSet::new(),
+        pools,
+        config: PlannerConfig {
+            quantile: Quantile::GRID[5],
+            settle: Duration::from_secs(2),
+            scale_in_after: 3 * STEP,
+            stale_after: 5 * STEP,
+        },
+        version: 7,
+    }
+}
+
+/// Plans for one pool, and holds the plan to the checker.
+fn decided(snapshot: &Snapshot) -> PoolDecision {
+    let plan = planned(snapshot);
+    assert_eq!(plan.decisions.len(), 1);
+    plan.decisions.into_iter().next().unwrap()
+}
+
+fn planned(snapshot: &Snapshot) -> RegionalResourcePlan {
+    check(plan(snapshot), snapshot).unwrap().into_inner()
+}
+
+#[test]
+fn a_rise_within_the_lead_time_is_warm_before_it_comes() {
+    let rise = forecast("a", 4.0, &[(4.0, 5.0), (5.0, 6.0), (9.0, 11.0), (30.0, 40.0)]);
+    let slow = PoolConfig { startup: 2 * STEP, ..config("web") };
+    let snapshot = snapshot(vec![rise], vec![pool(slow)]);
+    let decision = decided(&snapshot);
+    assert_eq!((decision.active, decision.warm), (6, 5), "the running step and the next, then the third; not the fourth");
+    assert_eq!((decision.reason.demand_rate, decision.reason.median_rate, decision.reason.observed_rate), (11.0, 9.0, 4.0));
+    assert_eq!(decision.reason.lead_ms, 180_000);
+    assert_eq!(decision.ready_by, snapshot.step.start(KNOWN.offset(3)));
+    assert!(decision.reason.rule.starts_with("forecast"), "{}", decision.reason.rule);
+    assert_eq!(decision.blocked, None);
+}
+
+#[test]
+fn a_measured_startup_replaces_the_stated_one() {
+    let rise = || forecast("a", 4.0, &[(4.0, 5.0), (5.0, 6.0), (9.0, 11.0)]);
+    let slow = PoolSnapshot { measured_startup: Some(2 * STEP), ..pool(config("web")) };
+    assert_eq!(decided(&snapshot(vec![rise()], vec![pool(config("web"))])).warm, 0);
+    assert_eq!(decided(&snapshot(vec![rise()], vec![slow])).warm, 5);
+}
+
+#[test]
+fn quantiles_of_many_sources_are_not_summed() {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+    let many = names.iter().map(|name| forecast(name, 1.0, &[(1.0, 2.0), (1.0, 2.0)])).collect();
+    let decision = decided(&snapshot(many, vec![pool(config("web"))]));
+    assert_eq!(decision.reason.forecasts, 9);
+    assert_eq!(decision.reason.median_rate, 9.0);
+    // Between independent (9 + 3) and all at once (9 + 9).
+    assert!((12.0..15.0).contains(&decision.reason.demand_rate), "{}", decision.reason.demand_rate);
+    let one = decided(&snapshot(vec![forecast("a", 1.0, &[(1.0, 2.0)])], vec![pool(config("web"))]));
+    assert!((one.reason.demand_rate - 2.0).abs() < 1e-9, "one source's quantile is the sum's");
+}
+
+#[test]
+fn a_learned_margin_moves_what_lies_above_the_median_only() {
+    let margin = |margin| {
+        let pool = PoolSnapshot { tuner: Tuner::with_margin(margin), ..pool(config("web")) };
+        decided(&snapshot(vec![forecast("a", 5.0, &[(5.0, 7.0), (5.0, 7.0)])], vec![pool])).reason.demand_rate
+    };
+    assert_eq!((margin(0.5), margin(1.0), margin(2.0)), (6.0, 7.0, 9.0));
+}
+
+#[test]
+fn never_below_what_the_demand_seen_last_needs() {
+    let fall = forecast("a", 8.2, &[(1.0, 2.0), (1.0, 2.0)]);
+    let decision = decided(&snapshot(vec![fall], vec![pool(config("web"))]));
+    assert_eq!((decision.active, decision.reason.reactive_floor), (9, 9));
+    assert!(decision.reason.rule.starts_with("reactive floor"), "{}", decision.reason.rule);
+}
+
+#[test]
+fn scale_in_waits_until_the_need_was_lower_for_long_enough() {
+    let web = config("web");
+    let mut recent = RecentNeeds::default();
+    let low = || forecast("a", 2.0, &[(2.0, 3.0), (2.0, 3.0)]);
+    let high = forecast("a", 2.0, &[(9.0, 9.0), (9.0, 9.0)]);
+    let totals: Vec<u32> = (0..6)
+        .map(|at| {
+            let forecast = if at == 0 { high.clone() } else { low() };
+            let mut snapshot = snapshot(vec![forecast], vec![PoolSnapshot { recent: recent.clone(), ..pool(web.clone()) }]);
+            // The same path for every step: it is held at its end.
+            snapshot.known_until = KNOWN.offset(at);
+            let decision = decided(&snapshot);
+            assert!(at == 0 || decision.active == 3, "what is held back does not serve");
+            recent.note(snapshot.known_until, &decision, &web);
+            decision.active + decision.warm
+        })
+        .collect();
+    assert_eq!(totals, [9, 9, 9, 9, 3, 3], "three steps, and not for ever because of its own plans");
+}
+
+#[test]
+fn minima_hold_without_any_forecast_and_the_plan_says_why() {
+    let web = PoolConfig { min_instances: 2, min_warm: 1, ..config("web") };
+    let elsewhere = {
+        let mut forecast = forecast("a", 9.0, &[(9.0, 9.0)]);
+        Arc::make_mut(&mut forecast.prediction).series.destination = region("elsewhere");
+        forecast
+    };
+    let snapshot = snapshot(vec![elsewhere], vec![pool(web)]);
+    let decision = decided(&snapshot);
+    assert_eq!((decision.active, decision.warm), (2, 1));
+    assert_eq!(decision.reason.rule, "min_instances");
+    let notes = planned(&snapshot).notes;
+    assert!(notes.iter().any(|note| note.contains("service web: no region forecasts traffic to it")), "{notes:?}");
+}
+
+#[test]
+fn max_instances_cuts_and_says_so() {
+    let web = PoolConfig { max_instances: 5, ..config("web") };
+    let decision = decided(&snapshot(vec![forecast("a", 8.0, &[(8.0, 9.0), (8.0, 12.0)])], vec![pool(web)]));
+    assert_eq!((decision.active, decision.warm), (5, 0));
+    let blocked = decision.blocked.unwrap();
+    assert_eq!(blocked, "12 instances are wanted, but max_instances is 5");
+}
+
+#[test]
+fn capacity_cuts_and_says_so() {
+    let web = PoolConfig { capacity: Resources { cpu_millis: 350, ..Resources::ZERO }, min_instances: 4, ..config("web") };
+    let decision = decided(&snapshot(vec![], vec![pool(web)]));
+    assert_eq!(decision.active, 3);
+    let blocked = decision.blocked.unwrap();
+    assert!(blocked.contains("cpu_millis=350") && blocked.contains("holds 3"), "{blocked}");
+}
+
+#[test]
+fn a_stale_source_is_planned_for_as_it_was_last_seen() {
+    let mut old = forecast("old", 3.0, &[(9.0, 20.0), (9.0, 20.0)]);
+    old.age = 6 * STEP;
+    let mut gone = forecast("gone", 1.0, &[(1.0, 1.0), (2.0, 2.0)]);
+    gone.live = false;
+    let mut snapshot = snapshot(vec![old, gone, forecast("a", 1.0, &[(1.0, 1.0), (1.0, 1.0)])], vec![pool(config("web"))]);
+    snapshot.expected_sources = [region("a"), region("lost")].into();
+    let decision = decided(&snapshot);
+    assert_eq!(decision.reason.demand_rate, 6.0);
+    assert_eq!((decision.reason.forecasts, decision.reason.reactive_floor), (2, 5));
+    assert_eq!(decision.reason.stale_sources, [region("lost"), region("old")]);
+    let notes = planned(&snapshot).notes;
+    for wanted in ["region lost: its forecast is missing", "region old: its forecast is missing", "region gone: its agent is gone"] {
+        assert!(notes.iter().any(|note| note.starts_with(wanted)), "{wanted} in {notes:?}");
+    }
+}
+
+#[test]
+fn pools_of_one_service_share_its_demand_by_size() {
+    let (big, small) = (PoolConfig { max_instances: 30, ..config("big") }, PoolConfig { max_instances: 10, ..config("small") });
+    let snapshot = snapshot(vec![forecast("a", 8.0, &[(8.0, 8.0), (8.0, 8.0)])], vec![pool(small), pool(big)]);
+    let decisions = planned(&snapshot).decisions;
+    let sizes: Vec<_> = decisions.iter().map(|decision| (decision.pool.as_str(), decision.active)).collect();
+    assert_eq!(sizes, [("big", 6), ("small", 2)]);
+}
+
+#[test]
+fn an_impossible_rate_is_blocked_instead_of_guessed() {
+    for rate_per_instance in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let web = PoolConfig { rate_per_instance, min_instances: 1, ..config("web") };
+        let decision = decided(&snapshot(vec![forecast("a", 8.0, &[(8.0, 8.0)])], vec![pool(web)]));
+        assert_eq!(decision.active, 1);
+        assert!(decision.blocked.unwrap().contains("rate_per_instance"));
+    }
+}
+
+#[test]
+fn the_checker_finds_everything_that_is_wrong() {
+    let web = PoolConfig { min_instances: 2, min_warm: 1, ..config("web") };
+    let snapshot = snapshot(vec![forecast("a", 8.0, &[(8.0, 8.0), (8.0, 8.0)])], vec![pool(web), pool(config("other"))]);
+    let good = plan(&snapshot);
+    assert_eq!(check(good.clone(), &snapshot).unwrap().plan(), &good);
+
+    let mut bad = good.clone();
+    bad.region = region("there");
+    bad.known_until = KNOWN.offset(-1);
+    let web = bad.decisions.pop().unwrap();
+    let low = PoolDecision { active: 1, warm: 0, service: service("api"), ..web.clone() };
+    let mut high = PoolDecision { active: u32::MAX, warm: u32::MAX, ..web.clone() };
+    high.reason.demand_rate = f64::NAN;
+    let unknown = PoolDecision { pool: PoolName::new("nowhere").unwrap(), ..web.clone() };
+    bad.decisions = vec![low, high, unknown];
+    let found: Vec<String> = check(bad, &snapshot).unwrap_err().iter().map(ToString::to_string).collect();
+    for wanted in [
+        "of region there",
+        "other steps",
+        "pool web serves web, not api",
+        "fewer than min_instances (2)",
+        "fewer than min_warm (1)",
+        "which needs 4",
+        "decided more than once",
+        "more than the 50",
+        "demand_rate of the reason is NaN",
+        "pool nowhere does not exist",
+        "pool other is not decided",
+    ] {
+        assert_eq!(found.iter().filter(|text| text.contains(wanted)).count(), 1, "{wanted} in {found:#?}");
+    }
+}
+
+#[test]
+fn less_than_the_floor_passes_only_with_its_reason() {
+    let snapshot = snapshot(vec![forecast("a", 8.0, &[(8.0, 8.0), (8.0, 8.0)])], vec![pool(config("web"))]);
+    let mut low = plan(&snapshot);
+    low.decisions[0].active = 7;
+    assert!(matches!(check(low.clone(), &snapshot).unwrap_err()[..], [Violation::BelowReactiveFloor { active: 7, floor: 8, .. }]));
+    low.decisions[0].blocked = Some("the provider refuses more".into());
+    assert!(check(low, &snapshot).is_ok());
+}
+
+/// Figures as they may come from a mistaken or malicious region.
+fn figure() -> impl Strategy<Value = f64> {
+    prop_oneof![Just(0.0), 0.0..20.0f64, Just(f64::MAX), Just(f64::NAN), Just(f64::INFINITY), Just(-1.0), Just(1e-300)]
+}
+
+prop_compose! {
+    fn any_forecast()(source in "[a-d]", here in prop::bool::weighted(0.8), web in any::<bool>(), observed in figure(),
+        mut values in prop::collection::vec(prop_oneof![Just(0.0f32), 0.0..2e3f32, Just(f32::MAX)], 2..16),
+        start in -20..20i64, age in 0..600u64, live in any::<bool>()) -> SourceForecast {
+        values.truncate(values.len() / 2 * 2);
+        let quantiles = vec![Quantile::MEDIAN, Quantile::GRID[5]];
+        let path = QuantilePath::rearranged(KNOWN.offset(start), Step::new(STEP).unwrap(), quantiles, values).unwrap();
+        let mut forecast = forecast(&source, 1.0, &[(1.0, 1.0)]);
+        let prediction = Arc::make_mut(&mut forecast.prediction);
+        (prediction.path, prediction.observed) = (path, observed);
+        prediction.series.service = service(if web { "web" } else { "api" });
+        prediction.series.destination = region(if here { "here" } else { "there" });
+        SourceForecast { age: Duration::from_secs(age), live, ..forecast }
+    }
+}
+
+prop_compose! {
+    fn any_pool()(name in "[a-c]", web in any::<bool>(), rate_per_instance in figure(), min_instances in 0..8u32, max in 0..40u32,
+        min_warm in prop_oneof![0..4u32, Just(u32::MAX)], instance in 0..3u64, capacity in 0..60u64, startup in prop_oneof![0..400u64, Just(u64::MAX)],
+        measured in prop::option::of(0..400u64), margin in figure(), needs in prop::collection::vec((-9..3i64, figure()), 0..5)) -> PoolSnapshot {
+        let cpu = |cpu_millis| Resources { cpu_millis, ..Resources::ZERO };
+        let config = PoolConfig {
+            service: service(if web { "web" } else { "api" }), rate_per_instance, min_instances, max_instances: max, min_warm,
+            instance: cpu(instance), capacity: cpu(capacity), startup: Duration::from_secs(startup), ..config(&name)
+        };
+        let mut recent = RecentNeeds::default();
+        let mut decision = plan(&snapshot(vec![], vec![pool(self::config("x"))])).decisions.remove(0);
+        for (at, rate) in needs {
+            decision.reason.demand_rate = rate;
+            recent.note(KNOWN.offset(at), &decision, &config);
+        }
+        PoolSnapshot { measured_startup: measured.map(Duration::from_secs), recent, tuner: Tuner::with_margin(margin), ..pool(config) }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_snapshot_has_a_plan_that_passes_the_checker(
+        forecasts in prop::collection::vec(any_forecast(), 0..8),
+        pools in prop::collection::vec(any_pool(), 0..4),
+        expected in prop::collection::btree_set("[a-f]", 0..4),
+        known_until in prop_oneof![Just(KNOWN.0), Just(i64::MAX), Just(i64::MIN)],
+        thousandths in 1..1000u16,
+    ) {
+        let mut snapshot = snapshot(forecasts, pools);
+        snapshot.expected_sources = expected.iter().map(|name| region(name)).collect();
+        snapshot.known_until = StepIndex(known_until);
+        snapshot.config.quantile = Quantile::per_mille(thousandths).unwrap();
+        let plan = plan(&snapshot);
+        let checked = check(plan.clone(), &snapshot);
+        prop_assert!(checked.is_ok(), "{:?}", checked.unwrap_err());
+        prop_assert!(plan.decisions.is_sorted_by(|a, b| a.pool < b.pool));
+        for decision in &plan.decisions {
+            prop_assert!(decision.reason.demand_rate >= decision.reason.median_rate);
+        }
+    }
+}

@@ -1,0 +1,516 @@
+//! One pool as the actor keeps it: its members, merged from what the provider lists, and what is to
+//! be ordered next. Touches nothing itself: the actor lists, persists and orders.
+
+use super::accounting::{Accounting, Closed, Standing};
+use super::backoff::Backoff;
+use super::ledger::{Change, Input, Ledger, Output, ReservationId, Terms, Tier, Window};
+use super::reconcile::{Action, Desired, Limits, Member, Obedience, Reason, reconcile};
+use super::{Totals, limits};
+use crate::config::PoolConfig;
+use crate::provider::{EndCause, Ended, Observed, Order, Provider, ProviderError};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tradewind_protocol::api::{InstanceState, InstanceView, Severity};
+use tradewind_protocol::region::Mode;
+use tradewind_protocol::{InstanceCounts, InstanceId, PoolName, ResourcePool, Resources, Step, Timestamp};
+
+/// After so many failed orders in a row an instance is replaced: with the backoff's waits it had
+/// some four seconds to come round.
+const MAX_ORDER_FAILURES: u32 = 5;
+
+/// From so many failures in a row on, one instance is started at a time: to find out whether the
+/// cause is mended takes only one.
+const CAREFUL_FROM: u32 = 3;
+
+/// How many measured start-up times the published one is the longest of. The longest, because a
+/// plan that relies on it must not be late; few, so that it follows.
+const STARTUPS_KEPT: usize = 8;
+
+/// How many orders of one pool are carried out at the same time.
+const MAX_IN_FLIGHT: usize = 64;
+
+/// When something happens: on the clock, and since the actor's start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) clock: Timestamp,
+    pub(super) uptime: Duration,
+}
+
+/// What the actor should tell: severity, kind, words.
+pub(super) type News = (Severity, &'static str, String);
+
+/// One pool.
+pub(super) struct Fleet {
+    pub(super) name: PoolName,
+    /// `None` for a pool that is no longer configured and only drains.
+    config: Option<PoolConfig>,
+    pub(super) provider: Arc<dyn Provider>,
+    limits: Limits,
+    desired: Option<Desired>,
+    members: BTreeMap<InstanceId, Card>,
+    ledger: Ledger,
+    accounting: Accounting,
+    starts: Backoff,
+    last_failure: Option<String>,
+    list_failure: Option<String>,
+    blocked: Option<String>,
+    startups: VecDeque<Duration>,
+    chance: StdRng,
+    /// Whether the provider has ever been listed: before, nothing is known to be gone.
+    listed: bool,
+}
+
+/// What is known of one instance.
+struct Card {
+    state: InstanceState,
+    since: Timestamp,
+    entered: Duration,
+    /// When this life of the agent ordered it, until it was ready.
+    ordered: Option<Duration>,
+    handle: String,
+    in_flight: Option<Order>,
+    obedience: Backoff,
+}
+
+impl Fleet {
+    pub(super) fn new(name: PoolName, config: Option<PoolConfig>, provider: Arc<dyn Provider>, begin: Begin) -> Self {
+        let capacity = config.as_ref().map_or(Resources::ZERO, |config| config.capacity);
+        Self {
+            name,
+            limits: config.as_ref().map_or(Limits::NOTHING, limits),
+            desired: config.is_none().then(Desired::default),
+            config,
+            provider,
+            members: BTreeMap::new(),
+            // No soft reservations are made yet: nothing is overbooked.
+            ledger: Ledger::new(capacity, 1_000),
+            accounting: Accounting::new(begin.step, begin.clock, Standing::default()),
+            starts: Backoff::default(),
+            last_failure: None,
+            list_failure: None,
+            blocked: None,
+            startups: VecDeque::new(),
+            chance: StdRng::from_seed(begin.seed),
+            listed: false,
+        }
+    }
+
+    pub(super) fn restore(&mut self, entry: Change) {
+        self.ledger.restore(entry);
+    }
+
+    pub(super) fn is_configured(&self) -> bool {
+        self.config.is_some()
+    }
+
+    /// Whether there is certainly nothing left of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.listed && self.members.is_empty() && self.list_failure.is_none()
+    }
+
+    /// From now on `desired` is wanted.
+    pub(super) fn want(&mut self, desired: Desired, news: &mut Vec<News>) {
+        let before = self.desired.replace(desired);
+        if before != Some(desired) {
+            let was = before.map_or_else(|| "nothing was planned before".into(), |d| format!("was {} + {}", d.active, d.warm));
+            let words = format!("{}: {} active + {} warm wanted ({was})", self.name, desired.active, desired.warm);
+            news.push((Severity::Info, "pool.target_changed", words));
+        }
+    }
+
+    /// From now on nothing is wanted, and nothing is allowed either.
+    pub(super) fn want_nothing(&mut self) {
+        self.limits = Limits::NOTHING;
+        self.desired = Some(Desired::default());
+    }
+
+    /// Takes in what the provider lists, and what it says of those that are gone.
+    pub(super) fn merge(
+        &mut self,
+        listed: Result<Vec<Observed>, ProviderError>,
+        ended: Vec<Ended>,
+        now: Now,
+        totals: &mut Totals,
+        news: &mut Vec<News>,
+    ) {
+        let mut causes: BTreeMap<InstanceId, Ended> = ended.into_iter().map(|ended| (ended.id.clone(), ended)).collect();
+        match listed {
+            Err(error) => {
+                let words = error.to_string();
+                if self.list_failure.replace(words.clone()).is_none() {
+                    news.push((Severity::Warning, "pool.provider_failed", format!("{}: {words}", self.name)));
+                }
+            }
+            Ok(listed) => {
+                self.list_failure = None;
+                let listed: BTreeMap<InstanceId, Observed> = listed.into_iter().map(|seen| (seen.id.clone(), seen)).collect();
+                let starting = |card: &Card| card.in_flight == Some(Order::Start);
+                let gone: Vec<_> = self
+                    .members
+                    .iter()
+                    .filter(|(id, card)| !listed.contains_key(id) && !starting(card))
+                    .map(|(id, _)| id.clone())
+                    .collect();
+                for id in gone {
+                    let ended = causes.remove(&id);
+                    self.remove(&id, ended, now, totals, news);
+                }
+                for seen in listed.into_values() {
+                    self.see(seen, now, totals, news);
+                }
+                self.listed = true;
+            }
+        }
+        for ended in causes.into_values().filter(|ended| !self.members.contains_key(&ended.id)) {
+            totals.lost += u64::from(ended.cause == EndCause::Unexpected);
+            news.push((Severity::Warning, "pool.instance_lost", format!("{} {}: {}", self.name, ended.id, ended.reason)));
+        }
+    }
+
+    fn see(&mut self, seen: Observed, now: Now, totals: &mut Totals, news: &mut Vec<News>) {
+        let Some(card) = self.members.get_mut(&seen.id) else {
+            totals.adopted += 1;
+            news.push((Severity::Info, "pool.instance_adopted", format!("{} {} ({}): {:?}", self.name, seen.id, seen.handle, seen.state)));
+            self.members.insert(seen.id, Card::new(seen.state, seen.handle, now));
+            return;
+        };
+        card.handle = seen.handle;
+        if card.state == seen.state {
+            return;
+        }
+        if let (InstanceState::Warm | InstanceState::Active, Some(ordered)) = (seen.state, card.ordered.take()) {
+            let took = now.uptime.saturating_sub(ordered);
+            self.startups.push_back(took);
+            if self.startups.len() > STARTUPS_KEPT {
+                self.startups.pop_front();
+            }
+            let words = format!("{} {} ({}) was ready after {} ms", self.name, seen.id, card.handle, took.as_millis());
+            news.push((Severity::Info, "pool.instance_ready", words));
+        }
+        tracing::debug!(pool = %self.name, instance = %seen.id, from = ?card.state, to = ?seen.state, "instance changed");
+        (card.state, card.since, card.entered) = (seen.state, now.clock, now.uptime);
+    }
+
+    fn remove(&mut self, id: &InstanceId, ended: Option<Ended>, now: Now, totals: &mut Totals, news: &mut Vec<News>) {
+        let Some(card) = self.members.remove(id) else { return };
+        let draining = card.state == InstanceState::Draining;
+        let ordered = match &ended {
+            Some(ended) => ended.cause == EndCause::Ordered,
+            None => draining,
+        };
+        let reason = ended.map_or_else(|| "it is no longer there".into(), |ended| ended.reason);
+        if ordered {
+            totals.ended += 1;
+            news.push((Severity::Info, "pool.instance_ended", format!("{} {id}: {reason}", self.name)));
+        } else {
+            totals.lost += 1;
+            let words = format!("{} {id} ({:?}) ended unexpectedly: {reason}", self.name, card.state);
+            self.fail(now, words.clone());
+            news.push((Severity::Warning, "pool.instance_lost", words));
+        }
+    }
+
+    fn fail(&mut self, now: Now, words: String) {
+        let jitter = self.chance.random();
+        self.starts.fail(now.uptime, jitter);
+        self.last_failure = Some(words);
+    }
+
+    /// Notes how an order went.
+    pub(super) fn on_done(
+        &mut self,
+        id: &InstanceId,
+        order: Order,
+        result: Result<(), ProviderError>,
+        now: Now,
+        totals: &mut Totals,
+        news: &mut Vec<News>,
+    ) {
+        let jitter = self.chance.random();
+        let Some(card) = self.members.get_mut(id) else { return };
+        card.in_flight = None;
+        let Err(error) = result else {
+            card.obedience.reset();
+            totals.started += u64::from(order == Order::Start);
+            return;
+        };
+        totals.failed_orders += 1;
+        card.obedience.fail(now.uptime, jitter);
+        let words = format!("{}: {error}", self.name);
+        if order == Order::Start {
+            self.members.remove(id);
+            self.fail(now, words.clone());
+        }
+        news.push((Severity::Warning, "pool.order_failed", words));
+    }
+
+    /// Brings the ledger in line with what exists; the changes are to be persisted.
+    pub(super) fn settle_ledger(&mut self, now: Now) -> Vec<Change> {
+        let mut changes = vec![];
+        if !self.listed {
+            return changes;
+        }
+        let resources = self.instance_resources();
+        let mut inputs = vec![Input::Tick];
+        inputs.extend(self.members.keys().map(|id| Input::Adopt { id: ReservationId::of_instance(id), resources }));
+        let held: std::collections::BTreeSet<_> = self.members.keys().map(ReservationId::of_instance).collect();
+        let over = self.ledger.reservations().filter(|r| r.id.is_instance() && !held.contains(&r.id));
+        inputs.extend(over.map(|r| Input::Release { id: r.id.clone() }).collect::<Vec<_>>());
+        for input in inputs {
+            changes.extend(persisted(self.ledger.handle(input, now.clock)));
+        }
+        changes
+    }
+
+    /// What to order now. Starts have their reservations made; `changes` are to be persisted before
+    /// any of it is carried out.
+    pub(super) fn plan(&mut self, now: Now, changes: &mut Vec<Change>, news: &mut Vec<News>) -> Vec<(Order, InstanceId)> {
+        if !self.listed {
+            return vec![];
+        }
+        // Until the first plan: what was found stays.
+        let found = || Desired {
+            active: self.count(InstanceState::Active),
+            warm: self.count(InstanceState::Warm) + self.count(InstanceState::Starting),
+        };
+        let desired = self.desired.unwrap_or_else(found);
+        if self.count(InstanceState::Starting) == 0 {
+            self.starts.forgive(now.uptime);
+            if self.starts.failures() == 0 {
+                self.last_failure = None;
+            }
+        }
+        let members: Vec<Member> = self.members.iter().map(|(id, card)| card.member(id, now)).collect();
+        let round = reconcile(desired, &self.limits, &members);
+        let mut room = MAX_IN_FLIGHT.saturating_sub(members.iter().filter(|member| member.in_flight.is_some()).count());
+        let mut starts = self.starts_allowed(now);
+        let mut blocked =
+            (round.waiting_for_room > 0).then(|| format!("{} starts wait for draining instances to end", round.waiting_for_room));
+        let mut orders = vec![];
+        for action in round.actions {
+            if room == 0 {
+                break;
+            }
+            match action {
+                Action::Order(order, id, reason) => {
+                    tracing::debug!(pool = %self.name, instance = %id, %order, %reason, "ordering");
+                    if matches!(reason, Reason::Overdue | Reason::Broken) {
+                        let words = format!("{} {id} is stopped: {reason}", self.name);
+                        news.push((Severity::Warning, "pool.instance_given_up", words.clone()));
+                        self.fail(now, words);
+                    }
+                    if let Some(card) = self.members.get_mut(&id) {
+                        card.in_flight = Some(order);
+                    }
+                    orders.push((order, id));
+                    room -= 1;
+                }
+                Action::Start(reason) if starts > 0 => match self.reserve(now, changes) {
+                    Ok(id) => {
+                        tracing::debug!(pool = %self.name, instance = %id, %reason, "starting");
+                        orders.push((Order::Start, id));
+                        starts -= 1;
+                        room -= 1;
+                    }
+                    Err(why) => {
+                        blocked = Some(why);
+                        starts = 0;
+                    }
+                },
+                Action::Start(_) => {}
+            }
+        }
+        if blocked.is_some() && blocked != self.blocked {
+            let words = format!("{}: {}", self.name, blocked.as_deref().unwrap_or_default());
+            news.push((Severity::Warning, "pool.blocked", words));
+        }
+        self.blocked = blocked;
+        orders
+    }
+
+    /// Reserves the resources of one more instance, and makes room for it among the members.
+    fn reserve(&mut self, now: Now, changes: &mut Vec<Change>) -> Result<InstanceId, String> {
+        let id =
+            InstanceId::new(&format!("{}-{:012x}", self.name, self.chance.random::<u64>() >> 16)).map_err(|error| error.to_string())?;
+        let reservation = ReservationId::of_instance(&id);
+        let terms = Terms { resources: self.instance_resources(), window: Window::since(now.clock), tier: Tier::Firm };
+        let hold = self.ledger.handle(Input::Hold { id: reservation.clone(), terms, ttl: Duration::MAX }, now.clock);
+        if let Some(refusal) = hold.iter().find_map(|output| match output {
+            Output::Reply(_, Err(error)) => Some(error.to_string()),
+            Output::Reply(_, Ok(_)) | Output::Persist(_) | Output::Ended(..) => None,
+        }) {
+            return Err(refusal);
+        }
+        changes.extend(persisted(hold));
+        changes.extend(persisted(self.ledger.handle(Input::Confirm { id: reservation, ttl: Duration::MAX }, now.clock)));
+        let card = Card {
+            in_flight: Some(Order::Start),
+            ordered: Some(now.uptime),
+            ..Card::new(InstanceState::Starting, "no process yet".into(), now)
+        };
+        self.members.insert(id.clone(), card);
+        Ok(id)
+    }
+
+    /// Takes orders back that could not be given.
+    pub(super) fn retract(&mut self, orders: &[(Order, InstanceId)]) {
+        for (order, id) in orders {
+            match order {
+                Order::Start => drop(self.members.remove(id)),
+                Order::Activate | Order::Deactivate | Order::Drain | Order::Stop => {
+                    if let Some(card) = self.members.get_mut(id) {
+                        card.in_flight = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn starts_allowed(&self, now: Now) -> usize {
+        let starting = self.count(InstanceState::Starting) as usize;
+        if self.starts.waits(now.uptime) {
+            0
+        } else if self.starts.failures() >= CAREFUL_FROM {
+            1usize.saturating_sub(starting)
+        } else {
+            usize::MAX
+        }
+    }
+
+    /// Instances that are to be ended now, whatever state they are in.
+    pub(super) fn everything(&mut self) -> Vec<(Order, InstanceId)> {
+        let idle = self.members.iter_mut().filter(|(_, card)| card.in_flight.is_none());
+        idle.map(|(id, card)| {
+            card.in_flight = Some(Order::Stop);
+            (Order::Stop, id.clone())
+        })
+        .collect()
+    }
+
+    /// Brings the accounts up to date; the steps that have ended.
+    pub(super) fn account(&mut self, now: Now) -> Vec<Closed> {
+        let standing = Standing { ready: self.count(InstanceState::Active), paid: self.counts().total() };
+        self.accounting.observe(now.clock, standing)
+    }
+
+    /// How long until something is due by itself.
+    pub(super) fn next_wait(&self, now: Now) -> Duration {
+        let step = self.accounting.next().since(now.clock);
+        let cards = self.members.values().filter_map(|card| {
+            let overdue =
+                (card.state == InstanceState::Starting).then_some(card.entered + self.limits.start_deadline + Duration::from_millis(1));
+            [overdue.filter(|at| *at > now.uptime), card.obedience.next(now.uptime)].into_iter().flatten().min()
+        });
+        let due = cards.chain(self.starts.next(now.uptime)).min().map(|at| at.saturating_sub(now.uptime));
+        due.map_or(step, |due| due.min(step))
+    }
+
+    /// The longest drain that its configuration allows.
+    pub(super) fn drain_timeout(&self) -> Option<Duration> {
+        self.config.as_ref().map(|config| config.drain_timeout)
+    }
+
+    pub(super) fn capacity_sample(&self, closed: Closed) -> Option<tradewind_protocol::api::CapacitySample> {
+        let config = self.config.as_ref()?;
+        Some(tradewind_protocol::api::CapacitySample {
+            step: closed.step,
+            pool: self.name.clone(),
+            service: config.service.clone(),
+            ready: closed.ready,
+            instance_ms: closed.instance_ms,
+            rate_per_instance: config.rate_per_instance,
+        })
+    }
+
+    pub(super) fn status(&self) -> Option<ResourcePool> {
+        let config = self.config.as_ref()?;
+        let instances = self.counts();
+        let in_use = config.instance.checked_mul(u64::from(instances.total())).unwrap_or(config.capacity);
+        let startup = self.startups.iter().copied().max().unwrap_or(config.startup);
+        Some(ResourcePool {
+            name: self.name.clone(),
+            service: config.service.clone(),
+            capacity: config.capacity,
+            in_use,
+            instance: config.instance,
+            rate_per_instance: config.rate_per_instance,
+            instances,
+            min_instances: config.min_instances,
+            max_instances: config.max_instances,
+            instance_hour_price: config.instance_hour_price,
+            startup_ms: u64::try_from(startup.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    pub(super) fn instances(&self) -> impl Iterator<Item = InstanceView> {
+        self.members.iter().map(|(id, card)| InstanceView {
+            id: id.clone(),
+            pool: self.name.clone(),
+            state: card.state,
+            since: card.since,
+            handle: card.handle.clone(),
+        })
+    }
+
+    pub(super) fn health_reasons(&self, mode: Mode) -> Vec<String> {
+        let failure = self.last_failure.as_ref().map(|words| format!("{words} ({} failures in a row)", self.starts.failures()));
+        let retired = (self.config.is_none() && !self.members.is_empty()).then(|| match mode {
+            Mode::Active => "it is no longer configured; its instances drain".into(),
+            Mode::Advisory => "it is no longer configured, and its instances still run".into(),
+        });
+        let own = [self.list_failure.clone(), self.blocked.clone(), retired].into_iter().flatten();
+        own.map(|words| format!("pool {}: {words}", self.name)).chain(failure.map(|words| format!("pool {words}"))).collect()
+    }
+
+    fn counts(&self) -> InstanceCounts {
+        InstanceCounts {
+            starting: self.count(InstanceState::Starting),
+            warm: self.count(InstanceState::Warm),
+            active: self.count(InstanceState::Active),
+            draining: self.count(InstanceState::Draining),
+        }
+    }
+
+    fn count(&self, state: InstanceState) -> u32 {
+        u32::try_from(self.members.values().filter(|card| card.state == state).count()).unwrap_or(u32::MAX)
+    }
+
+    fn instance_resources(&self) -> Resources {
+        self.config.as_ref().map_or(Resources::ZERO, |config| config.instance)
+    }
+}
+
+/// What a fleet begins with.
+pub(super) struct Begin {
+    pub(super) step: Step,
+    pub(super) clock: Timestamp,
+    pub(super) seed: [u8; 32],
+}
+
+impl Card {
+    fn new(state: InstanceState, handle: String, now: Now) -> Self {
+        Self { state, since: now.clock, entered: now.uptime, ordered: None, handle, in_flight: None, obedience: Backoff::default() }
+    }
+
+    fn member(&self, id: &InstanceId, now: Now) -> Member {
+        let standing = if self.obedience.failures() >= MAX_ORDER_FAILURES {
+            Obedience::Broken
+        } else if self.obedience.waits(now.uptime) {
+            Obedience::Waiting
+        } else {
+            Obedience::Good
+        };
+        let age = now.uptime.saturating_sub(self.entered);
+        Member { id: id.clone(), state: self.state, age, in_flight: self.in_flight, standing }
+    }
+}
+
+fn persisted(outputs: Vec<Output>) -> impl Iterator<Item = Change> {
+    outputs.into_iter().filter_map(|output| match output {
+        Output::Persist(change) => Some(change),
+        Output::Reply(..) | Output::Ended(..) => None,
+    })
+}

@@ -1,0 +1,185 @@
+//! What may be asked on the command line.
+
+use crate::output::Format;
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+use tradewind_protocol::{RegionId, ServiceName, TransactionType};
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  the agent refused or has no such thing, or a file could not be read or written
+  2  the command line is wrong
+  3  no agent answers there, or the connection broke
+  4  the answer is not understood: another version, or not a Tradewind agent";
+
+/// Look into a Tradewind mesh through one of its agents, and issue its certificates.
+#[derive(Debug, Parser)]
+#[command(name = "tradewind", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Args {
+    /// How to print the answer: a table for people, or the API's document.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    pub(crate) output: Format,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which agent to ask, and as whom.
+#[derive(Debug, Clone, ClapArgs)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Connection {
+    /// Base URL of the agent's HTTP API.
+    #[arg(long, global = true, env = "TRADEWIND_AGENT", default_value = "http://127.0.0.1:7480", value_name = "URL", value_parser = agent_url)]
+    pub(crate) agent: String,
+    /// The mesh's authority (PEM), needed for https.
+    #[arg(long, global = true, env = "TRADEWIND_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Your certificate (PEM), for an agent that asks for one.
+    #[arg(long, global = true, env = "TRADEWIND_CERT", value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Your certificate's private key (PEM).
+    #[arg(long, global = true, env = "TRADEWIND_KEY", value_name = "FILE", hide_env_values = true)]
+    pub(crate) key: Option<PathBuf>,
+    /// How long to wait for an answer, in seconds.
+    #[arg(long, global = true, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    Query(Query),
+    /// Issue the certificates by which agents and clients know each other.
+    Tls {
+        #[command(subcommand)]
+        command: Tls,
+    },
+    /// Print a completion script for a shell.
+    Completion {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What is asked of an agent.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Query {
+    /// The agent in brief.
+    Status,
+    /// The regions of the mesh as the agent sees them: round-trip time, health, age.
+    Regions,
+    /// What every region can run, at which price, and how much of it stands ready.
+    Pools,
+    /// The instances of the agent's own pools.
+    Instances,
+    /// What the agent foresees, with a chart of the busiest series.
+    Forecasts {
+        /// Only of transactions from this region.
+        #[arg(long, value_name = "REGION")]
+        from: Option<RegionId>,
+        /// Only of transactions to this region.
+        #[arg(long, value_name = "REGION")]
+        to: Option<RegionId>,
+        /// Only of this transaction type.
+        #[arg(long = "type", value_name = "TYPE")]
+        transaction_type: Option<TransactionType>,
+        /// Draw charts also where the output is not a terminal.
+        #[arg(long, conflicts_with = "no_chart")]
+        chart: bool,
+        /// Draw no charts.
+        #[arg(long)]
+        no_chart: bool,
+    },
+    /// The latest plan and its reasons.
+    Plan,
+    /// Run a planning round for a region now, and show the plan.
+    Scale {
+        /// Which region.
+        region: RegionId,
+        /// Carry the plan out. Without this, nothing is changed.
+        #[arg(long)]
+        apply: bool,
+    },
+    /// What happened in the agent.
+    Events {
+        /// Wait for more, until interrupted.
+        #[arg(short, long)]
+        follow: bool,
+        /// Only events after the one with this id.
+        #[arg(long, value_name = "ID")]
+        since: Option<u64>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tls {
+    /// The mesh's authority: once per mesh. Whoever has its key can join as any region.
+    Ca {
+        /// The mesh's name.
+        #[arg(long, value_name = "NAME")]
+        cluster: String,
+        #[command(flatten)]
+        files: Files<3650>,
+    },
+    /// One agent's certificate.
+    Agent {
+        /// The agent's region.
+        region: RegionId,
+        /// Where `tradewind tls ca` put the authority's files.
+        #[arg(long, value_name = "DIR")]
+        ca_dir: PathBuf,
+        /// A host name or address under which the agent's HTTP API is reached; may be repeated.
+        #[arg(long = "name", value_name = "HOST", default_values = ["localhost", "127.0.0.1"])]
+        names: Vec<String>,
+        #[command(flatten)]
+        files: Files<365>,
+    },
+    /// A certificate for a user of the HTTP API.
+    Client {
+        /// The user's name.
+        name: ServiceName,
+        /// Where `tradewind tls ca` put the authority's files.
+        #[arg(long, value_name = "DIR")]
+        ca_dir: PathBuf,
+        #[command(flatten)]
+        files: Files<365>,
+    },
+}
+
+/// Where to put what is issued; `DAYS` is for how long unless told otherwise.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Files<const DAYS: u32> {
+    /// Where to put the files. Made if it is missing.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) out: PathBuf,
+    /// For how many days the certificate is valid.
+    #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(u32).range(1..=MAX_DAYS))]
+    pub(crate) days: u32,
+    /// Replace files that exist.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// A hundred years: far inside what a certificate's two-digit and four-digit years can say.
+const MAX_DAYS: i64 = 36_500;
+
+/// An hour: longer than that, nobody waits for one answer.
+const MAX_TIMEOUT_SECONDS: f64 = 3600.0;
+
+fn agent_url(text: &str) -> Result<String, String> {
+    let wanted = || format!("{text:?} must be like http://127.0.0.1:7480 or https://agent.example:7480");
+    let url = text.trim_end_matches('/');
+    let uri: ureq::http::Uri = url.parse().map_err(|_| wanted())?;
+    let scheme = uri.scheme_str().is_some_and(|s| s == "http" || s == "https");
+    let host = uri.host().is_some_and(|h| !h.is_empty());
+    if scheme && host && uri.query().is_none() { Ok(url.to_owned()) } else { Err(wanted()) }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(s) if s > 0.0 && s <= MAX_TIMEOUT_SECONDS => Ok(Duration::from_secs_f64(s)),
+        Ok(_) | Err(_) => Err(format!("{text:?} must be a number of seconds above 0 and up to {MAX_TIMEOUT_SECONDS}")),
+    }
+}

@@ -1,0 +1,48 @@
+//! `tradewind status`.
+
+use super::{health, mode};
+use crate::failure::Failure;
+use crate::human;
+use crate::output::{Output, Tone};
+use crate::table::print_pairs;
+use tradewind_protocol::api::Status;
+use tradewind_protocol::region::Mode;
+
+pub(super) fn print(status: &Status, out: &mut Output) -> Result<(), Failure> {
+    let (word, tone) = health(status.health);
+    let reasons = status.health_reasons.join("; ");
+    let acting = match status.mode {
+        Mode::Advisory => "it plans, and changes nothing",
+        Mode::Active => "it carries its plans out",
+    };
+    let closed = match status.last_closed_step {
+        Some(step) => format!("last closed {} UTC", human::time(status.step.end(step))),
+        None => "none closed yet".to_owned(),
+    };
+    let regions_tone = if status.regions_live < status.regions_known { Tone::Warning } else { Tone::Plain };
+    let refused_tone = if status.records_refused > 0 { Tone::Warning } else { Tone::Plain };
+    print_pairs(
+        &[
+            ("region", status.region.to_string(), Tone::Strong),
+            ("cluster", status.cluster.clone(), Tone::Plain),
+            ("health", if reasons.is_empty() { word.to_owned() } else { format!("{word}: {reasons}") }, tone),
+            ("mode", format!("{}: {acting}", mode(status.mode)), Tone::Plain),
+            ("version", status.version.clone(), Tone::Plain),
+            (
+                "up",
+                format!("{}, since {} UTC", human::duration(status.now.since(status.started_at)), human::time(status.started_at)),
+                Tone::Plain,
+            ),
+            ("step", format!("{}, {closed}", human::duration(status.step.length())), Tone::Plain),
+            ("regions", format!("{} of {} live", status.regions_live, status.regions_known), regions_tone),
+            ("series", human::count(status.series as u64), Tone::Plain),
+            (
+                "records",
+                format!("{} accepted, {} refused", human::count(status.records_accepted), human::count(status.records_refused)),
+                refused_tone,
+            ),
+            ("instances", format!("{} ready", human::count(status.instances_ready.into())), Tone::Plain),
+        ],
+        out,
+    )
+}

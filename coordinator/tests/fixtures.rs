@@ -1,0 +1,204 @@
+//! Documents as an agent serves them.
+
+use std::time::Duration;
+use tradewind_protocol::api::{
+    Event, ForecastView, InstanceState, InstanceView, Problem, RegionPools, RegionView, ScaleOutcome, Severity, Status,
+};
+use tradewind_protocol::forecast::ForecastScore;
+use tradewind_protocol::plan::DecisionReason;
+use tradewind_protocol::pool::{InstanceCounts, MicroUsd};
+use tradewind_protocol::region::{Coordinates, Dropped, Health, Mode};
+use tradewind_protocol::{
+    PoolDecision, PredictionData, Quantile, QuantilePath, RegionId, RegionalResourcePlan, ResourcePool, Resources, SeriesKey, Step,
+    StepIndex, Timestamp,
+};
+
+pub(crate) fn at(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap()
+}
+
+pub(crate) fn region(name: &str) -> RegionId {
+    name.parse().unwrap()
+}
+
+pub(crate) fn minute() -> Step {
+    Step::new(Duration::from_secs(60)).unwrap()
+}
+
+pub(crate) fn status() -> Status {
+    Status {
+        region: region("new-york"),
+        cluster: "abilene".to_owned(),
+        version: "0.1.0".to_owned(),
+        generation: 7,
+        started_at: at("2026-01-01T00:00:00Z"),
+        now: at("2026-01-01T05:12:00Z"),
+        mode: Mode::Advisory,
+        health: Health::Degraded,
+        health_reasons: vec!["no records for 3 steps".to_owned()],
+        step: minute(),
+        last_closed_step: Some(minute().index(at("2026-01-01T05:10:30Z"))),
+        regions_known: 12,
+        regions_live: 11,
+        series: 132,
+        records_accepted: 1_234_567,
+        records_refused: 3,
+        instances_ready: 5,
+    }
+}
+
+pub(crate) fn regions() -> Vec<RegionView> {
+    let one = RegionView {
+        region: region("new-york"),
+        this: true,
+        live: true,
+        generation: 7,
+        sequence: 44,
+        address: "127.0.0.1:7401".to_owned(),
+        api: Some("http://127.0.0.1:7480".to_owned()),
+        rtt_ms: None,
+        health: Health::Healthy,
+        mode: Some(Mode::Active),
+        coordinates: Some(Coordinates { latitude: 40.7833, longitude: -73.9667 }),
+        age_ms: Some(0),
+        forecasts: 132,
+        dropped: Dropped::default(),
+        state_bytes: 13_517,
+        version: Some("0.1.0".to_owned()),
+    };
+    let chicago = RegionView {
+        region: region("chicago"),
+        this: false,
+        rtt_ms: Some(18.4),
+        health: Health::Degraded,
+        age_ms: Some(1_234),
+        dropped: Dropped { forecasts: 12, volume_share: 0.004 },
+        ..one.clone()
+    };
+    let denver = RegionView {
+        region: region("denver"),
+        this: false,
+        live: false,
+        mode: None,
+        age_ms: None,
+        forecasts: 0,
+        state_bytes: 0,
+        version: None,
+        ..one.clone()
+    };
+    vec![one, chicago, denver]
+}
+
+pub(crate) fn pools() -> Vec<RegionPools> {
+    let pool = ResourcePool {
+        name: "web".parse().unwrap(),
+        service: "checkout".parse().unwrap(),
+        capacity: Resources { cpu_millis: 10_000, memory_bytes: 1 << 33, ..Resources::ZERO },
+        in_use: Resources { cpu_millis: 4_500, memory_bytes: 1 << 30, ..Resources::ZERO },
+        instance: Resources { cpu_millis: 500, memory_bytes: 1 << 27, ..Resources::ZERO },
+        rate_per_instance: 12.5,
+        instances: InstanceCounts { starting: 1, warm: 2, active: 6, draining: 0 },
+        min_instances: 1,
+        max_instances: 20,
+        instance_hour_price: MicroUsd(42_500),
+        startup_ms: 8_000,
+    };
+    vec![RegionPools { region: region("new-york"), age_ms: 0, pools: vec![pool] }]
+}
+
+pub(crate) fn instances() -> Vec<InstanceView> {
+    vec![InstanceView {
+        id: "web-3".parse().unwrap(),
+        pool: "web".parse().unwrap(),
+        state: InstanceState::Active,
+        since: at("2026-01-01T05:00:00Z"),
+        handle: "pid 4711".to_owned(),
+    }]
+}
+
+/// One series: an hour of history that climbs from 0 to 59 transactions a second, and half an hour
+/// of forecast that stays at 60, give or take 10.
+pub(crate) fn forecast(from: &str, mean_volume: f64) -> ForecastView {
+    let step = minute();
+    let start = step.index(at("2026-01-01T05:00:00Z"));
+    let values = (0..30).flat_map(|_| [3_000.0, 3_600.0, 4_200.0]).collect();
+    let (low, high) = Quantile::CENTRAL_90;
+    ForecastView {
+        age_ms: 1_500,
+        prediction: PredictionData {
+            series: SeriesKey {
+                tenant: Default::default(),
+                source: region(from),
+                destination: region("chicago"),
+                service: "checkout".parse().unwrap(),
+                transaction_type: "buy".parse().unwrap(),
+            },
+            issued_at: at("2026-01-01T05:00:01Z"),
+            observed: 3_540.0,
+            mean_volume,
+            path: QuantilePath::new(start, step, vec![low, Quantile::MEDIAN, high], values).unwrap(),
+            model: "holt-winters".to_owned(),
+            score: ForecastScore { steps: 200, pinball: 61.0, seasonal_naive_pinball: 100.0, coverage_90: 0.91 },
+        },
+        recent: (0..60).map(|i| f64::from(i) * 60.0).collect(),
+    }
+}
+
+pub(crate) fn forecasts() -> Vec<ForecastView> {
+    ["new-york", "denver", "houston", "seattle"].into_iter().zip([1.0, 40.0, 30.0, 20.0]).map(|(r, v)| forecast(r, v)).collect()
+}
+
+pub(crate) fn plan() -> RegionalResourcePlan {
+    RegionalResourcePlan {
+        region: region("new-york"),
+        version: 12,
+        made_at: at("2026-01-01T05:11:02Z"),
+        mode: Mode::Advisory,
+        known_until: StepIndex(29_454_550),
+        decisions: vec![PoolDecision {
+            pool: "web".parse().unwrap(),
+            service: "checkout".parse().unwrap(),
+            current: InstanceCounts { starting: 0, warm: 2, active: 3, draining: 0 },
+            active: 5,
+            warm: 2,
+            ready_by: at("2026-01-01T05:13:00Z"),
+            reason: DecisionReason {
+                quantile: Quantile::per_mille(975).unwrap(),
+                demand_rate: 61.25,
+                median_rate: 48.0,
+                observed_rate: 31.5,
+                reactive_floor: 3,
+                lead_ms: 90_000,
+                forecasts: 11,
+                stale_sources: vec![region("denver")],
+                rule: "demand rises within the lead time".to_owned(),
+            },
+            blocked: Some("the pool's capacity ends at 5 instances".to_owned()),
+        }],
+        notes: vec!["denver has not been heard of for 10 min".to_owned()],
+    }
+}
+
+pub(crate) fn outcome() -> ScaleOutcome {
+    ScaleOutcome { dry_run: true, planned_by: region("new-york"), plan: plan() }
+}
+
+pub(crate) fn event(id: u64) -> Event {
+    Event {
+        id,
+        at: at("2026-01-01T05:11:02Z"),
+        region: region("new-york"),
+        kind: "mesh.region_lost".to_owned(),
+        severity: Severity::Warning,
+        message: "denver does not answer".to_owned(),
+    }
+}
+
+pub(crate) fn problem(status: u16, code: &str, detail: &str) -> Problem {
+    Problem { kind: format!("urn:tradewind:problem:{code}"), title: "No such thing".to_owned(), status, detail: Some(detail.to_owned()) }
+}
+
+/// The JSON of any of them.
+pub(crate) fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap()
+}

@@ -1,0 +1,161 @@
+//! The HTTP API's documents survive the trip through JSON.
+
+use crate::strategies::*;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use serde::{Serialize, de::DeserializeOwned};
+use std::fmt::Debug;
+use tradewind_protocol::api::*;
+use tradewind_protocol::record::TransactionRecord;
+use tradewind_protocol::{InstanceId, StepIndex};
+
+#[track_caller]
+fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
+    let text = serde_json::to_string(value).unwrap();
+    assert_eq!(&serde_json::from_str::<T>(&text).unwrap(), value, "{text}");
+}
+
+fn id<T: std::str::FromStr<Err: Debug> + Debug>() -> impl Strategy<Value = T> {
+    "[!-~]{1,128}".prop_map(|text| text.parse().unwrap())
+}
+
+prop_compose! {
+    fn status()(
+        (region, cluster, version) in (region(), ".{0,20}", ".{0,12}"),
+        [generation, records_accepted, records_refused] in any::<[u64; 3]>(),
+        [started_at, now] in [timestamp(), timestamp()],
+        (mode, health, health_reasons) in (mode(), health(), vec(".{0,30}", 0..3)),
+        step in step(),
+        last_closed_step in option::of(any::<i64>().prop_map(StepIndex)),
+        [regions_known, regions_live, series] in any::<[usize; 3]>(),
+        instances_ready in any::<u32>(),
+    ) -> Status {
+        Status {
+            region, cluster, version, generation, started_at, now, mode, health, health_reasons, step, last_closed_step, regions_known,
+            regions_live, series, records_accepted, records_refused, instances_ready,
+        }
+    }
+}
+
+prop_compose! {
+    fn region_view()(
+        (region, this, live, address) in (region(), any::<bool>(), any::<bool>(), ".{0,30}"),
+        [generation, sequence] in any::<[u64; 2]>(),
+        (api, version) in (option::of(".{0,30}"), option::of(".{0,12}")),
+        rtt_ms in option::of(eighths()),
+        (health, mode) in (health(), option::of(mode())),
+        coordinates in option::of(coordinates()),
+        (age_ms, forecasts, state_bytes) in (any::<Option<u64>>(), any::<usize>(), any::<u32>()),
+        dropped in dropped(),
+    ) -> RegionView {
+        RegionView {
+            region, this, live, generation, sequence, address, api, rtt_ms, health, mode, coordinates, age_ms, forecasts, dropped,
+            state_bytes, version,
+        }
+    }
+}
+
+fn instance_state() -> impl Strategy<Value = InstanceState> {
+    prop_oneof![Just(InstanceState::Starting), Just(InstanceState::Warm), Just(InstanceState::Active), Just(InstanceState::Draining)]
+}
+
+fn severity() -> impl Strategy<Value = Severity> {
+    prop_oneof![Just(Severity::Info), Just(Severity::Warning), Just(Severity::Error)]
+}
+
+prop_compose! {
+    fn record()(
+        id in option::of(id()),
+        (tenant, service, transaction_type) in (name(), name(), name()),
+        [source_region, destination_region] in [region(), region()],
+        user in option::of(id()),
+        timestamp in timestamp(),
+        count in any::<u64>(),
+        latency_ms in option::of(eighths()),
+        resources in option::of(resources()),
+    ) -> TransactionRecord {
+        TransactionRecord {
+            id, tenant, source_region, destination_region, service, transaction_type, user, timestamp, count, latency_ms, resources,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_status_survives(value in status()) { survives(&value) }
+
+    #[test]
+    fn regions_survive(value in vec(region_view(), 0..4)) { survives(&value) }
+
+    #[test]
+    fn pools_survive(region in region(), age_ms in any::<u64>(), pools in vec(pool(), 0..3)) {
+        survives(&RegionPools { region, age_ms, pools })
+    }
+
+    #[test]
+    fn instances_survive(id in id::<InstanceId>(), pool in name(), state in instance_state(), since in timestamp(), handle in ".{0,20}") {
+        survives(&InstanceView { id, pool, state, since, handle })
+    }
+
+    #[test]
+    fn forecasts_survive(age_ms in any::<u64>(), prediction in prediction(), recent in vec(eighths(), 0..9)) {
+        survives(&ForecastView { age_ms, prediction, recent })
+    }
+
+    #[test]
+    fn outcomes_survive(dry_run in any::<bool>(), planned_by in region(), plan in plan()) {
+        survives(&ScaleOutcome { dry_run, planned_by, plan })
+    }
+
+    #[test]
+    fn receipts_survive([accepted, duplicates, refused] in any::<[u64; 3]>(), replayed in any::<bool>(), lines in vec((any::<u64>(), ".{0,30}"), 0..4)) {
+        let refusals = lines.into_iter().map(|(line, reason)| Refusal { line, reason }).collect();
+        survives(&IngestReceipt { accepted, duplicates, replayed, refused, refusals })
+    }
+
+    #[test]
+    fn capacity_survives(step in any::<i64>(), pool in name(), service in name(), ready in any::<u32>(), instance_ms in any::<u64>(), rate in eighths()) {
+        survives(&CapacitySample { step: StepIndex(step), pool, service, ready, instance_ms, rate_per_instance: rate })
+    }
+
+    #[test]
+    fn events_survive(id in any::<u64>(), at in timestamp(), region in region(), kind in ".{0,20}", severity in severity(), message in ".{0,60}") {
+        survives(&Event { id, at, region, kind, severity, message })
+    }
+
+    #[test]
+    fn problems_survive(kind in ".{0,30}", title in ".{0,30}", status in any::<u16>(), detail in option::of(".{0,60}")) {
+        survives(&Problem { kind, title, status, detail })
+    }
+
+    #[test]
+    fn records_survive(value in record()) { survives(&value) }
+
+    #[test]
+    fn states_and_plans_survive(state in state(), plan in plan()) {
+        survives(&state);
+        survives(&plan);
+    }
+
+    #[test]
+    fn no_text_is_a_panic(text in ".{0,200}") {
+        let _ = serde_json::from_str::<TransactionRecord>(&text);
+        let _ = serde_json::from_str::<ForecastView>(&text);
+    }
+}
+
+#[test]
+fn a_record_may_leave_out_what_has_a_default_and_nothing_else() {
+    let least = r#"{"source_region":"a","destination_region":"b","timestamp":"2026-01-01T00:00:00Z"}"#;
+    let record: TransactionRecord = serde_json::from_str(least).unwrap();
+    assert_eq!((record.count, record.tenant.as_str(), record.service.as_str()), (1, "default", "default"));
+    for field in ["source_region", "destination_region", "timestamp"] {
+        let less: serde_json::Map<_, _> =
+            serde_json::from_str::<serde_json::Map<_, _>>(least).unwrap().into_iter().filter(|(k, _)| k != field).collect();
+        let error = serde_json::from_value::<TransactionRecord>(less.into()).unwrap_err().to_string();
+        assert!(error.contains(field), "{error}");
+    }
+    let more = least.replace('}', r#","cuont":2}"#);
+    assert!(serde_json::from_str::<TransactionRecord>(&more).unwrap_err().to_string().contains("cuont"));
+}

@@ -1,0 +1,6 @@
+//! Tradewind as its users run it: real processes over real sockets.
+
+mod agents;
+mod api;
+mod command_line;
+mod strangers;
