@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
+use tradewind_agent::agent::Agent;
 use tradewind_agent::config::{Config, TlsPaths};
 use tradewind_protocol::RegionId;
 use tradewind_protocol::pki::{self, Subject, Validity};
@@ -76,8 +77,12 @@ impl Cast {
     pub(crate) fn program(&self, region: &RegionId) -> anyhow::Result<Program> {
         let config = self.configs.get(region).with_context(|| format!("no configuration for {region}"))?.clone();
         Ok(Rc::new(move |env| {
-            let _ = (&config, env);
-            Box::pin(std::future::pending())
+            let config = config.clone();
+            Box::pin(async move {
+                let _running = Agent::start(config, env).await?;
+                // Until the power is cut.
+                std::future::pending().await
+            })
         }))
     }
 }

@@ -37,15 +37,16 @@ impl Machine {
     /// A new machine called `name`, with an empty disk.
     pub fn new(name: &str, ip: IpAddr, paths: Paths, simulation: Seed) -> Self {
         let seed = simulation.child(&format!("machine {name}"));
+        let clock = Arc::<SimClock>::default();
         Self {
             ip,
             paths,
             seed,
             boots: Cell::new(0),
             cuts_at_boot: Cell::new(0),
-            clock: Arc::default(),
+            providers: SimProviders::new(clock.clone()),
+            clock,
             disk: SimDisk::new(seed.child("disk")),
-            providers: SimProviders::default(),
         }
     }
 
