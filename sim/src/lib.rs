@@ -1,1 +1,34 @@
+//! The real agents on a simulated network: one thread, virtual time, and one seed from which all
+//! chance follows. The same seed gives the same run, byte for byte, also in another process.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`entropy`] | the operating system's chance and clock, replaced on a simulation's thread |
+//! | [`clock`], [`disk`], [`net`], [`provider`], [`tls`] | what an agent needs of the world, simulated |
+//! | [`env`](mod@env) | a machine: those parts, some of which outlive the agent |
+//! | [`world`] | many machines, stepped, broken and mended |
+//! | [`trace`] | everything that happened, as lines and as a hash |
+//! | [`scenario`] | who takes part, with which traffic, and what goes wrong when |
+//! | [`oracle`] | what has to hold, as named rules |
+//! | [`run`] | one scenario from beginning to end |
+//! | [`meta`] | one seed, two processes, one trace |
+//!
+//! The agent itself is not changed: it is given another `Env`.
 
+mod agents;
+mod client;
+pub mod clock;
+pub mod disk;
+pub mod entropy;
+pub mod env;
+mod http;
+pub mod meta;
+pub mod net;
+pub mod oracle;
+pub mod provider;
+pub mod run;
+pub mod scenario;
+pub mod tls;
+pub mod trace;
+mod workload;
+pub mod world;

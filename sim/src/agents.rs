@@ -1,0 +1,105 @@
+//! The cast of a scenario: one real agent a region, with a configuration and a certificate.
+
+use crate::entropy::EPOCH;
+use crate::env::simulation_seed;
+use crate::scenario::{Region, Scenario};
+use crate::world::{Program, World};
+use anyhow::{Context as _, bail};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::rc::Rc;
+use tradewind_agent::agent::Agent;
+use tradewind_agent::config::{Config, TlsPaths};
+use tradewind_protocol::RegionId;
+use tradewind_protocol::pki::{self, Subject, Validity};
+
+/// Where every agent's QUIC endpoint listens.
+pub(crate) const MESH_PORT: u16 = 7470;
+
+/// Where every agent's HTTP API listens.
+pub(crate) const API_PORT: u16 = 7480;
+
+/// Certificates are valid from a day before a simulation begins until ten years later.
+const DAY_S: i64 = 86_400;
+const VALID_DAYS: i64 = 3_650;
+
+/// How many agents each agent is told of at its start: the first ones, so that the mesh has a few
+/// well-known members, as in the field.
+const SEEDS: usize = 3;
+
+/// The keys in a scenario's `[agent]` table that the simulator sets itself.
+const OWN_KEYS: [&str; 3] = ["region", "data_dir", "coordinates"];
+
+/// The configurations of all agents of a scenario.
+pub(crate) struct Cast {
+    pub(crate) configs: BTreeMap<RegionId, Config>,
+}
+
+impl Cast {
+    /// Configurations for every region, at the addresses that `world` gives them. Their
+    /// certificates and keys, which follow from the seed, are written to `directory`: agents read
+    /// them from files.
+    pub(crate) fn new(scenario: &Scenario, seed: u64, world: &World, directory: &Path) -> anyhow::Result<Cast> {
+        let root = simulation_seed(seed).child("certificates");
+        let begin = EPOCH.as_secs().cast_signed();
+        let validity = Validity { not_before: begin - DAY_S, not_after: begin + VALID_DAYS * DAY_S };
+        let write = |name: String, pem: &str| {
+            let path = directory.join(name);
+            std::fs::write(&path, pem).with_context(|| format!("cannot write {}", path.display()))?;
+            anyhow::Ok(path)
+        };
+        let ca = pki::issue_ca(&scenario.name, validity, root.child("authority").bytes())?;
+        let ca_path = write("ca.pem".into(), &ca.certificate_pem)?;
+        let address = |region: &RegionId, port| SocketAddr::new(world.address_of(region.as_str()), port);
+        let seeds: Vec<String> = scenario.regions.iter().take(SEEDS).map(|region| address(&region.id, MESH_PORT).to_string()).collect();
+        let mut configs = BTreeMap::new();
+        for Region { id, coordinates } in &scenario.regions {
+            let mut config = config(&scenario.agent, id, address(id, MESH_PORT), &seeds)
+                .with_context(|| format!("the agent's configuration of scenario {:?}", scenario.name))?;
+            config.coordinates = *coordinates;
+            // Not loopback, which only the machine itself would reach, and not TLS, which the
+            // simulation's clients do not speak.
+            config.api.listen = (Ipv4Addr::UNSPECIFIED, API_PORT).into();
+            config.api.public_url = Some(format!("http://{}", address(id, API_PORT)));
+            let leaf = pki::issue_leaf(&ca, &Subject::Agent(id.clone(), vec![]), validity, root.child(id.as_str()).bytes())?;
+            config.mesh.tls = TlsPaths {
+                ca: ca_path.clone(),
+                certificate: write(format!("{id}.pem"), &leaf.certificate_pem)?,
+                key: write(format!("{id}.key"), &leaf.key_pem)?,
+            };
+            configs.insert(id.clone(), config);
+        }
+        Ok(Cast { configs })
+    }
+
+    /// What runs on the region's machine.
+    pub(crate) fn program(&self, region: &RegionId) -> anyhow::Result<Program> {
+        let config = self.configs.get(region).with_context(|| format!("no configuration for {region}"))?.clone();
+        Ok(Rc::new(move |env| {
+            let config = config.clone();
+            Box::pin(async move {
+                let _running = Agent::start(config, env).await?;
+                // Until the power is cut.
+                std::future::pending().await
+            })
+        }))
+    }
+}
+
+/// The agent's configuration as its own parser reads it.
+fn config(table: &toml::Table, region: &RegionId, listen: SocketAddr, seeds: &[String]) -> anyhow::Result<Config> {
+    if let Some(key) = OWN_KEYS.iter().find(|key| table.contains_key(**key)) {
+        bail!("agent.{key}: the simulator sets this key itself; leave it out");
+    }
+    let mut table = table.clone();
+    table.insert("region".into(), region.as_str().into());
+    table.insert("data_dir".into(), "data".into());
+    let mesh = table.entry("mesh").or_insert_with(|| toml::Table::new().into());
+    let Some(mesh) = mesh.as_table_mut() else { bail!("agent.mesh must be a table") };
+    mesh.insert("listen".into(), listen.to_string().into());
+    mesh.insert("seeds".into(), seeds.to_vec().into());
+    let tls = ["ca", "certificate", "key"].map(|name| (name.to_string(), toml::Value::from("in memory")));
+    mesh.insert("tls".into(), toml::Table::from_iter(tls).into());
+    Ok(Config::parse(&toml::to_string(&table)?, [])?)
+}

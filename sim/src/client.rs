@@ -1,0 +1,231 @@
+//! The outside of a simulation: clients that post traffic to the agents' APIs, look at what they
+//! answer, and keep book of what was acknowledged.
+//!
+//! A client repeats a batch, under the same idempotency key, until it is acknowledged, like any
+//! sound client. Whenever its agent has begun a new life it posts its last acknowledged batches
+//! once more: an agent that counts one of them again has forgotten what it acknowledged.
+
+use crate::clock::{virtual_now, wall_time};
+use crate::env::Machine;
+use crate::http;
+use crate::workload::Traffic;
+use anyhow::{Context as _, bail};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tradewind_protocol::api::{ForecastView, IngestReceipt, RegionView};
+use tradewind_protocol::{RegionId, SeriesKey, Step, StepIndex, TransactionRecord};
+
+/// How often an agent's view is looked at. Shorter than the failure detector's reaction, long
+/// enough to cost little beside the agents themselves.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Batches that wait for an agent that is away: ten minutes of two batches a second.
+const MAX_WAITING: usize = 1_200;
+
+/// Batches that are posted once more after a restart. Those acknowledged last are the ones at risk.
+const REPEATED: usize = 8;
+
+/// What a client was told, or was not.
+#[derive(Debug)]
+pub(crate) enum Sight {
+    /// An agent's view of the mesh.
+    Views(Vec<RegionView>),
+    /// No sensible answer.
+    Silence(String),
+    /// An acknowledged batch that the agent no longer knows, or counts that do not add up.
+    Lost(String),
+    /// A batch that the agent will not take.
+    Refused(String),
+}
+
+/// What the clients have seen and done. Shared by all clients of a simulation.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    /// What was seen since it was last asked: when, of which agent, what.
+    pub(crate) sights: Vec<(Duration, RegionId, Sight)>,
+    /// Batches that were acknowledged.
+    pub(crate) batches: u64,
+    /// Transactions in them.
+    pub(crate) transactions: u64,
+    /// Posts that were not acknowledged, and repeated.
+    pub(crate) retries: u64,
+    /// Acknowledged batches that were posted again after a restart.
+    pub(crate) repeated: u64,
+    /// Series whose counts were compared at the end.
+    pub(crate) compared: u64,
+    counts: BTreeMap<SeriesKey, BTreeMap<StepIndex, Count>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    acknowledged: u64,
+    /// Posted or about to be, without an answer so far.
+    open: u64,
+}
+
+impl Book {
+    fn see(&mut self, region: &RegionId, sight: Sight) {
+        self.sights.push((virtual_now(), region.clone(), sight));
+    }
+}
+
+/// One agent's client.
+pub(crate) struct Client {
+    pub(crate) region: RegionId,
+    pub(crate) api: SocketAddr,
+    pub(crate) machine: Rc<Machine>,
+    pub(crate) step: Step,
+    pub(crate) book: Rc<RefCell<Book>>,
+}
+
+struct Batch {
+    key: String,
+    body: Vec<u8>,
+    records: Vec<TransactionRecord>,
+}
+
+impl Client {
+    /// Looks at the agent's view of the mesh, for ever.
+    pub(crate) async fn watch(self) -> anyhow::Result<()> {
+        loop {
+            let seen = match self.get::<Vec<RegionView>>("/v1/regions").await {
+                Ok(views) => Sight::Views(views),
+                Err(error) => Sight::Silence(format!("{error:#}")),
+            };
+            self.book.borrow_mut().see(&self.region, seen);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Posts `traffic` until `until`, then waits for `settle` and compares what the agent has
+    /// counted with what it acknowledged.
+    pub(crate) async fn post(self, mut traffic: Traffic, until: Duration, settle: Duration) -> anyhow::Result<()> {
+        let (mut waiting, mut acknowledged) = (VecDeque::new(), VecDeque::new());
+        let (mut number, mut life) = (0, self.machine.boots());
+        let mut next = virtual_now();
+        while next < until {
+            next += traffic.every();
+            tokio::time::sleep(next.saturating_sub(virtual_now())).await;
+            let records = traffic.batch(next);
+            if !records.is_empty() && waiting.len() < MAX_WAITING {
+                number += 1;
+                waiting.push_back(self.open(number, records)?);
+            }
+            self.deliver(&mut waiting, &mut acknowledged, &mut life).await;
+        }
+        tokio::time::sleep(settle).await;
+        self.deliver(&mut waiting, &mut acknowledged, &mut life).await;
+        self.compare().await;
+        Ok(())
+    }
+
+    fn open(&self, number: u64, records: Vec<TransactionRecord>) -> anyhow::Result<Batch> {
+        self.count(&records, |count, n| count.open += n);
+        Ok(Batch { key: format!("{}-{number}", self.region), body: serde_json::to_vec(&records)?, records })
+    }
+
+    fn count(&self, records: &[TransactionRecord], change: impl Fn(&mut Count, u64)) {
+        let mut book = self.book.borrow_mut();
+        for record in records {
+            let steps = book.counts.entry(record.series()).or_default();
+            change(steps.entry(self.step.index(record.timestamp)).or_default(), record.count);
+        }
+    }
+
+    /// Posts what waits, oldest first, until the agent does not answer.
+    async fn deliver(&self, waiting: &mut VecDeque<Batch>, acknowledged: &mut VecDeque<Batch>, life: &mut u64) {
+        if *life != self.machine.boots() {
+            if self.repeat(acknowledged).await.is_err() {
+                return;
+            }
+            *life = self.machine.boots();
+        }
+        while let Some(batch) = waiting.front() {
+            let receipt = match self.send(batch).await {
+                Ok(receipt) => receipt,
+                Err(_) => {
+                    self.book.borrow_mut().retries += 1;
+                    return;
+                }
+            };
+            if receipt.refused > 0 {
+                let why = receipt.refusals.first().map(|refusal| refusal.reason.clone()).unwrap_or_default();
+                self.book.borrow_mut().see(&self.region, Sight::Refused(format!("{} records of {}: {why}", receipt.refused, batch.key)));
+            }
+            self.count(&batch.records, |count, n| {
+                count.open -= n;
+                count.acknowledged += n;
+            });
+            let mut book = self.book.borrow_mut();
+            book.batches += 1;
+            book.transactions += batch.records.iter().map(|record| record.count).sum::<u64>();
+            acknowledged.extend(waiting.pop_front());
+            if acknowledged.len() > REPEATED {
+                acknowledged.pop_front();
+            }
+        }
+    }
+
+    /// Posts again what an earlier life of the agent acknowledged.
+    async fn repeat(&self, acknowledged: &VecDeque<Batch>) -> anyhow::Result<()> {
+        for batch in acknowledged {
+            let receipt = self.send(batch).await?;
+            let mut book = self.book.borrow_mut();
+            book.repeated += 1;
+            if receipt.accepted > 0 && !receipt.replayed {
+                book.see(&self.region, Sight::Lost(format!("batch {} was acknowledged, and counted again after a restart", batch.key)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&self, batch: &Batch) -> anyhow::Result<IngestReceipt> {
+        let response = http::post_json(self.api, "/v1/records", &batch.key, &batch.body).await?;
+        match response.status {
+            200..300 => serde_json::from_slice(&response.body).context("the receipt"),
+            status => bail!("{status}: {}", String::from_utf8_lossy(&response.body)),
+        }
+    }
+
+    /// Compares what the agent has counted with what it acknowledged, step by step.
+    async fn compare(&self) {
+        let found = self.get::<Vec<ForecastView>>(&format!("/v1/forecasts?from={}", self.region)).await;
+        let forecasts = match found {
+            Ok(forecasts) => forecasts,
+            Err(error) => return self.book.borrow_mut().see(&self.region, Sight::Silence(format!("{error:#}"))),
+        };
+        let mut book = self.book.borrow_mut();
+        let mut wrong = vec![];
+        for (series, steps) in book.counts.iter().filter(|(series, _)| series.source == self.region) {
+            let Some(view) = forecasts.iter().find(|view| view.prediction.series == *series && !view.recent.is_empty()) else {
+                wrong.push(format!("{series} was acknowledged, and is not among the forecasts"));
+                continue;
+            };
+            let first = view.prediction.path.start().offset(-(view.recent.len() as i64));
+            for (i, counted) in view.recent.iter().enumerate() {
+                let step = first.offset(i as i64);
+                let count = steps.get(&step).copied().unwrap_or_default();
+                if *counted < count.acknowledged as f64 || *counted > (count.acknowledged + count.open) as f64 {
+                    let at = self.step.start(step).since(wall_time(Duration::ZERO));
+                    wrong.push(format!(
+                        "{series}, the step that begins after {at:?}: {counted} counted, {} acknowledged, {} open",
+                        count.acknowledged, count.open
+                    ));
+                }
+            }
+        }
+        book.compared += forecasts.len() as u64;
+        wrong.into_iter().for_each(|what| book.see(&self.region, Sight::Lost(what)));
+    }
+
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let response = http::get(self.api, path).await?;
+        match response.status {
+            200 => serde_json::from_slice(&response.body).with_context(|| format!("the answer to {path}")),
+            status => bail!("{path}: {status}"),
+        }
+    }
+}

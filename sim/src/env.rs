@@ -1,0 +1,84 @@
+//! A simulated machine: what of a node survives its agent, and the [`Env`] of each life.
+
+use crate::clock::SimClock;
+use crate::disk::SimDisk;
+use crate::net::{Paths, SimNetwork};
+use crate::provider::SimProviders;
+use crate::tls;
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::sync::Arc;
+use tradewind_agent::env::{Env, Offload, Seed};
+
+/// The root of all chance of the simulation with this number.
+pub fn simulation_seed(number: u64) -> Seed {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    Seed::new(bytes).child("simulation")
+}
+
+/// A node's machine: its disk, clock and workers outlive the agent on it.
+pub struct Machine {
+    ip: IpAddr,
+    paths: Paths,
+    seed: Seed,
+    boots: Cell<u64>,
+    /// Power cuts of the disk before the newest boot.
+    cuts_at_boot: Cell<u64>,
+    /// Its wall clock.
+    pub clock: Arc<SimClock>,
+    /// Its disk.
+    pub disk: SimDisk,
+    /// Its workers.
+    pub providers: SimProviders,
+}
+
+impl Machine {
+    /// A new machine called `name`, with an empty disk.
+    pub fn new(name: &str, ip: IpAddr, paths: Paths, simulation: Seed) -> Self {
+        let seed = simulation.child(&format!("machine {name}"));
+        let clock = Arc::<SimClock>::default();
+        Self {
+            ip,
+            paths,
+            seed,
+            boots: Cell::new(0),
+            cuts_at_boot: Cell::new(0),
+            providers: SimProviders::new(clock.clone()),
+            clock,
+            disk: SimDisk::new(seed.child("disk")),
+        }
+    }
+
+    /// Its address.
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// How often it was booted.
+    pub fn boots(&self) -> u64 {
+        self.boots.get()
+    }
+
+    /// Whether the power has failed since the last boot.
+    pub fn lost_power(&self) -> bool {
+        self.disk.stats().cuts > self.cuts_at_boot.get()
+    }
+
+    /// The world as the next life of its agent finds it. Every life has its own chance: with the
+    /// same one it would draw the connection ids of the life before.
+    pub fn boot(&self) -> Env {
+        self.boots.set(self.boots.get() + 1);
+        self.cuts_at_boot.set(self.disk.stats().cuts);
+        let life = self.seed.child(&format!("life {}", self.boots.get()));
+        Env {
+            network: Arc::new(SimNetwork::new(self.ip, self.paths.clone(), life.child("paths"))),
+            clock: self.clock.clone(),
+            seed: life.child("agent"),
+            crypto: Arc::new(tls::provider()),
+            storage: Arc::new(self.disk.clone()),
+            offload: Offload::Inline,
+            providers: Arc::new(self.providers.clone()),
+        }
+    }
+}

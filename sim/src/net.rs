@@ -1,0 +1,231 @@
+//! The agent's sockets over turmoil's network.
+//!
+//! turmoil delays, partitions and drops whole links. What it has no notion of is done here, for
+//! every datagram: loss, duplication, and an MTU, by seeded choice. Jitter of the links reorders.
+//! `quinn::TokioRuntime` follows turmoil's paused clock as it is, so only the socket differs.
+
+use crate::clock::virtual_now;
+use crate::trace::{self, Fate};
+use async_trait::async_trait;
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use tradewind_agent::env::{Listener, Network, Seed, Stream};
+
+/// UDP payload that Ethernet carries over IPv4.
+pub const ETHERNET_PAYLOAD_BYTES: usize = 1472;
+
+/// What the paths do to single datagrams.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PathQuality {
+    /// Probability that a datagram is lost.
+    pub loss: f64,
+    /// Probability that one that is not lost arrives twice.
+    pub duplicate: f64,
+    /// The longest UDP payload; longer ones vanish, as with the don't-fragment bit.
+    pub mtu: usize,
+}
+
+impl Default for PathQuality {
+    fn default() -> Self {
+        Self { loss: 0.0, duplicate: 0.0, mtu: ETHERNET_PAYLOAD_BYTES }
+    }
+}
+
+/// The paths of one simulation. Clones are the same paths.
+#[derive(Debug, Clone, Default)]
+pub struct Paths(Arc<Mutex<PathQuality>>);
+
+impl Paths {
+    /// Paths of this quality.
+    pub fn new(quality: PathQuality) -> Self {
+        Self(Arc::new(Mutex::new(quality)))
+    }
+
+    /// How the paths are now.
+    pub fn quality(&self) -> PathQuality {
+        *lock(&self.0)
+    }
+
+    /// Changes the paths, also for sockets that are open.
+    pub fn set_quality(&self, quality: PathQuality) {
+        *lock(&self.0) = quality;
+    }
+}
+
+/// The network as one life of one node sees it.
+pub struct SimNetwork {
+    ip: IpAddr,
+    paths: Paths,
+    seed: Seed,
+    bound: AtomicU64,
+}
+
+impl SimNetwork {
+    /// The network of the node at `ip`; which datagrams are lost follows from `seed`.
+    pub fn new(ip: IpAddr, paths: Paths, seed: Seed) -> Self {
+        Self { ip, paths, seed, bound: AtomicU64::new(0) }
+    }
+
+    /// turmoil binds wildcard and loopback addresses only, and a node has one address.
+    fn bindable(&self, addr: SocketAddr) -> io::Result<SocketAddr> {
+        match addr.ip() {
+            ip if ip.is_loopback() => Ok(addr),
+            ip if ip.is_unspecified() || ip == self.ip => Ok((Ipv4Addr::UNSPECIFIED, addr.port()).into()),
+            ip => Err(io::Error::new(io::ErrorKind::AddrNotAvailable, format!("{ip} is not this node's address, {}", self.ip))),
+        }
+    }
+
+    /// The address that others see of a socket bound to `bound`.
+    fn public(&self, bound: SocketAddr) -> SocketAddr {
+        if bound.ip().is_unspecified() { (self.ip, bound.port()).into() } else { bound }
+    }
+}
+
+#[async_trait]
+impl Network for SimNetwork {
+    async fn bind_udp(&self, addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let socket = turmoil::net::UdpSocket::bind(self.bindable(addr)?).await?;
+        let seed = self.seed.child(&format!("udp {}", self.bound.fetch_add(1, Ordering::Relaxed)));
+        Ok(Arc::new(SimUdpSocket {
+            local: self.public(socket.local_addr()?),
+            socket: Arc::new(socket),
+            paths: self.paths.clone(),
+            rng: Mutex::new(StdRng::from_seed(seed.bytes())),
+            readable: Mutex::new(None),
+        }))
+    }
+
+    async fn bind_tcp(&self, addr: SocketAddr) -> io::Result<Box<dyn Listener>> {
+        let listener = turmoil::net::TcpListener::bind(self.bindable(addr)?).await?;
+        let local = self.public(listener.local_addr()?);
+        Ok(Box::new(SimListener { listener, local }))
+    }
+}
+
+struct SimListener {
+    listener: turmoil::net::TcpListener,
+    local: SocketAddr,
+}
+
+#[async_trait]
+impl Listener for SimListener {
+    async fn accept(&mut self) -> io::Result<(Box<dyn Stream>, SocketAddr)> {
+        let (stream, peer) = self.listener.accept().await?;
+        Ok((Box::new(stream), peer))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+}
+
+type Readable = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+struct SimUdpSocket {
+    socket: Arc<turmoil::net::UdpSocket>,
+    local: SocketAddr,
+    paths: Paths,
+    rng: Mutex<StdRng>,
+    /// A pending wait for the next datagram. It holds turmoil's inner lock while it waits, so it
+    /// is dropped before the socket is read.
+    readable: Mutex<Option<Readable>>,
+}
+
+impl fmt::Debug for SimUdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimUdpSocket({})", self.local)
+    }
+}
+
+impl SimUdpSocket {
+    fn fate(&self, length: usize) -> Fate {
+        let quality = self.paths.quality();
+        if length > quality.mtu {
+            return Fate::Oversized;
+        }
+        let mut rng = lock(&self.rng);
+        let mut happens = |probability: f64| probability > 0.0 && rng.random_bool(probability.min(1.0));
+        Fate::Sent(if happens(quality.loss) {
+            0
+        } else if happens(quality.duplicate) {
+            2
+        } else {
+            1
+        })
+    }
+}
+
+impl AsyncUdpSocket for SimUdpSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(AlwaysWritable)
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let fate = self.fate(transmit.contents.len());
+        trace::packet(virtual_now(), self.local, transmit.destination, transmit.contents, fate);
+        let copies = match fate {
+            Fate::Sent(copies) => copies,
+            Fate::Oversized => 0,
+        };
+        for _ in 0..copies {
+            // To turmoil an unknown destination is an error, on a network it is silence.
+            let _ = self.socket.try_send_to(transmit.contents, transmit.destination);
+        }
+        Ok(())
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> Poll<io::Result<usize>> {
+        let mut readable = lock(&self.readable);
+        loop {
+            if let Some(wait) = readable.as_mut() {
+                ready!(wait.as_mut().poll(cx))?;
+                *readable = None;
+            }
+            let mut received = 0;
+            for (buf, meta) in bufs.iter_mut().zip(meta.iter_mut()) {
+                match self.socket.try_recv_from(buf) {
+                    Ok((len, addr)) => *meta = RecvMeta { addr, len, stride: len, ecn: None, dst_ip: None },
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+                received += 1;
+            }
+            if received > 0 {
+                return Poll::Ready(Ok(received));
+            }
+            let socket = self.socket.clone();
+            *readable = Some(Box::pin(async move { socket.readable().await }));
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+
+    fn may_fragment(&self) -> bool {
+        // Which lets quinn discover the MTU, as it does on a real path.
+        false
+    }
+}
+
+#[derive(Debug)]
+struct AlwaysWritable;
+
+impl UdpPoller for AlwaysWritable {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,347 @@
+//! What has to hold in every simulation, as named rules in plain words.
+//!
+//! The oracle is told what happens to the world and what the clients see; it knows from that which
+//! agents can reach each other, and since when, and judges every sight. It never looks into an
+//! agent: what is wrong must show outside.
+
+use crate::net::ETHERNET_PAYLOAD_BYTES;
+use crate::scenario::Expectations;
+use crate::trace::Summary;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tradewind_protocol::RegionId;
+use tradewind_protocol::api::RegionView;
+
+/// Datagrams longer than a path carries that one agent may send another: the path MTU is found by
+/// probes that are too long, three for each size that a binary search between 1,200 and 1,452
+/// bytes tries, again in every connection.
+const MAX_PROBES: u64 = 64;
+
+/// A rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// See [`Rule::text`], as for all of them.
+    Converges,
+    /// The state is fresh.
+    Fresh,
+    /// The dead are noticed.
+    Detects,
+    /// The byte budget is kept.
+    Budget,
+    /// The MTU is kept.
+    Mtu,
+    /// Nothing is wrong by the agents' own account.
+    NoErrors,
+    /// Acknowledged records are kept.
+    Durable,
+    /// Good records are taken.
+    Takes,
+    /// The API answers.
+    Answers,
+    /// Forecasts reach everyone.
+    Forecasts,
+    /// The agents run.
+    Runs,
+}
+
+impl Rule {
+    /// All rules.
+    pub const ALL: [Rule; 11] = [
+        Rule::Converges,
+        Rule::Fresh,
+        Rule::Detects,
+        Rule::Budget,
+        Rule::Mtu,
+        Rule::NoErrors,
+        Rule::Durable,
+        Rule::Takes,
+        Rule::Answers,
+        Rule::Forecasts,
+        Rule::Runs,
+    ];
+
+    /// The rule in words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Rule::Converges => "two agents that can reach each other for the convergence bound see each other live, in the newest life",
+            Rule::Fresh => "what an agent holds of a region that it can reach is never older than the freshness bound",
+            Rule::Detects => "an agent that nobody can reach for the detection bound is not seen live",
+            Rule::Budget => "what a region publishes never exceeds its byte budget",
+            Rule::Mtu => "no datagram is longer than Ethernet carries, and none but a few probes longer than the path does",
+            Rule::NoErrors => "no agent traces an event at level ERROR",
+            Rule::Durable => "a record that was acknowledged is counted, exactly once, also after a power cut",
+            Rule::Takes => "a well-formed record is not refused",
+            Rule::Answers => "an agent that has been up for the convergence bound answers its API",
+            Rule::Forecasts => "at the end every agent holds forecasts of every region that it can reach and that has traffic",
+            Rule::Runs => "no agent ends by itself",
+        }
+    }
+}
+
+/// A rule that did not hold, about one subject.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Violation {
+    /// Which rule.
+    pub rule: Rule,
+    /// Of whom, or of whom about whom.
+    pub subject: String,
+    /// What was seen first.
+    pub what: String,
+    /// When, in seconds of the simulation.
+    pub first_s: f64,
+    /// When it was seen last.
+    pub last_s: f64,
+    /// How often it was seen.
+    pub times: u64,
+}
+
+/// How long the views took to be right again after something happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Settled {
+    /// After what.
+    pub after: String,
+    /// When that was, in seconds of the simulation.
+    pub at_s: f64,
+    /// How long it took until every view that was looked at was right, in seconds.
+    pub took_s: f64,
+}
+
+/// Which agents are up and can reach each other.
+pub trait Topology {
+    /// Whether the agent's machine is up.
+    fn is_up(&self, region: &RegionId) -> bool;
+    /// Whether datagrams pass between two machines.
+    fn is_connected(&self, a: &RegionId, b: &RegionId) -> bool;
+}
+
+/// Judges a simulation.
+pub struct Oracle {
+    regions: Vec<RegionId>,
+    expect: Expectations,
+    budget_bytes: u64,
+    up_since: BTreeMap<RegionId, Duration>,
+    /// Pairs, the smaller first, that are up and directly connected.
+    reachable_since: BTreeMap<(RegionId, RegionId), Duration>,
+    /// Pairs between which there is no path at all, or one of which is down.
+    apart_since: BTreeMap<(RegionId, RegionId), Duration>,
+    /// The generation that each agent gave as its own since it last booted.
+    lives: BTreeMap<RegionId, u64>,
+    /// Whether the newest view of each agent since the last change was right.
+    right: BTreeSet<RegionId>,
+    unsettled: Option<(String, Duration)>,
+    settled: Vec<Settled>,
+    newest: BTreeMap<RegionId, Vec<RegionView>>,
+    violations: BTreeMap<(Rule, String), Violation>,
+}
+
+impl Oracle {
+    /// The judge of `regions`, none of which is up yet.
+    pub fn new(regions: Vec<RegionId>, expect: Expectations, budget_bytes: u64) -> Self {
+        Self {
+            regions,
+            expect,
+            budget_bytes,
+            up_since: BTreeMap::new(),
+            reachable_since: BTreeMap::new(),
+            apart_since: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            right: BTreeSet::new(),
+            unsettled: None,
+            settled: vec![],
+            newest: BTreeMap::new(),
+            violations: BTreeMap::new(),
+        }
+    }
+
+    /// `what` has changed who is up or connected.
+    pub fn on_change(&mut self, now: Duration, what: &str, topology: &impl Topology) {
+        for region in &self.regions {
+            if !topology.is_up(region) {
+                self.up_since.remove(region);
+                self.lives.remove(region);
+                self.newest.remove(region);
+            } else {
+                self.up_since.entry(region.clone()).or_insert(now);
+            }
+        }
+        let groups = groups(&self.regions, topology);
+        for (i, a) in self.regions.iter().enumerate() {
+            for b in &self.regions[i + 1..] {
+                let pair = pair(a, b);
+                if topology.is_up(a) && topology.is_up(b) && topology.is_connected(a, b) {
+                    self.reachable_since.entry(pair.clone()).or_insert(now);
+                } else {
+                    self.reachable_since.remove(&pair);
+                }
+                if groups.get(a).is_none_or(|group| groups.get(b) != Some(group)) {
+                    self.apart_since.entry(pair).or_insert(now);
+                } else {
+                    self.apart_since.remove(&pair);
+                }
+            }
+        }
+        self.right.clear();
+        self.unsettled = Some((what.into(), now));
+    }
+
+    /// `viewer` answered with its view of the mesh.
+    pub fn on_views(&mut self, now: Duration, viewer: &RegionId, views: Vec<RegionView>) {
+        // An answer that was under way when its agent died says nothing about the next life.
+        if !self.up_since.contains_key(viewer) {
+            return;
+        }
+        if let Some(own) = views.iter().find(|view| view.this) {
+            self.lives.insert(viewer.clone(), own.generation);
+        }
+        let mut right = true;
+        for subject in self.regions.clone() {
+            let view = views.iter().find(|view| view.region == subject);
+            if let Some(view) = view
+                && u64::from(view.state_bytes) > self.budget_bytes
+            {
+                let what = format!("{} bytes, the budget is {}", view.state_bytes, self.budget_bytes);
+                self.violated(now, Rule::Budget, subject.to_string(), what);
+            }
+            if subject != *viewer {
+                right &= self.judge(now, viewer, &subject, view);
+            }
+        }
+        self.newest.insert(viewer.clone(), views);
+        if right {
+            self.right.insert(viewer.clone());
+        } else {
+            self.right.remove(viewer);
+        }
+        if self.up_since.keys().all(|region| self.right.contains(region))
+            && let Some((after, at)) = self.unsettled.take()
+        {
+            self.settled.push(Settled { after, at_s: at.as_secs_f64(), took_s: now.saturating_sub(at).as_secs_f64() });
+        }
+    }
+
+    /// Whether `viewer` sees `subject` as it is, whatever time it has had to learn it.
+    fn judge(&mut self, now: Duration, viewer: &RegionId, subject: &RegionId, view: Option<&RegionView>) -> bool {
+        let (between, about) = (pair(viewer, subject), format!("{viewer} about {subject}"));
+        let live = view.is_some_and(|view| view.live);
+        if let Some(since) = self.reachable_since.get(&between).copied() {
+            let known_life = view.is_some_and(|view| self.lives.get(subject).is_none_or(|life| *life == view.generation));
+            let due = now.saturating_sub(since) > self.expect.converge;
+            if due && !(live && known_life) {
+                let what = match view {
+                    None => "not known at all".into(),
+                    Some(view) => format!("live: {live}, life {}, its own word {:?}", view.generation, self.lives.get(subject)),
+                };
+                self.violated(now, Rule::Converges, about.clone(), what);
+            }
+            let age = view.and_then(|view| view.age_ms);
+            if due && let Some(age) = age.filter(|age| u128::from(*age) > self.expect.fresh.as_millis()) {
+                self.violated(now, Rule::Fresh, about, format!("{age} ms old, the bound is {:?}", self.expect.fresh));
+            }
+            return live && known_life && age.is_some();
+        }
+        if let Some(since) = self.apart_since.get(&between).copied() {
+            if live && now.saturating_sub(since) > self.expect.detect {
+                self.violated(now, Rule::Detects, about, format!("seen live {:?} after it was last reachable", now.saturating_sub(since)));
+            }
+            return !live;
+        }
+        // Connected through others only: both views are right.
+        true
+    }
+
+    /// `region` gave no sensible answer.
+    pub fn on_silence(&mut self, now: Duration, region: &RegionId, why: String) {
+        if self.up_since.get(region).is_some_and(|since| now.saturating_sub(*since) > self.expect.converge) {
+            self.violated(now, Rule::Answers, region.to_string(), why);
+        }
+    }
+
+    /// A client found `rule` violated by itself.
+    pub fn on_finding(&mut self, now: Duration, rule: Rule, region: &RegionId, what: String) {
+        self.violated(now, rule, region.to_string(), what);
+    }
+
+    /// An agent ended, or the simulation could not go on.
+    pub fn on_failure(&mut self, now: Duration, what: String) {
+        self.violated(now, Rule::Runs, "the simulation".into(), what);
+    }
+
+    /// The end: judges what only the whole shows.
+    pub fn on_end(&mut self, now: Duration, trace: &Summary, with_traffic: bool) {
+        for error in &trace.first_errors {
+            self.violated(now, Rule::NoErrors, "the trace".into(), error.trim_end().into());
+        }
+        if trace.longest_packet > ETHERNET_PAYLOAD_BYTES {
+            self.violated(now, Rule::Mtu, "the longest".into(), format!("{} bytes", trace.longest_packet));
+        }
+        for ((from, to), count) in trace.oversized.iter().filter(|(_, count)| **count > MAX_PROBES) {
+            self.violated(now, Rule::Mtu, format!("{from} to {to}"), format!("{count} datagrams longer than the path carries"));
+        }
+        if with_traffic && self.regions.len() > 1 {
+            for (viewer, views) in std::mem::take(&mut self.newest) {
+                for subject in self.regions.clone() {
+                    let reachable = self
+                        .reachable_since
+                        .get(&pair(&viewer, &subject))
+                        .is_some_and(|since| now.saturating_sub(*since) > self.expect.converge);
+                    if reachable && !views.iter().any(|view| view.region == subject && view.forecasts > 0) {
+                        self.violated(now, Rule::Forecasts, format!("{viewer} about {subject}"), "holds none".into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn violated(&mut self, now: Duration, rule: Rule, subject: String, what: String) {
+        let at = now.as_secs_f64();
+        let violation = self.violations.entry((rule, subject.clone())).or_insert_with(|| Violation {
+            rule,
+            subject,
+            what,
+            first_s: at,
+            last_s: at,
+            times: 0,
+        });
+        violation.last_s = at;
+        violation.times += 1;
+    }
+
+    /// Everything that did not hold, by rule and subject.
+    pub fn violations(&self) -> impl Iterator<Item = &Violation> {
+        self.violations.values()
+    }
+
+    /// How long the views took to be right after each change.
+    pub fn settled(&self) -> &[Settled] {
+        &self.settled
+    }
+}
+
+fn pair(a: &RegionId, b: &RegionId) -> (RegionId, RegionId) {
+    if a < b { (a.clone(), b.clone()) } else { (b.clone(), a.clone()) }
+}
+
+/// For every region that is up, the smallest one that it has a path to.
+fn groups(regions: &[RegionId], topology: &impl Topology) -> BTreeMap<RegionId, RegionId> {
+    let mut groups: BTreeMap<RegionId, RegionId> =
+        regions.iter().filter(|region| topology.is_up(region)).map(|r| (r.clone(), r.clone())).collect();
+    // Each round spreads the smallest name by a hop; there are no more hops than regions.
+    for _ in regions {
+        for (i, a) in regions.iter().enumerate() {
+            for b in &regions[i + 1..] {
+                let (Some(of_a), Some(of_b)) = (groups.get(a), groups.get(b)) else { continue };
+                if topology.is_connected(a, b) && of_a != of_b {
+                    let smaller = of_a.min(of_b).clone();
+                    groups.insert(a.clone(), smaller.clone());
+                    groups.insert(b.clone(), smaller);
+                }
+            }
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! That each rule is violated by what it forbids, and by nothing else.
+
+use super::*;
+use tradewind_protocol::region::{Dropped, Health};
+
+#[derive(Default)]
+struct Fake {
+    down: BTreeSet<&'static str>,
+    cut: BTreeSet<(&'static str, &'static str)>,
+}
+
+impl Topology for Fake {
+    fn is_up(&self, region: &RegionId) -> bool {
+        !self.down.contains(region.as_str())
+    }
+    fn is_connected(&self, a: &RegionId, b: &RegionId) -> bool {
+        !self.cut.contains(&(a.as_str(), b.as_str())) && !self.cut.contains(&(b.as_str(), a.as_str()))
+    }
+}
+
+fn id(name: &str) -> RegionId {
+    RegionId::new(name).unwrap()
+}
+
+fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn oracle() -> Oracle {
+    let expect = Expectations { converge: s(10), detect: s(20), fresh: s(3) };
+    let mut oracle = Oracle::new(["a", "b", "c"].map(id).into(), expect, 1000);
+    oracle.on_change(s(0), "start", &Fake::default());
+    oracle
+}
+
+fn view(region: &str, this: bool, live: bool) -> RegionView {
+    RegionView {
+        region: id(region),
+        this,
+        live,
+        generation: 1,
+        sequence: 1,
+        address: String::new(),
+        api: None,
+        rtt_ms: None,
+        health: Health::Healthy,
+        mode: None,
+        coordinates: None,
+        age_ms: Some(100),
+        forecasts: 1,
+        dropped: Dropped::default(),
+        state_bytes: 10,
+        version: None,
+    }
+}
+
+/// The view of `viewer`, who sees all but `dead` live.
+fn views(viewer: &str, dead: &str) -> Vec<RegionView> {
+    ["a", "b", "c"].map(|region| view(region, region == viewer, region != dead)).into()
+}
+
+fn broken(oracle: &Oracle) -> Vec<(Rule, &str)> {
+    oracle.violations().map(|violation| (violation.rule, violation.subject.as_str())).collect()
+}
+
+#[test]
+fn a_mesh_that_sees_itself_breaks_nothing_and_its_convergence_is_timed() {
+    let mut oracle = oracle();
+    oracle.on_views(s(2), &id("a"), views("a", ""));
+    oracle.on_views(s(2), &id("b"), views("b", "c"));
+    oracle.on_views(s(3), &id("c"), views("c", ""));
+    assert_eq!(oracle.settled(), [], "b does not see c yet");
+    oracle.on_views(s(4), &id("b"), views("b", ""));
+    assert_eq!(oracle.settled(), [Settled { after: "start".into(), at_s: 0.0, took_s: 4.0 }]);
+    oracle.on_views(s(30), &id("a"), views("a", ""));
+    oracle.on_end(s(31), &Summary::default(), true);
+    assert_eq!(broken(&oracle), []);
+}
+
+#[test]
+fn not_seeing_a_reachable_agent_or_its_new_life_is_a_violation_after_the_bound() {
+    let mut oracle = oracle();
+    oracle.on_views(s(9), &id("a"), views("a", "b"));
+    assert_eq!(broken(&oracle), []);
+    oracle.on_views(s(11), &id("a"), views("a", "b"));
+    assert_eq!(broken(&oracle), [(Rule::Converges, "a about b")]);
+
+    let mut newer = views("c", "");
+    newer[2].generation = 2;
+    oracle.on_views(s(12), &id("c"), newer);
+    oracle.on_views(s(13), &id("b"), views("b", ""));
+    assert!(broken(&oracle).contains(&(Rule::Converges, "b about c")), "b knows only c's first life");
+}
+
+#[test]
+fn old_state_and_too_much_state_are_violations() {
+    let mut oracle = oracle();
+    let mut seen = views("a", "");
+    seen[1].age_ms = Some(3_001);
+    seen[2].state_bytes = 1_001;
+    oracle.on_views(s(11), &id("a"), seen);
+    assert_eq!(broken(&oracle), [(Rule::Fresh, "a about b"), (Rule::Budget, "c")]);
+}
+
+#[test]
+fn the_dead_may_be_seen_live_for_a_while_and_no_longer() {
+    let mut oracle = oracle();
+    oracle.on_change(s(50), "crash c", &Fake { down: ["c"].into(), ..Fake::default() });
+    oracle.on_views(s(60), &id("a"), views("a", ""));
+    oracle.on_views(s(61), &id("c"), views("c", "a"));
+    assert_eq!(broken(&oracle), [], "within the bound; and an answer of the dead is no evidence");
+    oracle.on_views(s(71), &id("a"), views("a", ""));
+    assert_eq!(broken(&oracle), [(Rule::Detects, "a about c")]);
+    oracle.on_change(s(80), "restart c", &Fake::default());
+    oracle.on_views(s(81), &id("b"), views("b", "c"));
+    assert_eq!(broken(&oracle).len(), 1, "the bound begins anew");
+}
+
+#[test]
+fn a_cut_link_with_a_way_round_it_allows_either_view() {
+    let mut oracle = oracle();
+    oracle.on_change(s(50), "cut", &Fake { cut: [("a", "b")].into(), ..Fake::default() });
+    oracle.on_views(s(90), &id("a"), views("a", ""));
+    oracle.on_views(s(90), &id("a"), views("a", "b"));
+    assert_eq!(broken(&oracle), []);
+    oracle.on_change(s(100), "cut off", &Fake { cut: [("a", "b"), ("a", "c")].into(), ..Fake::default() });
+    oracle.on_views(s(130), &id("a"), views("a", "b"));
+    assert_eq!(broken(&oracle), [(Rule::Detects, "a about c")]);
+}
+
+#[test]
+fn silence_errors_failures_and_missing_forecasts_are_violations() {
+    let mut oracle = oracle();
+    oracle.on_silence(s(5), &id("a"), "refused".into());
+    assert_eq!(broken(&oracle), [], "it may still be starting");
+    oracle.on_silence(s(15), &id("a"), "refused".into());
+    oracle.on_finding(s(15), Rule::Durable, &id("b"), "gone".into());
+    oracle.on_failure(s(16), "panicked".into());
+    let mut seen = views("c", "");
+    seen[0].forecasts = 0;
+    oracle.on_views(s(20), &id("c"), seen);
+    let trace = Summary { first_errors: vec!["x".into()], longest_packet: 1_500, ..Summary::default() };
+    oracle.on_end(s(30), &trace, true);
+    let rules: Vec<Rule> = oracle.violations().map(|violation| violation.rule).collect();
+    assert_eq!(rules, [Rule::Mtu, Rule::NoErrors, Rule::Durable, Rule::Answers, Rule::Forecasts, Rule::Runs]);
+}

@@ -1,0 +1,326 @@
+//! One simulation from beginning to end: builds the world of a scenario, steps it, breaks and mends
+//! it when the scenario says so, and reports what the oracle found.
+
+use crate::agents::{API_PORT, Cast};
+use crate::client::{Book, Client, Sight};
+use crate::entropy;
+use crate::env::simulation_seed;
+use crate::oracle::{Oracle, Rule, Settled, Topology, Violation};
+use crate::scenario::{Action, Fault, Scenario, Workload};
+use crate::trace::{Detail, Recording, Summary};
+use crate::workload::Traffic;
+use crate::world::{Delay, TICK, World};
+use anyhow::Context as _;
+use serde::Serialize;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tradewind_protocol::RegionId;
+
+/// The participant that all clients run on. No region can be called so.
+const OUTSIDE: &str = "outside.";
+
+/// Delay between a client and its agent: they stand in one data centre.
+const CLIENT_DELAY: Duration = Duration::from_millis(1);
+
+/// How long before the end clients stop posting, beyond what the agents need to close the last step.
+const TAIL: Duration = Duration::from_secs(3);
+
+/// How to run a scenario.
+pub struct Options {
+    /// From which all chance follows.
+    pub seed: u64,
+    /// How much is traced.
+    pub detail: Detail,
+    /// Where the trace goes, besides into its hash.
+    pub sink: Option<Box<dyn Write + Send>>,
+}
+
+/// What came of a simulation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The scenario's name.
+    pub scenario: String,
+    /// From which all chance followed.
+    pub seed: u64,
+    /// Whether everything that draws chance or reads a clock was under the seed's control.
+    pub deterministic: bool,
+    /// How long it lasted in the simulation, seconds.
+    pub simulated_s: f64,
+    /// How long it took, seconds.
+    pub wall_s: f64,
+    /// How many agents took part.
+    pub agents: usize,
+    /// What was traced.
+    pub trace: Summary,
+    /// Bytes of datagrams that an agent sent per second.
+    pub bytes_per_agent_second: f64,
+    /// Batches of records that were acknowledged, and transactions in them.
+    pub acknowledged_batches: u64,
+    /// See `acknowledged_batches`.
+    pub acknowledged_transactions: u64,
+    /// Posts that had to be repeated.
+    pub retries: u64,
+    /// Acknowledged batches that were posted again after a restart.
+    pub repeated_after_restart: u64,
+    /// Series whose counts were compared with what was acknowledged.
+    pub series_compared: u64,
+    /// How long the views took to be right after each change.
+    pub settled: Vec<Settled>,
+    /// What did not hold.
+    pub violations: Vec<Violation>,
+}
+
+/// Runs `scenario`. An error means that it could not be run; what agents do wrong is in the report.
+pub fn run(scenario: &Scenario, options: Options) -> anyhow::Result<Report> {
+    let deterministic = entropy::is_covered();
+    // Here, so that its name is drawn from the operating system's chance, not from the simulation's.
+    let certificates = tempfile::tempdir().context("cannot make a directory for the certificates")?;
+    let directory = certificates.path();
+    // This thread's clock is the operating system's; the simulation's own thread has another.
+    let begun = Instant::now();
+    let mut report = entropy::on_fresh_thread(options.seed, move || Simulation::new(scenario, options, directory)?.run())??;
+    report.wall_s = begun.elapsed().as_secs_f64();
+    report.deterministic = deterministic;
+    Ok(report)
+}
+
+struct Simulation<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+    recording: Recording,
+    world: World,
+    faults: VecDeque<Fault>,
+    oracle: Oracle,
+    book: Rc<RefCell<Book>>,
+}
+
+impl<'a> Simulation<'a> {
+    fn new(scenario: &'a Scenario, options: Options, certificates: &Path) -> anyhow::Result<Self> {
+        let recording = Recording::start(options.detail, options.sink.map(|sink| sink as Box<dyn Write>));
+        let mut world = World::new(options.seed, scenario.quality);
+        let cast = Cast::new(scenario, options.seed, &world, certificates)?;
+        for region in &scenario.regions {
+            world.add_machine(region.id.as_str(), cast.program(&region.id)?);
+        }
+        for ((a, b), delay) in &scenario.delays {
+            world.set_delay(a.as_str(), b.as_str(), *delay);
+        }
+        let ids: Vec<RegionId> = scenario.regions.iter().map(|region| region.id.clone()).collect();
+        let budget = cast.configs.values().map(|config| config.mesh.state_budget_bytes as u64).max().unwrap_or(0);
+        let book = Rc::<RefCell<Book>>::default();
+        let mut simulation = Self {
+            scenario,
+            seed: options.seed,
+            recording,
+            world,
+            faults: scenario.faults.clone().into(),
+            oracle: Oracle::new(ids, scenario.expect.clone(), budget),
+            book,
+        };
+        simulation.add_clients(&cast)?;
+        simulation.oracle.on_change(Duration::ZERO, "start", &simulation.world);
+        Ok(simulation)
+    }
+
+    fn add_clients(&mut self, cast: &Cast) -> anyhow::Result<()> {
+        let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>>>>> = vec![];
+        for (id, config) in &cast.configs {
+            let client = || -> anyhow::Result<Client> {
+                Ok(Client {
+                    region: id.clone(),
+                    api: SocketAddr::new(self.world.address_of(id.as_str()), API_PORT),
+                    machine: self.world.machine(id.as_str())?.clone(),
+                    step: config.step,
+                    book: self.book.clone(),
+                })
+            };
+            tasks.push(Box::pin(client()?.watch()));
+            let others: Vec<RegionId> = cast.configs.keys().filter(|other| *other != id).cloned().collect();
+            if let Some(traffic) = Traffic::new(&self.scenario.workload, id, &others, simulation_seed(self.seed))? {
+                let settle = 2 * config.step.length() + config.ingest.close_after + TAIL / 2;
+                let until = self.scenario.duration.saturating_sub(settle + TAIL);
+                tasks.push(Box::pin(client()?.post(traffic, until, settle)));
+            }
+        }
+        self.world.add_client(OUTSIDE, async move {
+            let mut running = tokio::task::JoinSet::new();
+            tasks.into_iter().for_each(|task| {
+                running.spawn_local(task);
+            });
+            while let Some(ended) = running.join_next().await {
+                ended??;
+            }
+            Ok(())
+        });
+        for id in cast.configs.keys() {
+            self.world.set_delay(OUTSIDE, id.as_str(), Delay { min: CLIENT_DELAY, max: CLIENT_DELAY });
+        }
+        Ok(())
+    }
+
+    fn run(mut self) -> anyhow::Result<Report> {
+        while self.world.elapsed() < self.scenario.duration {
+            let now = self.world.elapsed();
+            while self.faults.front().is_some_and(|fault| fault.at <= now)
+                && let Some(fault) = self.faults.pop_front()
+            {
+                self.act(now, fault.action)?;
+            }
+            match self.world.step() {
+                Ok(lost) => lost.into_iter().for_each(|name| self.oracle.on_change(now, &format!("power cut of {name}"), &self.world)),
+                Err(error) => {
+                    self.oracle.on_failure(now, format!("{error:#}"));
+                    break;
+                }
+            }
+            self.look();
+        }
+        Ok(self.report())
+    }
+
+    fn act(&mut self, now: Duration, action: Action) -> anyhow::Result<()> {
+        let change = match action {
+            Action::Crash(region) => {
+                self.world.crash(region.as_str())?;
+                format!("crash of {region}")
+            }
+            Action::CrashAfterWrites(region, writes) => {
+                self.world.machine(region.as_str())?.disk.cut_after(writes);
+                return Ok(());
+            }
+            Action::Restart(region) => {
+                self.world.restart(region.as_str())?;
+                format!("restart of {region}")
+            }
+            Action::Partition(left, right) => {
+                pairs(&left, &right).for_each(|(a, b)| self.world.disconnect(a.as_str(), b.as_str()));
+                format!("partition of {}", names(&left))
+            }
+            Action::Heal(left, right) => {
+                pairs(&left, &right).for_each(|(a, b)| self.world.reconnect(a.as_str(), b.as_str()));
+                format!("healing of {}", names(&left))
+            }
+            Action::Paths(quality) => {
+                self.world.paths().set_quality(quality);
+                return Ok(());
+            }
+            Action::Clock(region, ahead_ms) => {
+                self.world.machine(region.as_str())?.clock.set_offset_ms(ahead_ms);
+                return Ok(());
+            }
+        };
+        self.oracle.on_change(now, &change, &self.world);
+        Ok(())
+    }
+
+    /// Shows the oracle what the clients have seen.
+    fn look(&mut self) {
+        let sights = std::mem::take(&mut self.book.borrow_mut().sights);
+        for (at, region, sight) in sights {
+            match sight {
+                Sight::Views(views) => self.oracle.on_views(at, &region, views),
+                Sight::Silence(why) => self.oracle.on_silence(at, &region, why),
+                Sight::Lost(what) => self.oracle.on_finding(at, Rule::Durable, &region, what),
+                Sight::Refused(what) => self.oracle.on_finding(at, Rule::Takes, &region, what),
+            }
+        }
+    }
+
+    fn report(self) -> Report {
+        let Self { scenario, seed, recording, world, mut oracle, book, .. } = self;
+        let now = world.elapsed();
+        // Its destructors trace, too.
+        drop(world);
+        let trace = recording.finish();
+        oracle.on_end(now, &trace, scenario.workload != Workload::Silence);
+        let book = book.borrow();
+        let agents = scenario.regions.len();
+        Report {
+            scenario: scenario.name.clone(),
+            seed,
+            deterministic: false,
+            simulated_s: now.as_secs_f64(),
+            wall_s: 0.0,
+            agents,
+            bytes_per_agent_second: trace.packet_bytes as f64 / agents as f64 / now.max(TICK).as_secs_f64(),
+            trace,
+            acknowledged_batches: book.batches,
+            acknowledged_transactions: book.transactions,
+            retries: book.retries,
+            repeated_after_restart: book.repeated,
+            series_compared: book.compared,
+            settled: oracle.settled().to_vec(),
+            violations: oracle.violations().cloned().collect(),
+        }
+    }
+}
+
+impl Topology for World {
+    fn is_up(&self, region: &RegionId) -> bool {
+        World::is_up(self, region.as_str())
+    }
+    fn is_connected(&self, a: &RegionId, b: &RegionId) -> bool {
+        World::is_connected(self, a.as_str(), b.as_str())
+    }
+}
+
+fn pairs<'a>(left: &'a [RegionId], right: &'a [RegionId]) -> impl Iterator<Item = (&'a RegionId, &'a RegionId)> {
+    left.iter().flat_map(move |a| right.iter().map(move |b| (a, b)))
+}
+
+fn names(regions: &[RegionId]) -> String {
+    regions.iter().map(RegionId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+impl Report {
+    /// Whether everything held.
+    pub fn passed(&self) -> bool {
+        self.violations.is_empty()
+    }
+
+    /// The report for people.
+    pub fn to_text(&self) -> String {
+        let mut lines = vec![
+            format!(
+                "{}, seed {}: {} agents, {:.0} s in {:.2} s ({:.0} times real time)",
+                self.scenario,
+                self.seed,
+                self.agents,
+                self.simulated_s,
+                self.wall_s,
+                self.simulated_s / self.wall_s.max(1e-9)
+            ),
+            format!("  {} datagrams, {:.0} bytes per agent and second", self.trace.packets, self.bytes_per_agent_second),
+            format!(
+                "  {} batches acknowledged ({} transactions), {} posts repeated, {} batches posted again after a restart, {} series compared",
+                self.acknowledged_batches, self.acknowledged_transactions, self.retries, self.repeated_after_restart, self.series_compared
+            ),
+            format!("  trace {} ({} lines)", self.trace.digest, self.trace.lines),
+        ];
+        lines.extend(
+            self.settled
+                .iter()
+                .map(|settled| format!("  views right {:.1} s after {} at {:.1} s", settled.took_s, settled.after, settled.at_s)),
+        );
+        if !self.deterministic {
+            lines.push("  NOT DETERMINISTIC: on this platform the operating system's chance and clock are not replaced, so runs of one seed may differ".into());
+        }
+        if self.passed() {
+            lines.push(format!("  all {} rules held", Rule::ALL.len()));
+        }
+        for violation in &self.violations {
+            lines.push(format!("  VIOLATED ({}): {}", violation.subject, violation.rule.text()));
+            lines.push(format!("    at {:.2} s{}: {}", violation.first_s, again(violation), violation.what));
+        }
+        lines.join("\n")
+    }
+}
+
+fn again(violation: &Violation) -> String {
+    if violation.times > 1 { format!(" ({} times until {:.2} s)", violation.times, violation.last_s) } else { String::new() }
+}

@@ -1,0 +1,209 @@
+//! Scenarios: who takes part, over which network, with which traffic, and what goes wrong when.
+//!
+//! A scenario is a TOML file. [`Scenario::parse`] checks it as a whole and reports every problem at
+//! once; what it returns has its faults in the order of time, each already with its end. The table
+//! `[agent]` is the agents' own configuration file, less what differs from region to region; it is
+//! the agent that checks it.
+
+mod check;
+
+use crate::net::PathQuality;
+use crate::world::Delay;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+use tradewind_protocol::RegionId;
+use tradewind_protocol::region::Coordinates;
+
+/// The scenarios that the program carries with it.
+pub const BUILT_IN: &[(&str, &str)] = &[("smoke", include_str!("../scenarios/smoke.toml"))];
+
+/// A scenario, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    /// Its name.
+    pub name: String,
+    /// What it is for, in a sentence.
+    pub about: String,
+    /// How long it lasts.
+    pub duration: Duration,
+    /// The regions, in the file's order.
+    pub regions: Vec<Region>,
+    /// The delay between each two regions, the smaller name first.
+    pub delays: BTreeMap<(RegionId, RegionId), Delay>,
+    /// What the paths do to single datagrams.
+    pub quality: PathQuality,
+    /// The traffic that the agents are told of.
+    pub workload: Workload,
+    /// What goes wrong, and is mended, in the order of time.
+    pub faults: Vec<Fault>,
+    /// What is to hold.
+    pub expect: Expectations,
+    /// The agents' configuration, less what differs from region to region.
+    pub agent: toml::Table,
+}
+
+/// One region, with one agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Region {
+    /// Its name.
+    pub id: RegionId,
+    /// Where it is.
+    pub coordinates: Option<Coordinates>,
+}
+
+/// The traffic that the agents are told of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Workload {
+    /// None.
+    Silence,
+    /// From every region to every other, with a season and noise.
+    Synthetic {
+        /// Transactions per second from one region to one other, on average.
+        rate: f64,
+        /// Length of the season.
+        season: Duration,
+        /// How often each region's client posts what has happened since.
+        every: Duration,
+    },
+    /// As a file has it: a column per pair, `from>to`, a row per step.
+    Recorded {
+        /// The CSV file, relative to where the program runs.
+        file: PathBuf,
+        /// How long a row lasts in the simulation.
+        row: Duration,
+        /// Transactions per unit of the file.
+        scale: f64,
+    },
+}
+
+/// Something that goes wrong, or is mended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fault {
+    /// When.
+    pub at: Duration,
+    /// What.
+    pub action: Action,
+}
+
+/// What can go wrong, and be mended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// The machine loses power.
+    Crash(RegionId),
+    /// The machine loses power after so many more writes and syncs of its disk.
+    CrashAfterWrites(RegionId, u64),
+    /// The machine boots.
+    Restart(RegionId),
+    /// Nothing passes between the two groups any more.
+    Partition(Vec<RegionId>, Vec<RegionId>),
+    /// The same groups reach each other again.
+    Heal(Vec<RegionId>, Vec<RegionId>),
+    /// The paths change.
+    Paths(PathQuality),
+    /// The machine's wall clock jumps to this many milliseconds ahead of the truth.
+    Clock(RegionId, i64),
+}
+
+/// What is to hold; see [`crate::oracle::Rule`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expectations {
+    /// How soon agents that can reach each other know each other's newest life.
+    pub converge: Duration,
+    /// How soon an agent that cannot be reached is held to be gone.
+    pub detect: Duration,
+    /// How old the state of a region that can be reached may be.
+    pub fresh: Duration,
+}
+
+/// Everything that is wrong with a scenario.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ScenarioError {
+    /// At least one.
+    pub problems: Vec<String>,
+}
+
+impl fmt::Display for ScenarioError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the scenario is not valid:")?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl Scenario {
+    /// The scenario in `text`, or everything that is wrong with it.
+    pub fn parse(text: &str) -> Result<Scenario, ScenarioError> {
+        check::parse(text)
+    }
+
+    /// The delay between two regions.
+    pub fn delay(&self, a: &RegionId, b: &RegionId) -> Option<Delay> {
+        self.delays.get(&ordered(a, b)).copied()
+    }
+}
+
+fn ordered(a: &RegionId, b: &RegionId) -> (RegionId, RegionId) {
+    if a < b { (a.clone(), b.clone()) } else { (b.clone(), a.clone()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_scenario_is_valid_and_named_as_it_is_called() {
+        for (name, text) in BUILT_IN {
+            assert_eq!(Scenario::parse(text).unwrap().name, *name);
+        }
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let text = r#"
+            name = "x"
+            about = "x"
+            duration_s = 10
+            region = [{ name = "a", latitude = 91.0, longitude = 0.0 }, { name = "B" }, { name = "c" }]
+            network = { loss = 1.5, mtu = 100 }
+            link = [{ between = ["a", "z"], rtt_ms = 10 }]
+            fault = [
+                { kind = "crash", at_s = 5, region = "nowhere" },
+                { kind = "partition", at_s = 8, for_s = 5, regions = ["a"] },
+                { kind = "partition", at_s = 8, regions = ["a", "B", "c"] },
+            ]
+        "#;
+        let problems = Scenario::parse(text).unwrap_err().problems;
+        for expected in ["globe", "\"B\"", "network.loss", "network.mtu", "= z:", "= nowhere:", "= 13:", "both sides"] {
+            assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected} in {problems:#?}");
+        }
+        assert_eq!(problems.len(), 8, "{problems:#?}");
+    }
+
+    #[test]
+    fn faults_come_in_order_with_their_ends() {
+        let text = r#"
+            name = "x"
+            about = "x"
+            duration_s = 60
+            region = [{ name = "a" }, { name = "b" }, { name = "c" }]
+            link = [{ between = ["b", "a"], rtt_ms = 30 }]
+            fault = [
+                { kind = "partition", at_s = 20, for_s = 10, regions = ["c"] },
+                { kind = "crash", at_s = 5, down_s = 20, region = "a", after_writes = 3 },
+            ]
+        "#;
+        let scenario = Scenario::parse(text).unwrap();
+        let [a, b, c] = ["a", "b", "c"].map(|name| RegionId::new(name).unwrap());
+        let (left, right) = (vec![c.clone()], vec![a.clone(), b.clone()]);
+        let expected = [
+            (5, Action::CrashAfterWrites(a.clone(), 3)),
+            (20, Action::Partition(left.clone(), right.clone())),
+            (25, Action::Restart(a.clone())),
+            (30, Action::Heal(left, right)),
+        ];
+        assert_eq!(scenario.faults, expected.map(|(at, action)| Fault { at: Duration::from_secs(at), action }));
+        assert_eq!(scenario.delay(&a, &b).unwrap().min, Duration::from_millis(15), "the link's");
+        assert_eq!(scenario.delay(&c, &b).unwrap().min, Duration::from_millis(50), "the network's");
+    }
+}

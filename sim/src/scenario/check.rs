@@ -1,0 +1,345 @@
+//! From a scenario's text to a [`Scenario`], or to everything that is wrong with it.
+
+use super::{Action, Expectations, Fault, Region, Scenario, ScenarioError, Workload, ordered};
+use crate::net::{ETHERNET_PAYLOAD_BYTES, PathQuality};
+use crate::world::Delay;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+use tradewind_protocol::RegionId;
+use tradewind_protocol::region::Coordinates;
+
+/// The most regions: every tick visits every pair of them.
+const MAX_REGIONS: usize = 100;
+
+/// The longest scenario: a month. Virtual time is cheap, traces of years are not.
+const MAX_DURATION_S: f64 = 31.0 * 86_400.0;
+
+/// Delay of a link of no length: two passages through an edge. A guess.
+const LEAST_DELAY_MS: f64 = 1.0;
+
+/// Delay in one direction per kilometre of great circle: half the median round-trip time over
+/// distance of 496 pairs of cloud regions more than 500 km apart, 1.74 ms per 100 km (measured by
+/// cloudping.co over a year).
+const DELAY_MS_PER_KM: f64 = 0.0087;
+
+/// The scenario in `text`, or everything that is wrong with it.
+pub(super) fn parse(text: &str) -> Result<Scenario, ScenarioError> {
+    let raw: RawScenario = toml::from_str(text).map_err(|error| ScenarioError { problems: vec![error.to_string().trim().to_string()] })?;
+    let mut checked = Checker::new(&raw);
+    let scenario = checked.scenario(raw);
+    if checked.problems.is_empty() { Ok(scenario) } else { Err(ScenarioError { problems: checked.problems }) }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScenario {
+    name: String,
+    about: String,
+    duration_s: f64,
+    #[serde(default)]
+    network: RawNetwork,
+    region: Vec<RawRegion>,
+    #[serde(default)]
+    link: Vec<RawLink>,
+    #[serde(default)]
+    workload: RawWorkload,
+    #[serde(default)]
+    fault: Vec<RawFault>,
+    #[serde(default)]
+    expect: RawExpect,
+    #[serde(default)]
+    agent: toml::Table,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawNetwork {
+    /// Round trip where neither a link nor coordinates say otherwise.
+    rtt_ms: f64,
+    /// How much longer than the shortest delay the longest is, as a share of it.
+    jitter: f64,
+    loss: f64,
+    duplicate: f64,
+    mtu: usize,
+}
+
+impl Default for RawNetwork {
+    fn default() -> Self {
+        Self { rtt_ms: 100.0, jitter: 0.1, loss: 0.0, duplicate: 0.0, mtu: ETHERNET_PAYLOAD_BYTES }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRegion {
+    name: String,
+    latitude: Option<f64>,
+    longitude: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLink {
+    between: [String; 2],
+    rtt_ms: f64,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+enum RawWorkload {
+    #[default]
+    Silence,
+    Synthetic {
+        rate: f64,
+        season_s: f64,
+        every_s: f64,
+    },
+    Recorded {
+        file: PathBuf,
+        row_s: f64,
+        scale: f64,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+enum RawFault {
+    Crash { at_s: f64, region: String, after_writes: Option<u64>, down_s: Option<f64> },
+    Partition { at_s: f64, regions: Vec<String>, for_s: Option<f64> },
+    Paths { at_s: f64, loss: Option<f64>, duplicate: Option<f64>, mtu: Option<usize>, for_s: Option<f64> },
+    Clock { at_s: f64, region: String, ahead_ms: i64 },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawExpect {
+    converge_s: f64,
+    detect_s: f64,
+    fresh_s: f64,
+}
+
+impl Default for RawExpect {
+    fn default() -> Self {
+        // Cold convergence and detection of a crash took 6.5 s and 10.8 s at a gossip interval of
+        // one second; the bounds are twice that. Freshness: a step of the default length and a half.
+        Self { converge_s: 13.0, detect_s: 22.0, fresh_s: 90.0 }
+    }
+}
+
+struct Checker {
+    problems: Vec<String>,
+    known: BTreeSet<String>,
+    end: Duration,
+}
+
+impl Checker {
+    fn new(raw: &RawScenario) -> Self {
+        let mut checker =
+            Self { problems: vec![], known: raw.region.iter().map(|region| region.name.clone()).collect(), end: Duration::MAX };
+        checker.end = checker.seconds("duration_s", raw.duration_s);
+        if !(1..=MAX_REGIONS).contains(&raw.region.len()) {
+            checker.wrong("region", raw.region.len(), format_args!("there must be 1 to {MAX_REGIONS}"));
+        }
+        if checker.known.len() < raw.region.len() {
+            checker.wrong("region", "(names)", format_args!("must differ"));
+        }
+        checker
+    }
+
+    fn scenario(&mut self, raw: RawScenario) -> Scenario {
+        let quality =
+            self.quality("network", PathQuality { loss: raw.network.loss, duplicate: raw.network.duplicate, mtu: raw.network.mtu });
+        let regions: Vec<Region> = raw.region.iter().filter_map(|region| self.region(region)).collect();
+        let delays = self.delays(&regions, &raw.network, &raw.link);
+        let mut faults: Vec<Fault> = raw.fault.into_iter().flat_map(|fault| self.fault(fault, &regions, quality)).collect();
+        faults.sort_by_key(|fault| fault.at);
+        let expect = Expectations {
+            converge: self.seconds("expect.converge_s", raw.expect.converge_s),
+            detect: self.seconds("expect.detect_s", raw.expect.detect_s),
+            fresh: self.seconds("expect.fresh_s", raw.expect.fresh_s),
+        };
+        Scenario {
+            name: raw.name,
+            about: raw.about,
+            duration: self.end,
+            workload: self.workload(raw.workload),
+            regions,
+            delays,
+            quality,
+            faults,
+            expect,
+            agent: raw.agent,
+        }
+    }
+
+    fn region(&mut self, raw: &RawRegion) -> Option<Region> {
+        let id = self.id("region.name", &raw.name)?;
+        let coordinates = match (raw.latitude, raw.longitude) {
+            (None, None) => None,
+            (Some(latitude), Some(longitude)) if (Coordinates { latitude, longitude }).is_valid() => {
+                Some(Coordinates { latitude, longitude })
+            }
+            (latitude, longitude) => {
+                self.wrong(
+                    "region",
+                    format_args!("{id} at {latitude:?}, {longitude:?}"),
+                    "both coordinates must be on the globe, or neither given",
+                );
+                None
+            }
+        };
+        Some(Region { id, coordinates })
+    }
+
+    fn delays(&mut self, regions: &[Region], network: &RawNetwork, links: &[RawLink]) -> BTreeMap<(RegionId, RegionId), Delay> {
+        let jitter = self.within("network.jitter", network.jitter, 0.0, 10.0);
+        let default = self.within("network.rtt_ms", network.rtt_ms, 0.0, 60_000.0) / 2.0;
+        let delay = |ms: f64| Delay { min: Duration::from_secs_f64(ms / 1e3), max: Duration::from_secs_f64(ms * (1.0 + jitter) / 1e3) };
+        let mut delays = BTreeMap::new();
+        for (i, a) in regions.iter().enumerate() {
+            for b in &regions[i + 1..] {
+                let ms = match (a.coordinates, b.coordinates) {
+                    (Some(here), Some(there)) => LEAST_DELAY_MS + DELAY_MS_PER_KM * here.distance_km(there),
+                    _ => default,
+                };
+                delays.insert(ordered(&a.id, &b.id), delay(ms));
+            }
+        }
+        for link in links {
+            let ms = self.within("link.rtt_ms", link.rtt_ms, 0.0, 60_000.0) / 2.0;
+            let ends = link.between.each_ref().map(|name| self.named("link.between", name));
+            match ends {
+                [Some(a), Some(b)] if a != b => {
+                    delays.insert(ordered(&a, &b), delay(ms));
+                }
+                [Some(_), Some(_)] => self.wrong("link.between", format_args!("{:?}", link.between), "must be two regions"),
+                _ => {}
+            }
+        }
+        delays
+    }
+
+    fn fault(&mut self, raw: RawFault, regions: &[Region], usual: PathQuality) -> Vec<Fault> {
+        match raw {
+            RawFault::Crash { at_s, region, after_writes, down_s } => {
+                let at = self.time("fault.at_s", at_s);
+                let Some(region) = self.named("fault.region", &region) else { return vec![] };
+                let action = match after_writes {
+                    None => Action::Crash(region.clone()),
+                    Some(writes) => Action::CrashAfterWrites(region.clone(), writes),
+                };
+                let restart =
+                    down_s.map(|down| Fault { at: self.time("fault.at_s + down_s", at_s + down), action: Action::Restart(region) });
+                std::iter::once(Fault { at, action }).chain(restart).collect()
+            }
+            RawFault::Partition { at_s, regions: names, for_s } => {
+                let at = self.time("fault.at_s", at_s);
+                let left: Vec<RegionId> = names.iter().filter_map(|name| self.named("fault.regions", name)).collect();
+                let right: Vec<RegionId> = regions.iter().map(|region| region.id.clone()).filter(|id| !left.contains(id)).collect();
+                if left.is_empty() || right.is_empty() {
+                    self.wrong("fault.regions", format_args!("{names:?}"), "a partition needs regions on both sides");
+                }
+                let heal = for_s.map(|length| Fault {
+                    at: self.time("fault.at_s + for_s", at_s + length),
+                    action: Action::Heal(left.clone(), right.clone()),
+                });
+                std::iter::once(Fault { at, action: Action::Partition(left, right) }).chain(heal).collect()
+            }
+            RawFault::Paths { at_s, loss, duplicate, mtu, for_s } => {
+                let at = self.time("fault.at_s", at_s);
+                let quality = PathQuality {
+                    loss: loss.unwrap_or(usual.loss),
+                    duplicate: duplicate.unwrap_or(usual.duplicate),
+                    mtu: mtu.unwrap_or(usual.mtu),
+                };
+                let quality = self.quality("fault", quality);
+                let mend = for_s.map(|length| Fault { at: self.time("fault.at_s + for_s", at_s + length), action: Action::Paths(usual) });
+                std::iter::once(Fault { at, action: Action::Paths(quality) }).chain(mend).collect()
+            }
+            RawFault::Clock { at_s, region, ahead_ms } => {
+                let at = self.time("fault.at_s", at_s);
+                self.named("fault.region", &region)
+                    .map(|region| Fault { at, action: Action::Clock(region, ahead_ms) })
+                    .into_iter()
+                    .collect()
+            }
+        }
+    }
+
+    fn workload(&mut self, raw: RawWorkload) -> Workload {
+        match raw {
+            RawWorkload::Silence => Workload::Silence,
+            RawWorkload::Synthetic { rate, season_s, every_s } => Workload::Synthetic {
+                rate: self.within("workload.rate", rate, 0.0, 1e9),
+                season: self.seconds("workload.season_s", season_s),
+                every: self.seconds("workload.every_s", every_s),
+            },
+            RawWorkload::Recorded { file, row_s, scale } => Workload::Recorded {
+                file,
+                row: self.seconds("workload.row_s", row_s),
+                scale: self.within("workload.scale", scale, 0.0, 1e9),
+            },
+        }
+    }
+
+    fn quality(&mut self, key: &str, quality: PathQuality) -> PathQuality {
+        PathQuality {
+            loss: self.within(&format!("{key}.loss"), quality.loss, 0.0, 1.0),
+            duplicate: self.within(&format!("{key}.duplicate"), quality.duplicate, 0.0, 1.0),
+            mtu: {
+                // QUIC needs 1,200 (RFC 9000, section 14); beyond a jumbo frame there is no path.
+                if !(1200..=9000).contains(&quality.mtu) {
+                    self.wrong(&format!("{key}.mtu"), quality.mtu, "must be between 1200 and 9000 bytes of UDP payload");
+                }
+                quality.mtu
+            },
+        }
+    }
+
+    fn id(&mut self, key: &str, name: &str) -> Option<RegionId> {
+        match RegionId::new(name) {
+            Ok(id) => Some(id),
+            Err(error) => {
+                self.problems.push(format!("{key}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn named(&mut self, key: &str, name: &str) -> Option<RegionId> {
+        if !self.known.contains(name) {
+            self.wrong(key, name, "there is no such region in the scenario");
+            return None;
+        }
+        RegionId::new(name).ok()
+    }
+
+    fn within(&mut self, key: &str, value: f64, least: f64, most: f64) -> f64 {
+        if (least..=most).contains(&value) {
+            return value;
+        }
+        self.wrong(key, value, format_args!("must be between {least} and {most}"));
+        least
+    }
+
+    /// A length of time above zero.
+    fn seconds(&mut self, key: &str, value: f64) -> Duration {
+        Duration::from_secs_f64(self.within(key, value, 0.001, MAX_DURATION_S))
+    }
+
+    /// A moment within the scenario.
+    fn time(&mut self, key: &str, value: f64) -> Duration {
+        let at = Duration::from_secs_f64(self.within(key, value, 0.0, MAX_DURATION_S));
+        if at > self.end {
+            self.wrong(key, value, format_args!("must be within the scenario's {} s", self.end.as_secs_f64()));
+        }
+        at
+    }
+
+    fn wrong(&mut self, key: &str, value: impl fmt::Display, remedy: impl fmt::Display) {
+        self.problems.push(format!("{key} = {value}: {remedy}"));
+    }
+}

@@ -1,0 +1,174 @@
+//! Traffic: what happened in a region between two moments, as the records that its client posts.
+
+use crate::clock::wall_time;
+use crate::scenario::Workload;
+use anyhow::{Context as _, ensure};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use std::f64::consts::TAU;
+use std::time::Duration;
+use tradewind_agent::env::Seed;
+use tradewind_protocol::{RegionId, ServiceName, TenantName, TransactionRecord, TransactionType};
+
+/// How far the season swings the rate, as a share of its mean. A guess: day and night of a service
+/// used on one continent.
+const SWING: f64 = 0.6;
+
+/// How far chance moves the count of one batch, as a share of what is due.
+const NOISE: f64 = 0.2;
+
+/// The traffic that begins in one region.
+pub(crate) struct Traffic {
+    source: RegionId,
+    flows: Vec<Flow>,
+    every: Duration,
+    rng: StdRng,
+}
+
+/// The traffic from one region to one other.
+struct Flow {
+    destination: RegionId,
+    shape: Shape,
+}
+
+enum Shape {
+    Season { rate: f64, season: Duration, phase: f64 },
+    Rows { counts: Vec<f64>, row: Duration },
+}
+
+impl Traffic {
+    /// The traffic from `source` to `others`; none if the workload has none.
+    pub(crate) fn new(workload: &Workload, source: &RegionId, others: &[RegionId], seed: Seed) -> anyhow::Result<Option<Traffic>> {
+        let mut rng = StdRng::from_seed(seed.child(&format!("traffic {source}")).bytes());
+        let (flows, every) = match workload {
+            Workload::Silence => return Ok(None),
+            Workload::Synthetic { rate, season, every } => {
+                // One phase a region, as if the sun came to them in turn; some destinations matter more.
+                let phase = rng.random_range(0.0..TAU);
+                let mut flow = |destination: &RegionId| Flow {
+                    destination: destination.clone(),
+                    shape: Shape::Season { rate: rate * rng.random_range(0.5..1.5), season: *season, phase },
+                };
+                (others.iter().map(&mut flow).collect(), *every)
+            }
+            Workload::Recorded { file, row, scale } => {
+                let text = std::fs::read_to_string(file).with_context(|| format!("cannot read the recorded traffic {}", file.display()))?;
+                (recorded(&text, source, others, *row, *scale).with_context(|| format!("in {}", file.display()))?, *row)
+            }
+        };
+        Ok(Some(Traffic { source: source.clone(), flows, every, rng }))
+    }
+
+    /// How often there is a batch.
+    pub(crate) fn every(&self) -> Duration {
+        self.every
+    }
+
+    /// What happened in the interval that ends at `now`, one record a destination.
+    pub(crate) fn batch(&mut self, now: Duration) -> Vec<TransactionRecord> {
+        let Self { source, flows, every, rng } = self;
+        let mut records = vec![];
+        for flow in flows {
+            let due = flow.shape.due(now, *every);
+            let noisy = due * (1.0 + NOISE * rng.random_range(-1.0..1.0));
+            // What is left of the last whole transaction happens with that probability.
+            let count = noisy as u64 + u64::from(rng.random_bool(noisy.fract()));
+            if count > 0 {
+                records.push(TransactionRecord {
+                    id: None,
+                    tenant: TenantName::default(),
+                    source_region: source.clone(),
+                    destination_region: flow.destination.clone(),
+                    service: ServiceName::default(),
+                    transaction_type: TransactionType::default(),
+                    user: None,
+                    timestamp: wall_time(now),
+                    count,
+                    latency_ms: None,
+                    resources: None,
+                });
+            }
+        }
+        records
+    }
+}
+
+impl Shape {
+    /// Transactions due in the interval of this length that ends at `now`.
+    fn due(&self, now: Duration, length: Duration) -> f64 {
+        match self {
+            Shape::Season { rate, season, phase } => {
+                let angle = TAU * now.as_secs_f64() / season.as_secs_f64() + phase;
+                rate * (1.0 + SWING * angle.sin()) * length.as_secs_f64()
+            }
+            Shape::Rows { counts, row } => {
+                // The interval that ends where a row begins lies in the row before it.
+                let index = (now.as_secs_f64() / row.as_secs_f64()).ceil() as usize;
+                index.checked_sub(1).and_then(|index| counts.get(index)).copied().unwrap_or(0.0)
+            }
+        }
+    }
+}
+
+/// The flows of `source` in a table with a column `from>to` per pair. Names are compared without
+/// regard to case, since regions are lower case.
+fn recorded(text: &str, source: &RegionId, others: &[RegionId], row: Duration, scale: f64) -> anyhow::Result<Vec<Flow>> {
+    let mut lines = text.lines();
+    let header: Vec<String> = lines.next().context("the file is empty")?.split(',').map(|name| name.trim().to_lowercase()).collect();
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+    let mut flows = vec![];
+    for destination in others {
+        let Some(column) = header.iter().position(|name| *name == format!("{source}>{destination}")) else { continue };
+        let mut counts = Vec::with_capacity(rows.len());
+        for (i, row) in rows.iter().enumerate() {
+            let cell = row.get(column).with_context(|| format!("line {} has no column {}", i + 2, column + 1))?;
+            let value: f64 = cell.trim().parse().with_context(|| format!("line {}, column {}: {cell:?}", i + 2, column + 1))?;
+            ensure!(value.is_finite() && value >= 0.0, "line {}, column {}: {cell:?} must be at least 0", i + 2, column + 1);
+            counts.push(value * scale);
+        }
+        flows.push(Flow { destination: destination.clone(), shape: Shape::Rows { counts, row } });
+    }
+    ensure!(!flows.is_empty(), "no column begins with \"{source}>\"");
+    Ok(flows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids() -> [RegionId; 3] {
+        ["a", "b", "c"].map(|name| RegionId::new(name).unwrap())
+    }
+
+    #[test]
+    fn synthetic_traffic_has_its_rate_and_is_the_seeds() {
+        let [a, b, c] = ids();
+        let workload = Workload::Synthetic { rate: 10.0, season: Duration::from_secs(20), every: Duration::from_millis(500) };
+        let run = |seed| {
+            let mut traffic = Traffic::new(&workload, &a, &[b.clone(), c.clone()], Seed::new([seed; 32])).unwrap().unwrap();
+            (1..=400)
+                .map(|i| traffic.batch(Duration::from_millis(500 * i)).iter().map(|record| record.count).sum::<u64>())
+                .collect::<Vec<_>>()
+        };
+        let counts = run(1);
+        assert_eq!(counts, run(1));
+        assert_ne!(counts, run(2));
+        // Two flows of 5 to 15 transactions per second for 200 seconds, swinging.
+        let total: u64 = counts.iter().sum();
+        assert!((2_000..=6_000).contains(&total), "{total}");
+        assert!(counts.iter().max().unwrap() > &(2 * counts.iter().min().unwrap()), "{counts:?}");
+    }
+
+    #[test]
+    fn recorded_traffic_is_the_files() {
+        let [a, b, c] = ids();
+        let text = "ts,A>B,A>C,B>A\n0,1,2,3\n1,10,20,30\n";
+        let flows = recorded(text, &a, &[b.clone(), c], Duration::from_secs(1), 100.0).unwrap();
+        assert_eq!(flows.len(), 2);
+        let due: Vec<f64> = [1, 2, 3].map(|s| flows[0].shape.due(Duration::from_secs(s), Duration::from_secs(1))).into();
+        assert_eq!(due, [100.0, 1000.0, 0.0]);
+        for bad in ["", "ts,x>y\n0,1\n", "ts,a>b\n0,x\n", "ts,a>b\n0\n", "ts,a>b\n0,-1\n"] {
+            assert!(recorded(bad, &a, std::slice::from_ref(&b), Duration::from_secs(1), 1.0).is_err(), "{bad:?}");
+        }
+    }
+}
