@@ -1,7 +1,7 @@
 //! The region's pools: what should be, what is, and what is done about the difference.
 //!
 //! [`PoolHandle`] is the way in; one actor behind it owns all state. What decides is pure:
-//! [`reconcile`] what to do, [`ledger`] what fits, [`accounting`] what it came to, [`backoff`] when to
+//! `reconcile` what to do, [`ledger`] what fits, `accounting` what it came to, `backoff` when to
 //! try again.
 //!
 //! Invariants: every instance holds a firm reservation, durable before it is started, until it is

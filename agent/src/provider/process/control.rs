@@ -20,7 +20,7 @@
 //!    answers an order it does not know in the same way;
 //! 4. treats SIGTERM like `drain`;
 //! 5. when the connection ends, keeps its state, goes on serving and tries to connect again every
-//!    [`RECONNECT`] or so: the agent may have been restarted. After the orphan timeout without a
+//!    200 ms or so: the agent may have been restarted. After the orphan timeout without a
 //!    connection on which the agent has spoken it drains and exits, so that it never outlives an
 //!    agent that does not return.
 //!

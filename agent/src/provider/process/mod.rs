@@ -1,6 +1,6 @@
 //! Worker processes of this machine.
 //!
-//! [`control`] says what a worker must do, [`record`] what is remembered of it, [`os`] how it is told
+//! [`control`] says what a worker must do, `record` what is remembered of it, `os` how it is told
 //! from every other process. Workers lead process groups of their own, so that Ctrl-C on the agent's
 //! terminal does not end them before the agent drains them.
 //!
@@ -16,7 +16,7 @@
 //!
 //! A worker whose agent never returns ends by its orphan timeout.
 
-pub(crate) mod control;
+pub mod control;
 mod keeper;
 mod link;
 mod os;
