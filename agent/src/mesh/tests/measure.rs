@@ -32,6 +32,7 @@ async fn measure_a_mesh_of_30() {
         }
         times.push(started.elapsed());
     }
+    println!("{times:?}");
     times.sort();
     println!("a change at all {AGENTS}: median {:?}, worst {:?}", times[10], times[19]);
 
