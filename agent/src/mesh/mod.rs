@@ -147,7 +147,8 @@ pub enum MeshError {
     },
 }
 
-/// The running mesh. Clones share it; when the last one is dropped, the mesh ends without goodbye.
+/// The running mesh. Clones share it; when the last one is dropped, the mesh ends.
+/// [`shutdown`](Self::shutdown) also waits until the goodbyes are sent.
 #[derive(Clone)]
 pub struct MeshHandle {
     mesh: Arc<Mesh>,

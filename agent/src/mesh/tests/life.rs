@@ -103,7 +103,7 @@ async fn a_restarted_agent_at_its_old_address_is_itself_again_whoever_dialled() 
             other.until_live(&["a", "b"]).await;
             let listen = other.addr();
             // Nobody is told: not a packet leaves.
-            runtime.shutdown_background();
+            tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await.unwrap();
             drop(other);
             let seeds = if waits_for_the_other { vec![] } else { seeds };
             let again = Agent::start_with(&pki, restarts, Setup { generation: 2, seeds, listen, ..Setup::default() }).await;
