@@ -9,9 +9,9 @@
 //! Invariant: nothing that a peer sends changes what is known of a region unless that region has
 //! signed it. Peers relay, they do not vouch.
 //!
-//! Where to read: [`core`] is all that is known, and pure, with [`roster`], [`guard`], [`card`] and
-//! [`liveness`] inside; [`pool`] and [`link`] are the connections; [`speaker`] says what this
-//! region says; [`keeper`] keeps house; [`gossip`] is chitchat's transport.
+//! Where to read: `core` is all that is known, and pure, with `roster`, `guard`, `card` and
+//! `liveness` inside; `pool` and `link` are the connections; `speaker` says what this region says;
+//! `keeper` keeps house; `gossip` is chitchat's transport.
 
 mod bounds;
 mod bucket;
