@@ -139,6 +139,7 @@ impl World {
         self.sim.step().map_err(|error| anyhow!("after {:?}: {error}", self.sim.elapsed()))?;
         let without_power = |(name, machine): &(&String, &Rc<Machine>)| !self.down.contains(*name) && machine.lost_power();
         let lost: Vec<String> = self.machines.iter().filter(without_power).map(|(name, _)| name.clone()).collect();
+        trace::settle_errors(&lost);
         lost.iter().try_for_each(|name| self.crash(name))?;
         Ok(lost)
     }
@@ -160,6 +161,7 @@ impl World {
         trace::remark(format_args!("crash {name}"));
         self.down.insert(name.into());
         self.sim.crash(name);
+        trace::forget_unsettled_errors();
         Ok(())
     }
 
