@@ -95,9 +95,9 @@ impl World {
         let ip = self.sim.lookup(name);
         let machine = Rc::new(Machine::new(name, ip, self.paths.clone(), self.seed));
         self.machines.insert(name.into(), machine.clone());
-        let host = machine.clone();
+        let (host, called) = (machine.clone(), String::from(name));
         self.sim.host(name, move || {
-            let (machine, program) = (host.clone(), program.clone());
+            let (machine, program, name) = (host.clone(), program.clone(), called.clone());
             async move {
                 let ended = program(machine.boot()).await;
                 if machine.lost_power() {
@@ -105,7 +105,7 @@ impl World {
                     // after this step and ends this life.
                     std::future::pending::<()>().await;
                 }
-                Ok(ended?)
+                ended.map_err(|error| format!("{name} ended: {error:#}").into())
             }
         });
         machine
