@@ -21,7 +21,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use steps::{PlanNow, StepLoop};
+use steps::{Parts, PlanNow, StepLoop};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -100,22 +100,32 @@ impl Agent {
         let mesh =
             mesh::start(&env, config.region.clone(), config.cluster.clone(), &config.mesh, generation, service, events.clone()).await?;
 
-        let (stop, stopped) = watch::channel(false);
-        let (progress_tx, progress) = watch::channel(Progress::default());
-        let steps = StepLoop::new(&env, config.clone(), history.clone(), mesh.clone(), pool.clone(), events.clone(), progress_tx);
-        let steps = tokio::spawn(steps.run(plan_rx, stopped.clone()));
-
         let tls = config.api.tls.as_ref().map(|paths| http::acceptor(paths, &env)).transpose()?;
         let listener = env.network.bind_tcp(config.api.listen).await;
         let listener =
             listener.with_context(|| format!("cannot listen on api.listen = {}: is another agent running?", config.api.listen))?;
         let scheme = if tls.is_some() { "https" } else { "http" };
+        let api_url = format!("{scheme}://{}", listener.local_addr()?);
+
+        let (stop, stopped) = watch::channel(false);
+        let (progress_tx, progress) = watch::channel(Progress::default());
+        let parts = Parts {
+            config: config.clone(),
+            api_url: config.api.public_url.clone().unwrap_or_else(|| api_url.clone()),
+            history: history.clone(),
+            mesh: mesh.clone(),
+            pool: pool.clone(),
+            events: events.clone(),
+        };
+        let steps = StepLoop::new(&env, parts, progress_tx);
+        let steps = tokio::spawn(steps.run(plan_rx, stopped.clone()));
+
         let runtime = Runtime {
             region: config.region.clone(),
             generation: mesh.generation(),
             pid: std::process::id(),
             mesh: mesh.local_addr().to_string(),
-            api: format!("{scheme}://{}", listener.local_addr()?),
+            api: api_url,
         };
         let api = Api {
             config: config.clone(),

@@ -39,9 +39,22 @@ pub(super) struct PlanNow {
     pub reply: oneshot::Sender<Result<RegionalResourcePlan, String>>,
 }
 
+/// What the loop works with.
+pub(super) struct Parts {
+    pub config: Arc<Config>,
+    /// Where others are told to find the API.
+    pub api_url: String,
+    pub history: HistoryHandle,
+    pub mesh: MeshHandle,
+    pub pool: PoolHandle,
+    pub events: EventLog,
+}
+
 /// The state of the loop.
 pub(super) struct StepLoop {
     config: Arc<Config>,
+    /// Where others are told to find the API.
+    api_url: String,
     clock: Arc<dyn Clock>,
     offload: Offload,
     history: HistoryHandle,
@@ -67,21 +80,15 @@ struct PoolMemory {
 }
 
 impl StepLoop {
-    pub(super) fn new(
-        env: &Env,
-        config: Arc<Config>,
-        history: HistoryHandle,
-        mesh: MeshHandle,
-        pool: PoolHandle,
-        events: EventLog,
-        progress: watch::Sender<Progress>,
-    ) -> Self {
+    pub(super) fn new(env: &Env, parts: Parts, progress: watch::Sender<Progress>) -> Self {
+        let Parts { config, api_url, history, mesh, pool, events } = parts;
         let forecasts = Forecasts::new(&config.forecast, config.step);
         let pools = config.pools.iter().map(|pool| (pool.name.clone(), PoolMemory::default())).collect();
         Self {
             clock: env.clock.clone(),
             offload: env.offload,
             config,
+            api_url,
             history,
             mesh,
             pool,
@@ -194,7 +201,7 @@ impl StepLoop {
             region: self.config.region.clone(),
             published_at: now,
             version: env!("CARGO_PKG_VERSION").into(),
-            api: self.config.api.public_url.clone(),
+            api: Some(self.api_url.clone()),
             coordinates: self.config.coordinates,
             health,
             mode: self.config.mode,

@@ -91,7 +91,7 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// With this the API speaks TLS and asks clients for a certificate of the authority.
     pub tls: Option<TlsPaths>,
-    /// The base URL that others reach it at, if it is to be published.
+    /// The base URL that others reach it at, if that is not where it listens.
     pub public_url: Option<String>,
 }
 

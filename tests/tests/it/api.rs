@@ -94,6 +94,30 @@ fn a_batch_with_a_key_counts_once() {
 }
 
 #[test]
+fn too_much_at_once_is_turned_away_with_a_time_to_come_back() {
+    let cluster = alone("max_pending_records = 2\n");
+    let member = cluster.member("solo");
+    let (url, body) = (member.url("/v1/records"), json!([good(), good()]).to_string());
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let post = || {
+            let client = tradewind_tests::http::Connection::new();
+            (0..25).map(|_| client.send(&url, &[("content-type", "application/json")], body.as_bytes())).collect::<Vec<_>>()
+        };
+        let clients: Vec<_> = (0..8).map(|_| scope.spawn(post)).collect();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    let (taken, turned_away): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
+    assert!(!taken.is_empty() && !turned_away.is_empty(), "{} taken, {} turned away", taken.len(), turned_away.len());
+    for answer in turned_away {
+        problem(answer, 429);
+        assert!(answer.retry_after.as_ref().is_some_and(|wait| wait.parse::<u32>().is_ok_and(|s| s >= 1)));
+    }
+    assert_eq!(member.status().records_accepted, 2 * taken.len() as u64, "what was turned away was not counted");
+    let large = json!([good(), good(), good()]).to_string();
+    problem(&send(&url, &[], large.as_bytes()), 413);
+}
+
+#[test]
 fn what_cannot_be_read_is_a_problem_document() {
     let cluster = alone("max_body_bytes = 4096\n");
     let member = cluster.member("solo");
