@@ -141,6 +141,7 @@ pub(crate) fn forecast(from: &str, mean_volume: f64) -> ForecastView {
             score: ForecastScore { steps: 200, pinball: 61.0, seasonal_naive_pinball: 100.0, coverage_90: 0.91 },
         },
         recent: (0..60).map(|i| f64::from(i) * 60.0).collect(),
+        events_applied: vec![],
     }
 }
 

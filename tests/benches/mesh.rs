@@ -88,6 +88,7 @@ fn state(region: usize, change: usize) -> RegionState {
         pools: vec![],
         forecasts: vec![],
         dropped: Dropped::default(),
+        events: vec![],
     }
 }
 

@@ -202,6 +202,7 @@ impl StepLoop {
             pools: self.pool.status(),
             forecasts: predictions.to_vec(),
             dropped: Dropped::default(),
+            events: vec![],
         };
         self.mesh.publish(state);
         let closed = self.closed;

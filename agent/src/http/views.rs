@@ -135,13 +135,13 @@ pub(super) async fn forecasts(
     for prediction in own.iter().filter(|p| query.matches(p)) {
         let until = prediction.path.start().offset(-1);
         let recent = api.history.window(&prediction.series, until, RECENT_STEPS).await.map_err(|e| ApiError::unavailable(e.to_string()))?;
-        found.push(ForecastView { age_ms: now.since(prediction.issued_at).as_millis() as u64, prediction: prediction.clone(), recent });
+        found.push(ForecastView { age_ms: now.since(prediction.issued_at).as_millis() as u64, prediction: prediction.clone(), recent, events_applied: vec![] });
     }
     let view = api.mesh.view();
     for (_, entry) in view.regions.iter().filter(|(region, _)| **region != view.this) {
         let (Some(state), Some(age)) = (&entry.state, entry.age(now)) else { continue };
         let others = state.forecasts.iter().filter(|p| query.matches(p));
-        found.extend(others.map(|p| ForecastView { age_ms: age.as_millis() as u64, prediction: p.clone(), recent: vec![] }));
+        found.extend(others.map(|p| ForecastView { age_ms: age.as_millis() as u64, prediction: p.clone(), recent: vec![], events_applied: vec![] }));
     }
     found.sort_by(|a, b| a.prediction.series.cmp(&b.prediction.series));
     Ok(Json(found))
