@@ -7,7 +7,7 @@
 use crate::net::ETHERNET_PAYLOAD_BYTES;
 use crate::scenario::Expectations;
 use crate::trace::Summary;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tradewind_protocol::RegionId;
@@ -19,7 +19,7 @@ use tradewind_protocol::api::RegionView;
 const MAX_PROBES: u64 = 64;
 
 /// A rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// See [`Rule::text`], as for all of them.
@@ -81,7 +81,7 @@ impl Rule {
 }
 
 /// A rule that did not hold, about one subject.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Violation {
     /// Which rule.
     pub rule: Rule,
@@ -98,7 +98,7 @@ pub struct Violation {
 }
 
 /// How long the views took to be right again after something happened.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settled {
     /// After what.
     pub after: String,

@@ -11,13 +11,14 @@ use crate::trace::{Detail, Recording, Summary};
 use crate::workload::Traffic;
 use crate::world::{Delay, TICK, World};
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tradewind_protocol::RegionId;
 
@@ -41,13 +42,13 @@ pub struct Options {
 }
 
 /// What came of a simulation.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The scenario's name.
     pub scenario: String,
     /// From which all chance followed.
     pub seed: u64,
-    /// Whether everything that draws chance or reads a clock was under the seed's control.
+    /// Whether another process gives the same run for the seed.
     pub deterministic: bool,
     /// How long it lasted in the simulation, seconds.
     pub simulated_s: f64,
@@ -76,8 +77,13 @@ pub struct Report {
 }
 
 /// Runs `scenario`. An error means that it could not be run; what agents do wrong is in the report.
+///
+/// Only the first run of a process is the seed's own: whatever libraries set up once a process
+/// (lazy statics with a `HashMap` in them, mostly) draws from the first simulation's chance and not
+/// from those of later ones, which are sound but not the run that another process gives.
 pub fn run(scenario: &Scenario, options: Options) -> anyhow::Result<Report> {
-    let deterministic = entropy::is_covered();
+    static BEGUN: AtomicBool = AtomicBool::new(false);
+    let deterministic = entropy::is_covered() && !BEGUN.swap(true, Ordering::Relaxed);
     // Here, so that its name is drawn from the operating system's chance, not from the simulation's.
     let certificates = tempfile::tempdir().context("cannot make a directory for the certificates")?;
     let directory = certificates.path();
@@ -308,7 +314,7 @@ impl Report {
                 .map(|settled| format!("  views right {:.1} s after {} at {:.1} s", settled.took_s, settled.after, settled.at_s)),
         );
         if !self.deterministic {
-            lines.push("  NOT DETERMINISTIC: on this platform the operating system's chance and clock are not replaced, so runs of one seed may differ".into());
+            lines.push("  NOT DETERMINISTIC: another run of this seed may differ (the operating system's chance and clock are replaced with glibc only, and for the first simulation of a process)".into());
         }
         if self.passed() {
             lines.push(format!("  all {} rules held", Rule::ALL.len()));

@@ -34,7 +34,7 @@ pub enum Detail {
 }
 
 /// What a finished recording amounts to.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Summary {
     /// SHA-256 over all lines, hexadecimal.
     pub digest: String,
@@ -65,6 +65,8 @@ struct Recorder {
     /// Names of nodes in the order of their first step; a node's span id is its index here.
     nodes: Vec<String>,
     node: Option<usize>,
+    /// Errors that do not count yet: their node may turn out to have been without power.
+    pending: Vec<(Option<usize>, String)>,
     spans: u64,
 }
 
@@ -85,6 +87,7 @@ impl Recording {
             line: String::new(),
             nodes: Vec::new(),
             node: None,
+            pending: Vec::new(),
             spans: 0,
         }));
         Self { _subscriber: tracing::subscriber::set_default(Tap { detail }) }
@@ -93,6 +96,7 @@ impl Recording {
     /// Ends the recording.
     pub fn finish(self) -> Summary {
         let Some(mut recorder) = RECORDER.take() else { return Summary::default() };
+        recorder.settle(&[]);
         if let Some(sink) = &mut recorder.sink {
             recorder.summary.truncated |= sink.flush().is_err();
         }
@@ -147,6 +151,17 @@ pub(crate) fn remark(text: fmt::Arguments<'_>) {
     });
 }
 
+/// A step is over: the errors of those nodes that lost power during it are no errors, since what a
+/// program says without power is heard by nobody.
+pub(crate) fn settle_errors(without_power: &[String]) {
+    with_recorder(|recorder| recorder.settle(without_power));
+}
+
+/// Forgets errors that are not settled: the last words of a program that is being crashed.
+pub(crate) fn forget_unsettled_errors() {
+    with_recorder(|recorder| recorder.pending.clear());
+}
+
 /// A field's `Debug` may itself trace, while its line is being written: that event is left out,
 /// in every run alike.
 fn with_recorder(record: impl FnOnce(&mut Recorder)) {
@@ -188,12 +203,22 @@ impl Recorder {
         let _ = write!(self.line, "{kind} {} {} {}", meta.level(), meta.target(), if meta.is_span() { meta.name() } else { "" });
         fields(&mut Fields(&mut self.line));
         if meta.is_event() && *meta.level() == Level::ERROR {
-            self.summary.errors += 1;
-            if self.summary.first_errors.len() < MAX_ERRORS_KEPT {
-                self.summary.first_errors.push(self.line.clone());
-            }
+            self.pending.push((self.node, self.line.clone()));
         }
         self.end_line();
+    }
+
+    /// Counts what is pending, but for errors of the nodes in `without_power`.
+    fn settle(&mut self, without_power: &[String]) {
+        for (node, line) in std::mem::take(&mut self.pending) {
+            if node.and_then(|node| self.nodes.get(node)).is_some_and(|name| without_power.contains(name)) {
+                continue;
+            }
+            self.summary.errors += 1;
+            if self.summary.first_errors.len() < MAX_ERRORS_KEPT {
+                self.summary.first_errors.push(line);
+            }
+        }
     }
 }
 
@@ -350,6 +375,12 @@ mod tests {
         assert_eq!((brief.lines, brief.errors), (2, 1));
         assert!(!text.contains("x=7"));
         assert_eq!(record(Detail::Full, act).0, full);
+
+        let dying = || {
+            act();
+            forget_unsettled_errors();
+        };
+        assert_eq!(record(Detail::Full, dying).0, Summary { errors: 0, first_errors: vec![], ..full.clone() });
         assert_ne!(brief.digest, full.digest);
     }
 }

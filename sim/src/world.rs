@@ -95,9 +95,9 @@ impl World {
         let ip = self.sim.lookup(name);
         let machine = Rc::new(Machine::new(name, ip, self.paths.clone(), self.seed));
         self.machines.insert(name.into(), machine.clone());
-        let host = machine.clone();
+        let (host, called) = (machine.clone(), String::from(name));
         self.sim.host(name, move || {
-            let (machine, program) = (host.clone(), program.clone());
+            let (machine, program, name) = (host.clone(), program.clone(), called.clone());
             async move {
                 let ended = program(machine.boot()).await;
                 if machine.lost_power() {
@@ -105,7 +105,7 @@ impl World {
                     // after this step and ends this life.
                     std::future::pending::<()>().await;
                 }
-                Ok(ended?)
+                ended.map_err(|error| format!("{name} ended: {error:#}").into())
             }
         });
         machine
@@ -139,6 +139,7 @@ impl World {
         self.sim.step().map_err(|error| anyhow!("after {:?}: {error}", self.sim.elapsed()))?;
         let without_power = |(name, machine): &(&String, &Rc<Machine>)| !self.down.contains(*name) && machine.lost_power();
         let lost: Vec<String> = self.machines.iter().filter(without_power).map(|(name, _)| name.clone()).collect();
+        trace::settle_errors(&lost);
         lost.iter().try_for_each(|name| self.crash(name))?;
         Ok(lost)
     }
@@ -160,6 +161,7 @@ impl World {
         trace::remark(format_args!("crash {name}"));
         self.down.insert(name.into());
         self.sim.crash(name);
+        trace::forget_unsettled_errors();
         Ok(())
     }
 

@@ -4,4 +4,4 @@
 mod disk;
 mod meta;
 mod net;
-mod smoke;
+mod scenarios;

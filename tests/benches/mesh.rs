@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tradewind_agent::config::{MeshConfig, TlsPaths};
 use tradewind_agent::env::Env;
 use tradewind_agent::events::EventLog;
-use tradewind_agent::mesh::{self, Identity, MeshHandle, PeerService};
+use tradewind_agent::mesh::{self, MeshHandle, PeerService};
 use tradewind_protocol::pki::{self, Subject};
 use tradewind_protocol::region::{Dropped, Health, Mode};
 use tradewind_protocol::wire::{Request, Response};
@@ -46,19 +46,26 @@ async fn start(count: usize, interval: Duration) -> Vec<MeshHandle> {
         let leaf = pki::issue_leaf(&ca, &Subject::Agent(region.clone(), vec![]), validity(), [i as u8 + 2; 32]).expect("a leaf");
         let directory = std::env::temp_dir().join(format!("tradewind-bench-{}-{i}", std::process::id()));
         let env = Env::real(&directory).expect("an environment");
-        let identity = Identity::from_pem(&ca.certificate_pem, &leaf.certificate_pem, &leaf.key_pem, &region, env.clock.now());
-        let paths = || "unused".into();
+        let file = |name: &str, text: &str| {
+            let path = directory.join(name);
+            std::fs::write(&path, text).expect("a file");
+            path
+        };
+        let tls = TlsPaths {
+            ca: file("ca.pem", &ca.certificate_pem),
+            certificate: file("agent.pem", &leaf.certificate_pem),
+            key: file("agent.key", &leaf.key_pem),
+        };
         let config = MeshConfig {
             listen: "127.0.0.1:0".parse().expect("an address"),
             advertise: None,
             seeds: handles.first().map(|first| first.local_addr().to_string()).into_iter().collect(),
-            tls: TlsPaths { ca: paths(), certificate: paths(), key: paths() },
+            tls,
             gossip_interval: interval,
             state_budget_bytes: 64 * 1024,
         };
         let events = EventLog::new(region.clone(), env.clock.clone());
-        let identity = identity.expect("an identity");
-        let handle = mesh::start(&env, identity, region, "bench".into(), &config, 1, Arc::new(Deaf), events).await.expect("a mesh");
+        let handle = mesh::start(&env, region, "bench".into(), &config, 1, Arc::new(Deaf), events).await.expect("a mesh");
         let _ = std::fs::remove_dir_all(directory);
         handles.push(handle);
     }

@@ -100,10 +100,10 @@ impl Config {
         })?;
         let mut problems = vec![];
         for (name, value) in environment {
-            if let Some(keys) = overridden(&name) {
-                if let Err(at) = lay_over(&mut table, &keys, &value) {
-                    problems.push(Problem { key: name, value, remedy: format!("`{at}` is not a table in the file") });
-                }
+            if let Some(keys) = overridden(&name)
+                && let Err(at) = lay_over(&mut table, &keys, &value)
+            {
+                problems.push(Problem { key: name, value, remedy: format!("`{at}` is not a table in the file") });
             }
         }
         let mut root = Section::root(table, &mut problems);

@@ -38,7 +38,7 @@ const INFLATION: f64 = 8.0;
 const PRIOR: f64 = 1.0;
 /// Errors beyond this many spreads are kept as this many: one flood after silence must not make all
 /// later intervals absurd.
-const MAX_ERROR: f64 = 20.0;
+pub(super) const MAX_ERROR: f64 = 20.0;
 
 /// Where the median stands among the quantiles.
 const MEDIAN: usize = 3;

@@ -3,7 +3,7 @@
 use super::expert::{Forecaster, LastValue};
 use super::holt_winters::{HoltWinters, SeasonalMean};
 use super::horizon::{between, lanes};
-use super::lane::{Lane, QUANTILES};
+use super::lane::{Lane, MAX_ERROR, QUANTILES};
 use super::score::Scores;
 use super::seasonal_naive::SeasonalNaive;
 use tradewind_protocol::forecast::ForecastScore;
@@ -13,6 +13,15 @@ use tradewind_protocol::forecast::ForecastScore;
 const SPREAD_POWER: f64 = 0.5;
 /// See [`SPREAD_POWER`]: keeps the spread of an empty step from being nothing.
 const SPREAD_FLOOR: f64 = 0.1;
+
+/// Turbulence is how large the errors of the last steps are beside the usual ones. Their means forget
+/// with these gains: seven steps and five hundred.
+const RECENT_GAIN: f64 = 0.1;
+const USUAL_GAIN: f64 = 0.002;
+/// How far the spread follows turbulence: 0 not at all, 1 in proportion.
+const TURBULENCE_POWER: f64 = 0.75;
+/// Turbulence stays within these.
+const TURBULENCE: (f64, f64) = (0.5, 20.0);
 
 /// The forecast of one series.
 #[derive(Debug)]
@@ -30,6 +39,9 @@ pub(super) struct SeriesForecast {
     mean: f64,
     /// How many steps there were.
     seen: u64,
+    /// Mean absolute errors one step ahead, in spreads of a calm series: of the last steps, and usually.
+    recent_error: f64,
+    usual_error: f64,
 }
 
 /// Where the yardstick stands among the experts.
@@ -54,6 +66,8 @@ impl SeriesForecast {
             observed: 0.0,
             mean: 0.0,
             seen: 0,
+            recent_error: 0.0,
+            usual_error: 0.0,
         }
     }
 
@@ -107,6 +121,12 @@ impl SeriesForecast {
                 score = said;
             }
         }
+        if let Some(said) = &score {
+            let error = ((count - said.point).abs() / self.calm_spread(said.point)).min(MAX_ERROR);
+            let fading_in = 1.0 / (self.seen + 1) as f64;
+            self.recent_error += RECENT_GAIN.max(fading_in) * (error - self.recent_error);
+            self.usual_error += USUAL_GAIN.max(fading_in) * (error - self.usual_error);
+        }
         if let (Some(said), Some(naive)) = (score, self.yardstick.learn(self.seen + 1, count)) {
             self.scores.push(&said.quantiles, &naive.quantiles, count);
         }
@@ -148,6 +168,11 @@ impl SeriesForecast {
     }
 
     fn spread(&self, point: f64) -> f64 {
+        let ratio = if self.usual_error > 0.0 { self.recent_error / self.usual_error } else { 1.0 };
+        self.calm_spread(point) * ratio.powf(TURBULENCE_POWER).clamp(TURBULENCE.0, TURBULENCE.1)
+    }
+
+    fn calm_spread(&self, point: f64) -> f64 {
         // A series that has never counted anything has no scale yet; one transaction will do.
         let mean = if self.mean > 0.0 { self.mean } else { 1.0 };
         let level = (point + SPREAD_FLOOR * mean) / mean;

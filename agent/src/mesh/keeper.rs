@@ -16,6 +16,9 @@ use tradewind_protocol::wire::{Request, Response};
 
 /// How often everything is looked at, if nothing happens: what makes a fetch late at most.
 const TICK: Duration = Duration::from_millis(250);
+/// How long an agent waits to be dialled by a region of a smaller name that it has just heard of. Two
+/// that hear of each other would else dial each other, and one connection of two is for nothing.
+const DIAL_PATIENCE: Duration = Duration::from_secs(2);
 /// How often seed names are looked up again.
 const SEED_REFRESH: Duration = Duration::from_secs(60);
 /// How long one look-up may take.
@@ -63,7 +66,7 @@ fn connect(mesh: &Arc<Mesh>, now: Instant) {
             let address = known.card.announcement.address;
             if links.binary_search_by(|link| link.region.cmp(region)).is_ok() {
                 connected.insert(address);
-            } else {
+            } else if mesh.region < *region || now.saturating_duration_since(known.since) >= DIAL_PATIENCE {
                 wanted.insert(address);
             }
         }

@@ -6,6 +6,7 @@
 use super::bounds::{CARDS_PER_MESSAGE, MAX_REGIONS, STREAM_TIMEOUT};
 use super::bucket::Bucket;
 use super::core::{Learned, Worth};
+use super::pool::Entered;
 use super::refusal::Refusal;
 use super::speaker::Spoken;
 use super::{Mesh, gossip, published, rpc, tls};
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use quinn::{Connection, ConnectionError, RecvStream, VarInt};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tradewind_protocol::RegionId;
 use tradewind_protocol::wire::{self, Card, Envelope, Kind, Published, codec};
@@ -44,6 +45,8 @@ pub(super) struct Link {
     /// Where it was dialled, if this end did.
     pub(super) dialled_to: Option<SocketAddr>,
     pub(super) since: Instant,
+    /// Whether it is the one that this end sends on.
+    pub(super) in_use: watch::Sender<bool>,
     gossip_streams: Arc<Semaphore>,
     /// Cards to tell the other end. Shared with other links, so a full queue costs pointers.
     forwards: mpsc::Sender<Arc<Card>>,
@@ -132,51 +135,43 @@ pub(super) async fn run(mesh: Arc<Mesh>, connection: Connection, dialled_to: Opt
         connection,
         dialled_to,
         since: now,
+        in_use: watch::Sender::new(false),
         gossip_streams: Arc::new(Semaphore::new(MAX_GOSSIP_STREAMS)),
         forwards,
         limits: Mutex::new(limits),
     });
     mesh.core().contacts.on_connected(&link.region, now);
     let entered = mesh.pool.enter(&mesh.region, &link);
-    if entered.crossed {
+    if let Entered::Crossed { kept } = entered {
         mesh.counters.crossed_dials.bump();
-    }
-    tracing::debug!(region = %link.region, %from, dialled = link.is_dialled(), kept = entered.kept, "connected");
-    mesh.dirty.notify_one();
-    let write = async {
-        if entered.kept {
-            write(&mesh, &link, to_forward).await;
+        if let Some(kept) = kept {
+            // Should the other end have lost it, this brings it to say so.
+            let card = mesh.core().own.card.clone();
+            kept.forward(&mesh, &Arc::new(card));
         }
-    };
+    }
+    tracing::debug!(region = %link.region, %from, dialled = link.is_dialled(), "connected");
+    mesh.dirty.notify_one();
+    let write = write(&mesh, &link, to_forward);
     tokio::join!(biased; read_datagrams(&mesh, &link), read_streams(&mesh, &link), rpc::serve(&mesh, &link), write);
     let reason = link.connection.closed().await;
     tracing::debug!(region = %link.region, %reason, "disconnected");
     mesh.pool.leave(&link, Instant::now());
-    // Another connection speaks for itself.
-    if is_goodbye(&reason) && mesh.pool.get(&link.region).is_none() {
+    if matches!(&reason, ConnectionError::ApplicationClosed(close) if close.error_code == CODE_GOODBYE) {
         mesh.core().contacts.on_goodbye(&link.region);
     }
     mesh.dirty.notify_one();
 }
 
-/// Whether the other end says that its agent ends. Before a handshake is through on its side, QUIC hides
-/// why an application closes (RFC 9000, section 10.2.3); agents close for no other reason then.
-fn is_goodbye(reason: &ConnectionError) -> bool {
-    match reason {
-        ConnectionError::ApplicationClosed(close) => close.error_code == CODE_GOODBYE,
-        ConnectionError::ConnectionClosed(close) => close.error_code == quinn::TransportErrorCode::APPLICATION_ERROR,
-        ConnectionError::VersionMismatch
-        | ConnectionError::TransportError(_)
-        | ConnectionError::Reset
-        | ConnectionError::TimedOut
-        | ConnectionError::LocallyClosed
-        | ConnectionError::CidsExhausted => false,
-    }
-}
-
-/// Sends what the other end should know: first all cards, then this region's state whenever it
+/// Once the connection is in use, sends what the other end should know: first all cards, then this region's state whenever it
 /// changes, and cards of regions that turn up.
 async fn write(mesh: &Arc<Mesh>, link: &Link, mut to_forward: mpsc::Receiver<Arc<Card>>) {
+    let mut in_use = link.in_use.subscribe();
+    tokio::select! {
+        biased;
+        _ = link.connection.closed() => return,
+        _ = in_use.wait_for(|in_use| *in_use) => {}
+    }
     let mut spoken = mesh.spoken.subscribe();
     let cards = mesh.core().cards();
     for batch in cards.chunks(CARDS_PER_MESSAGE) {

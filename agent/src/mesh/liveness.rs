@@ -30,7 +30,7 @@ pub(super) struct Contacts {
 struct Contact {
     heard_at: Option<Instant>,
     doubted_since: Option<Instant>,
-    departed: bool,
+    said_goodbye: bool,
 }
 
 /// What is known about a region at one moment.
@@ -64,13 +64,13 @@ impl Contacts {
 
     /// A connection with the region has been made.
     pub(super) fn on_connected(&mut self, region: &RegionId, now: Instant) {
-        self.contacts.insert(region.clone(), Contact { heard_at: Some(now), doubted_since: None, departed: false });
+        self.contacts.insert(region.clone(), Contact { heard_at: Some(now), doubted_since: None, said_goodbye: false });
     }
 
     /// The region has said that its agent ends.
     pub(super) fn on_goodbye(&mut self, region: &RegionId) {
         if let Some(contact) = self.contacts.get_mut(region) {
-            contact.departed = true;
+            contact.said_goodbye = true;
         }
     }
 
@@ -80,7 +80,8 @@ impl Contacts {
             // Never met: hearsay, which chitchat is not told as long as it cannot be checked.
             return Verdict { live: signs.gossip, ask: false };
         };
-        if contact.departed {
+        // On one of two connections it may mean that connection alone.
+        if contact.said_goodbye && !signs.linked {
             return Verdict { live: false, ask: false };
         }
         let silent = contact.heard_at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
@@ -149,7 +150,7 @@ mod tests {
     fn goodbye_is_believed_at_once_until_the_region_connects_again() {
         let (mut contacts, eu, t) = met();
         contacts.on_goodbye(&eu);
-        assert!(!contacts.judge(&eu, Signs { gossip: true, linked: true }, t).live);
+        assert!(!contacts.judge(&eu, Signs { gossip: true, linked: false }, t).live);
         contacts.on_connected(&eu, t);
         assert!(contacts.judge(&eu, UP, t).live);
     }

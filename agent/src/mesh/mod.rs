@@ -9,9 +9,9 @@
 //! Invariant: nothing that a peer sends changes what is known of a region unless that region has
 //! signed it. Peers relay, they do not vouch.
 //!
-//! Where to read: [`core`] is all that is known, and pure, with [`roster`], [`guard`], [`card`] and
-//! [`liveness`] inside; [`pool`] and [`link`] are the connections; [`speaker`] says what this
-//! region says; [`keeper`] keeps house; [`gossip`] is chitchat's transport.
+//! Where to read: `core` is all that is known, and pure, with `roster`, `guard`, `card` and
+//! `liveness` inside; `pool` and `link` are the connections; `speaker` says what this region says;
+//! `keeper` keeps house; `gossip` is chitchat's transport.
 
 mod bounds;
 mod bucket;
@@ -147,7 +147,8 @@ pub enum MeshError {
     },
 }
 
-/// The running mesh. Clones share it; when the last one is dropped, the mesh ends without goodbye.
+/// The running mesh. Clones share it; when the last one is dropped, the mesh ends.
+/// [`shutdown`](Self::shutdown) also waits until the goodbyes are sent.
 #[derive(Clone)]
 pub struct MeshHandle {
     mesh: Arc<Mesh>,
@@ -193,7 +194,7 @@ pub async fn start(
         clock: env.clock.clone(),
         offload: env.offload,
         core: Mutex::new(Core::new(own, verifier, config.gossip_interval)),
-        pool: Pool::default(),
+        pool: Arc::default(),
         gossip: gossip::Gossip::default(),
         counters: Counters::default(),
         events,
@@ -305,7 +306,7 @@ struct Mesh {
     clock: Arc<dyn Clock>,
     offload: Offload,
     core: Mutex<Core>,
-    pool: Pool,
+    pool: Arc<Pool>,
     gossip: gossip::Gossip,
     counters: Counters,
     events: EventLog,

@@ -1,8 +1,9 @@
 //! The connections: at most one in use with each region, and who is being dialled.
 //!
 //! Connections are keyed by the region that their certificate proves, so an agent is found wherever
-//! it connects from. Two agents that dial each other at once agree on which of the two connections
-//! stays; a connection that comes later replaces the one that the other side must have lost.
+//! it connects from. Of two connections between the same two places, dialled from opposite ends, both
+//! ends keep the one that the region of the smaller name has dialled; otherwise the newer one
+//! replaces the older one, which the other end must have lost.
 
 use super::link::{CODE_DUPLICATE, Link};
 use super::refusal::Refusal;
@@ -26,9 +27,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A connection that ends sooner counts as a failed dial, or two agents that cannot agree would dial
 /// each other as fast as the network allows.
 const SHORT_LIFE: Duration = Duration::from_secs(5);
-/// Two connections between two agents, dialled from opposite ends and made this close together,
-/// have crossed. Further apart, the older one is lost to the other side.
-const CROSSED: Duration = Duration::from_secs(2);
 /// How long the losing one is still read: what was sent on it is on its way.
 const LOSER_GRACE: Duration = Duration::from_secs(1);
 
@@ -36,6 +34,17 @@ const LOSER_GRACE: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Pool {
     state: Mutex<State>,
+}
+
+impl State {
+    fn set(&mut self, link: &Arc<Link>) {
+        if let Some(old) = self.links.insert(link.region.clone(), link.clone())
+            && !Arc::ptr_eq(&old, link)
+        {
+            old.in_use.send_replace(false);
+        }
+        link.in_use.send_replace(true);
+    }
 }
 
 #[derive(Default)]
@@ -65,11 +74,14 @@ enum Dial {
 }
 
 /// What became of a new connection.
-pub(super) struct Entered {
-    /// Whether it is the one in use.
-    pub(super) kept: bool,
-    /// Whether it met another one half-way.
-    pub(super) crossed: bool,
+pub(super) enum Entered {
+    /// It is the one in use.
+    InUse,
+    /// It met another one half-way.
+    Crossed {
+        /// The other one, if that stays in use.
+        kept: Option<Arc<Link>>,
+    },
 }
 
 impl Pool {
@@ -102,8 +114,9 @@ impl Pool {
         }
     }
 
-    /// Takes in a new connection; the one that it replaces, or itself, is closed a little later.
-    pub(super) fn enter(&self, own: &RegionId, new: &Arc<Link>) -> Entered {
+    /// Takes in a new connection. If there is one with the region already, one of the two is closed a
+    /// little later, unless the other one turns out to be lost by then.
+    pub(super) fn enter(self: &Arc<Self>, own: &RegionId, new: &Arc<Link>) -> Entered {
         let mut state = self.state();
         if let Some(address) = new.dialled_to
             && let Some(dial) = state.dials.get_mut(&address)
@@ -112,24 +125,34 @@ impl Pool {
             *dial = Dial::Reached { region: new.region.clone(), failures };
         }
         let Some(old) = state.links.get(&new.region).cloned() else {
-            state.links.insert(new.region.clone(), new.clone());
-            return Entered { kept: true, crossed: false };
+            state.set(new);
+            return Entered::InUse;
         };
-        let crossed = old.is_dialled() != new.is_dialled()
-            && new.since.saturating_duration_since(old.since) < CROSSED
-            && old.connection.close_reason().is_none();
-        // Both sides keep the one that the region of the smaller name has dialled.
+        let same_place = old.connection.remote_address() == new.connection.remote_address();
+        let crossed = old.is_dialled() != new.is_dialled() && same_place && old.connection.close_reason().is_none();
         let keeps_old = crossed && old.is_dialled() == (*own < new.region);
-        let loser = if keeps_old { new.clone() } else { old };
-        if !keeps_old {
-            state.links.insert(new.region.clone(), new.clone());
-        }
+        let (winner, loser) = if keeps_old { (old.clone(), new.clone()) } else { (new.clone(), old) };
+        state.set(&winner);
         drop(state);
+        let kept = keeps_old.then(|| winner.clone());
+        let pool = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(LOSER_GRACE).await;
-            loser.connection.close(CODE_DUPLICATE, b"another connection is in use");
+            if winner.connection.close_reason().is_none() {
+                loser.connection.close(CODE_DUPLICATE, b"another connection is in use");
+            } else {
+                pool.take_up(&loser);
+            }
         });
-        Entered { kept: !keeps_old, crossed }
+        if crossed { Entered::Crossed { kept } } else { Entered::InUse }
+    }
+
+    /// Uses a connection whose better one was lost, unless there is another one by now.
+    fn take_up(&self, link: &Arc<Link>) {
+        let mut state = self.state();
+        if link.connection.close_reason().is_none() && !state.links.contains_key(&link.region) {
+            state.set(link);
+        }
     }
 
     /// A connection has ended.

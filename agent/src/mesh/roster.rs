@@ -41,6 +41,8 @@ pub(super) struct Known {
     pub(super) card: Card,
     /// The newest state, at most as new as the card.
     pub(super) held: Option<Held>,
+    /// Since when this life is known.
+    pub(super) since: Instant,
     lives: Bucket,
     fetch: Fetch,
 }
@@ -107,7 +109,7 @@ impl Roster {
             let mut lives = Bucket::new(LIVES_BURST, LIVES_PER_SECOND, now);
             lives.try_take(now);
             let fetch = Fetch::wanted(new.body_bytes > 0, now);
-            self.regions.insert(new.region.clone(), Known { card, held: None, lives, fetch });
+            self.regions.insert(new.region.clone(), Known { card, held: None, since: now, lives, fetch });
             return Ok(Offer::Life);
         };
         let old = &known.card.announcement;
@@ -120,6 +122,7 @@ impl Roster {
             if !known.lives.try_take(now) {
                 return Err(Refusal::Generation);
             }
+            known.since = now;
             Offer::Life
         } else if new.address != old.address {
             return Err(Refusal::Contradiction);

@@ -91,6 +91,32 @@ async fn a_restarted_agent_at_a_new_address_is_itself_again() {
 }
 
 #[tokio::test]
+async fn a_restarted_agent_at_its_old_address_is_itself_again_whoever_dialled() {
+    let pki = Arc::new(Pki::new("mesh"));
+    for (stays, restarts) in [("a", "b"), ("b", "a")] {
+        for waits_for_the_other in [false, true] {
+            let one = Agent::start(&pki, stays, &[]).await;
+            let seeds = vec![one.addr()];
+            let setup = Setup { seeds: seeds.clone(), ..Setup::default() };
+            let (other, runtime) = Agent::start_apart(&pki, restarts, setup).await;
+            one.until_live(&["a", "b"]).await;
+            other.until_live(&["a", "b"]).await;
+            let listen = other.addr();
+            // Nobody is told: not a packet leaves.
+            tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await.unwrap();
+            drop(other);
+            let seeds = if waits_for_the_other { vec![] } else { seeds };
+            let again = Agent::start_with(&pki, restarts, Setup { generation: 2, seeds, listen, ..Setup::default() }).await;
+            again.publish("second life");
+            let view = one.until_state(restarts, "second life").await;
+            assert_eq!(view.regions[&region(restarts)].generation, 2);
+            again.until_live(&["a", "b"]).await;
+            one.until_live(&["a", "b"]).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_agent_that_lost_its_data_continues_beyond_its_former_life() {
     let pki = Pki::new("mesh");
     let mut agents = mesh_of(&pki, &["a", "b"]).await;

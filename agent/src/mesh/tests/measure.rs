@@ -21,6 +21,10 @@ async fn measure_a_mesh_of_30() {
         agent.until_live(&names).await;
     }
     println!("all see all alive {:?} after the first began to start", started.elapsed());
+    for agent in &agents {
+        agent.until_stats("connected to all", |stats| stats.links == AGENTS as u64 - 1).await;
+    }
+    println!("all connected to all {:?} after the first began to start", started.elapsed());
 
     let mut times = vec![];
     for round in 0..20 {

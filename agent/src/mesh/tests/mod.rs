@@ -41,12 +41,19 @@ struct Setup {
     generation: u64,
     seeds: Vec<SocketAddr>,
     budget: usize,
+    listen: SocketAddr,
     gossip_interval: Duration,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { generation: 1, seeds: vec![], budget: 64 * 1024, gossip_interval: Duration::from_millis(100) }
+        Self {
+            generation: 1,
+            seeds: vec![],
+            budget: 64 * 1024,
+            listen: ([127, 0, 0, 1], 0).into(),
+            gossip_interval: Duration::from_millis(100),
+        }
     }
 }
 
@@ -62,6 +69,14 @@ impl Agent {
         let config = config(pki.paths(name), &setup);
         let mesh = start(&env, region(name), "mesh".into(), &config, setup.generation, Arc::new(Echo), events.clone()).await.unwrap();
         Self { mesh, events, _dir: dir }
+    }
+
+    /// Starts on a runtime of its own, with which the agent can be made to vanish.
+    async fn start_apart(pki: &Arc<Pki>, name: &'static str, setup: Setup) -> (Self, tokio::runtime::Runtime) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let pki = pki.clone();
+        let agent = runtime.spawn(async move { Self::start_with(&pki, name, setup).await }).await.unwrap();
+        (agent, runtime)
     }
 
     fn addr(&self) -> SocketAddr {
@@ -121,7 +136,7 @@ impl Agent {
 
 fn config(tls: crate::config::TlsPaths, setup: &Setup) -> MeshConfig {
     MeshConfig {
-        listen: "127.0.0.1:0".parse().unwrap(),
+        listen: setup.listen,
         advertise: None,
         seeds: setup.seeds.iter().map(SocketAddr::to_string).collect(),
         tls,

@@ -45,30 +45,30 @@ impl Pki {
         Self { dir, ca }
     }
 
-    /// A new pair for `region`, valid for a year.
+    /// The pair of `region`, valid for a year; always the same one.
     pub(in crate::mesh) fn paths(&self, region: &str) -> TlsPaths {
-        self.issue(region, validity(now().before(Duration::from_secs(60)), now().after(YEAR)))
+        self.issue(region, region, validity(now().before(Duration::from_secs(60)), now().after(YEAR)))
     }
 
     /// A pair for `region` that was valid until an hour ago.
     pub(in crate::mesh) fn expired(&self, region: &str) -> TlsPaths {
-        self.issue(region, validity(now().before(YEAR), now().before(Duration::from_secs(3600))))
+        let file = format!("{region}-{}-expired", SEEDS.load(Ordering::Relaxed));
+        self.issue(region, &file, validity(now().before(YEAR), now().before(Duration::from_secs(3600))))
     }
 
-    fn issue(&self, region: &str, validity: Validity) -> TlsPaths {
-        let subject = Subject::Agent(RegionId::new(region).unwrap(), vec![]);
-        let leaf = issue_leaf(&self.ca, &subject, validity, seed()).unwrap();
-        let write = |name: String, text: &str| {
-            let path = self.dir.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        let certificate = write(format!("{region}.pem"), &leaf.certificate_pem);
-        let key = write(format!("{region}.key"), &leaf.key_pem);
-        TlsPaths { ca: self.dir.path().join("ca.pem"), certificate, key }
+    fn issue(&self, region: &str, file: &str, validity: Validity) -> TlsPaths {
+        let path = |name: String| self.dir.path().join(name);
+        let (certificate, key) = (path(format!("{file}.pem")), path(format!("{file}.key")));
+        if !certificate.exists() {
+            let subject = Subject::Agent(RegionId::new(region).unwrap(), vec![]);
+            let leaf = issue_leaf(&self.ca, &subject, validity, seed()).unwrap();
+            std::fs::write(&certificate, &leaf.certificate_pem).unwrap();
+            std::fs::write(&key, &leaf.key_pem).unwrap();
+        }
+        TlsPaths { ca: path("ca.pem".into()), certificate, key }
     }
 
-    /// A new identity of `region`.
+    /// The identity of `region`.
     pub(in crate::mesh) fn identity(&self, region: &str) -> Identity {
         Identity::load_unchecked(&self.paths(region)).unwrap()
     }

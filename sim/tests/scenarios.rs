@@ -1,0 +1,27 @@
+//! The built-in scenarios: all rules hold, and they did what they are there for.
+
+use std::process::Command;
+use tradewind_sim::run::Report;
+
+/// Each in a process of its own, so that it is the run that the command line gives for the seed.
+fn simulate(scenario: &str, seed: u64) -> Report {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tradewind-sim"));
+    let output = command.args(["run", scenario, "--json", "--seed", &seed.to_string()]).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+#[test]
+fn a_mesh_lives_through_a_crash_and_a_partition_without_breaking_a_rule() {
+    let report = simulate("smoke", 1);
+    assert!(report.passed(), "{}", report.to_text());
+    assert_eq!(report.settled.len(), 5, "start, crash, restart, partition, healing: {:?}", report.settled);
+    assert!(report.acknowledged_batches > 300 && report.retries > 0 && report.repeated_after_restart > 0, "{}", report.to_text());
+    assert!(report.series_compared >= 20, "every pair of regions: {}", report.series_compared);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_power_fails_inside_writes() {
+    let report = simulate("power", 1);
+    assert!(report.passed(), "{}", report.to_text());
+    assert!(report.repeated_after_restart >= 8 * 8 && report.retries > 10, "eight restarts with eight batches each: {}", report.to_text());
+}
