@@ -4,9 +4,11 @@
 //! runs the [step loop](steps); [`Agent::shutdown`] takes it down in the opposite order, so that what
 //! was acknowledged is durable and what is told to the others is true until the end.
 
+mod outlook;
 mod runtime;
 mod steps;
 
+use crate::calendar::CalendarHandle;
 use crate::config::{Config, OnShutdown};
 use crate::env::Env;
 use crate::events::EventLog;
@@ -21,7 +23,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use steps::{PlanNow, StepLoop};
+use steps::{Parts, PlanNow, StepLoop};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -91,6 +93,7 @@ impl Agent {
         let generation = store.next_generation(started_at).await?;
         let (history, counting) = history::open(&env, &store, config.step, &config.region, &config.ingest).await?;
         let counting = tokio::spawn(counting.run());
+        let calendar = CalendarHandle::open(config.region.clone(), config.calendar.clone(), store.clone()).await?;
         let pools = pool::Setup { pools: config.pools.clone(), step: config.step, mode: config.mode, store, events: events.clone() };
         let pool = PoolHandle::start(&env, pools).await?;
 
@@ -102,7 +105,14 @@ impl Agent {
 
         let (stop, stopped) = watch::channel(false);
         let (progress_tx, progress) = watch::channel(Progress::default());
-        let steps = StepLoop::new(&env, config.clone(), history.clone(), mesh.clone(), pool.clone(), events.clone(), progress_tx);
+        let parts = Parts {
+            history: history.clone(),
+            mesh: mesh.clone(),
+            pool: pool.clone(),
+            calendar: calendar.clone(),
+            events: events.clone(),
+        };
+        let steps = StepLoop::new(&env, config.clone(), parts, progress_tx);
         let steps = tokio::spawn(steps.run(plan_rx, stopped.clone()));
 
         let tls = config.api.tls.as_ref().map(|paths| http::acceptor(paths, &env)).transpose()?;
@@ -125,6 +135,7 @@ impl Agent {
             mesh: mesh.clone(),
             pool: pool.clone(),
             events: events.clone(),
+            calendar,
             progress,
             planning,
             offload: env.offload,

@@ -6,6 +6,7 @@
 use super::learn::Learner;
 use super::{Calendar, holidays_between};
 use crate::config::CalendarConfig;
+use crate::mesh::MeshView;
 use crate::store::{Facts, Store, StoreError};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -138,7 +139,14 @@ impl CalendarHandle {
             let effect = event.effect.unwrap_or_else(|| state.learner.effect(&event));
             CalendarEntry { region, origin, event, effect }
         });
-        Calendar::new(region.clone(), entries.collect())
+        Calendar::new(entries.collect())
+    }
+
+    /// The calendar with the events that the regions in `view` publish.
+    pub(crate) fn calendar_in(&self, view: &MeshView, now: Timestamp) -> Calendar {
+        let others = view.regions.iter().filter(|(region, _)| **region != self.shared.region);
+        let events = others.filter_map(|(region, entry)| Some((region, entry.state.as_ref()?)));
+        self.calendar(events.flat_map(|(region, state)| state.events.iter().map(|event| (region.clone(), event.clone()))), now)
     }
 
     /// What is to be published: what goes on or comes soon, the earliest first, within `budget` bytes.

@@ -6,10 +6,10 @@
 //! normal prior around "no effect" worth [`PRIOR_EVENTS`] events, so that the first observation moves the
 //! factor half of the way.
 
-use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use tradewind_protocol::calendar::{Effect, EventKind};
-use tradewind_protocol::{CalendarEvent, EventName, PredictionData, SeriesKey, Step, StepIndex};
+use tradewind_protocol::{CalendarEvent, EventName, PredictionData, Quantile, SeriesKey, Step, StepIndex};
 
 /// Standard deviation of the logarithm of a factor that nobody has seen: 90 % of events lie between 0.72
 /// and 1.39. A guess, until events have been observed.
@@ -70,7 +70,7 @@ impl Learner {
     pub(super) fn effect(&self, event: &CalendarEvent) -> Effect {
         let Observed { events, sum, squares } = self.classes.get(&Class::of(event)).copied().unwrap_or_default();
         let mean = sum / (events + PRIOR_EVENTS);
-        let scatter = (squares - events * mean * mean).max(0.0) + PRIOR_EVENTS * PRIOR_SPREAD * PRIOR_SPREAD;
+        let scatter = (squares - sum * sum / events.max(1.0)).max(0.0) + PRIOR_EVENTS * PRIOR_SPREAD * PRIOR_SPREAD;
         // Of the next event: its own scatter, and how unsure the mean is.
         let spread = (scatter / (events + PRIOR_EVENTS) * (1.0 + 1.0 / (events + PRIOR_EVENTS))).sqrt();
         let spread = if events == 0.0 { PRIOR_SPREAD } else { spread };
@@ -99,7 +99,8 @@ impl Learner {
                 over.push(name.clone());
             }
         }
-        over.iter().filter_map(|name| self.open.remove(name)).filter(|open| self.conclude(open)).count() > 0
+        let over: Vec<Open> = over.iter().filter_map(|name| self.open.remove(name)).collect();
+        over.iter().filter(|open| self.conclude(open)).count() > 0
     }
 
     fn conclude(&mut self, open: &Open) -> bool {
@@ -139,7 +140,7 @@ impl Open {
         let horizon = concerned.iter().map(|p| p.path.horizon()).min().unwrap_or(0);
         let sum = |ahead| {
             let at = first.offset(ahead as i64);
-            concerned.iter().map(|p| p.path.value(at, tradewind_protocol::Quantile::MEDIAN).unwrap_or(0.0)).sum()
+            concerned.iter().map(|p| p.path.value(at, Quantile::MEDIAN).unwrap_or(0.0)).sum()
         };
         Self { event: event.clone(), first, foreseen: (0..horizon).map(sum).collect(), expected: 0.0, actual: 0.0 }
     }

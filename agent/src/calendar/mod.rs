@@ -6,8 +6,8 @@
 //! ([`Calendar::apply`]). So a campaign that ended yesterday does not raise today's forecast, and the same
 //! hour of next year's is not learnt twice. [`CalendarHandle`] keeps the events and hands out calendars.
 //!
-//! Invariant: another region's event changes only traffic that ends in that region, whatever it claims to
-//! concern. Read next: `effect`, `learn`, `holidays`; `keeper` is the shell.
+//! Invariant: a region's event changes only traffic that begins or ends in that region, whatever it claims to
+//! concern; so another region's word counts for this one's traffic to it, and for nothing else. Read next: `effect`, `learn`, `holidays`; `keeper` is the shell.
 
 mod effect;
 mod holidays;
@@ -21,7 +21,7 @@ use crate::config::CalendarConfig;
 use std::time::Duration;
 use tradewind_protocol::api::{CalendarEntry, EventApplied};
 use tradewind_protocol::calendar::{Effect, EventKind};
-use tradewind_protocol::{CalendarEvent, EventName, PredictionData, QuantilePath, RegionId, SeriesKey, Step, StepIndex, Timestamp};
+use tradewind_protocol::{CalendarEvent, EventName, PredictionData, QuantilePath, SeriesKey, Step, StepIndex, Timestamp};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -31,15 +31,14 @@ const MIN_FACTOR: f64 = 0.05;
 /// Events and their effects, as of one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calendar {
-    region: RegionId,
     entries: Vec<CalendarEntry>,
 }
 
 impl Calendar {
-    /// The calendar that `region` goes by.
-    pub fn new(region: RegionId, mut entries: Vec<CalendarEntry>) -> Self {
+    /// The calendar with these entries.
+    pub fn new(mut entries: Vec<CalendarEntry>) -> Self {
         entries.sort_by(|a, b| (a.event.from, &a.region, &a.event.name).cmp(&(b.event.from, &b.region, &b.event.name)));
-        Self { region, entries }
+        Self { entries }
     }
 
     /// Everything in it, the earliest first.
@@ -74,6 +73,19 @@ impl Calendar {
         if factor < MIN_FACTOR { foreseen } else { count / factor }
     }
 
+    /// The same for consecutive counts up to and with step `until`, oldest first.
+    pub fn undisturbed_window(&self, series: &SeriesKey, until: StepIndex, step: Step, window: &mut [f64]) {
+        let first = until.offset(1 - window.len() as i64);
+        if self.is_quiet(step.start(first), step.end(until)) {
+            return;
+        }
+        let mut last = 0.0;
+        for (at, count) in window.iter_mut().enumerate() {
+            *count = self.undisturbed(series, first.offset(at as i64), step, *count, last);
+            last = *count;
+        }
+    }
+
     /// A prediction that was made without events, with them. `observed` is what was counted indeed.
     pub fn apply(&self, prediction: &PredictionData, observed: f64) -> PredictionData {
         let step = prediction.path.step();
@@ -83,7 +95,7 @@ impl Calendar {
 
     fn concerning<'a>(&'a self, series: &'a SeriesKey) -> impl Iterator<Item = &'a CalendarEntry> {
         self.entries.iter().filter(|entry| {
-            let may = entry.region == self.region || entry.region == series.destination;
+            let may = entry.region == series.source || entry.region == series.destination;
             may && entry.event.concerns(series)
         })
     }

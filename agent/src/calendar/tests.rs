@@ -1,7 +1,7 @@
 use super::*;
 use crate::env::Env;
 use crate::store::Store;
-use tradewind_protocol::Quantile;
+use tradewind_protocol::{Quantile, RegionId};
 use tradewind_protocol::api::EventOrigin;
 use tradewind_protocol::forecast::ForecastScore;
 
@@ -68,7 +68,7 @@ fn config() -> CalendarConfig {
 
 #[test]
 fn an_event_is_in_the_path_where_it_takes_place_and_nowhere_else() {
-    let calendar = Calendar::new(region("eu"), vec![entry("eu", TRIPLE)]);
+    let calendar = Calendar::new(vec![entry("eu", TRIPLE)]);
     let with = calendar.apply(&prediction(8, 14, "eu", "us"), 77.0);
     let median = |step| with.path.value(StepIndex(step), Quantile::MEDIAN).unwrap();
     assert_eq!([median(9), median(10), median(19), median(20)], [100.0, 300.0, 300.0, 100.0]);
@@ -80,16 +80,19 @@ fn an_event_is_in_the_path_where_it_takes_place_and_nowhere_else() {
 
 #[test]
 fn what_forecasts_learn_is_free_of_events() {
-    let calendar = Calendar::new(region("eu"), vec![entry("eu", TRIPLE)]);
+    let calendar = Calendar::new(vec![entry("eu", TRIPLE)]);
     let learnt = |step, count| calendar.undisturbed(&series("eu", "us"), StepIndex(step), minute(), count, 42.0);
     assert_eq!((learnt(9, 90.0), learnt(12, 300.0)), (90.0, 100.0));
-    let closed = Calendar::new(region("eu"), vec![entry("eu", Effect { factor: 0.0, low: 0.0, high: 0.1 })]);
+    let closed = Calendar::new(vec![entry("eu", Effect { factor: 0.0, low: 0.0, high: 0.1 })]);
+    let mut window = [100.0, 0.0, 0.0, 0.0];
+    closed.undisturbed_window(&series("eu", "us"), StepIndex(12), minute(), &mut window);
+    assert_eq!(window, [100.0, 100.0, 100.0, 100.0], "steps 10 to 12 are in the event");
     assert_eq!(closed.undisturbed(&series("eu", "us"), StepIndex(12), minute(), 0.0, 42.0), 42.0, "silence in maintenance teaches nothing");
 }
 
 #[test]
 fn another_regions_event_changes_only_traffic_to_that_region() {
-    let calendar = Calendar::new(region("eu"), vec![entry("us", TRIPLE)]);
+    let calendar = Calendar::new(vec![entry("us", TRIPLE)]);
     let factor = |to| calendar.effect(&series("eu", to), StepIndex(12), minute()).factor;
     assert_eq!((factor("us"), factor("jp"), factor("eu")), (3.0, 1.0, 1.0));
 }
