@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 use tradewind_protocol::api::{
-    Anomaly, AnomalyKind, CalendarEntry, Direction, Event, EventOrigin, ForecastView, InstanceState, InstanceView, Problem, RegionPools, RegionView, ScaleOutcome, Severity, Status,
+    Anomaly, AnomalyKind, CalendarEntry, Direction, Event, EventOrigin, ForecastView, InstanceState, InstanceView, Problem, RegionPools,
+    RegionView, ScaleOutcome, Severity, Status,
 };
 use tradewind_protocol::calendar::{Effect, EventKind};
 use tradewind_protocol::forecast::ForecastScore;
@@ -10,8 +11,8 @@ use tradewind_protocol::plan::DecisionReason;
 use tradewind_protocol::pool::{InstanceCounts, MicroUsd};
 use tradewind_protocol::region::{Coordinates, Dropped, Health, Mode};
 use tradewind_protocol::{
-    CalendarEvent, PoolDecision, PredictionData, Quantile, QuantilePath, RegionId, RegionalResourcePlan, ResourcePool, Resources, SeriesKey, Step,
-    StepIndex, Timestamp,
+    CalendarEvent, PoolDecision, PredictionData, Quantile, QuantilePath, RegionId, RegionalResourcePlan, ResourcePool, Resources,
+    SeriesKey, Step, StepIndex, Timestamp,
 };
 
 pub(crate) fn at(text: &str) -> Timestamp {

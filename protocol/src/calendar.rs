@@ -139,7 +139,8 @@ mod tests {
     use super::*;
 
     fn event() -> CalendarEvent {
-        let json = r#"{"name": "sale", "from": 60000, "until": 120000, "destinations": ["eu"], "effect": {"factor": 3, "low": 2, "high": 4}}"#;
+        let json =
+            r#"{"name": "sale", "from": 60000, "until": 120000, "destinations": ["eu"], "effect": {"factor": 3, "low": 2, "high": 4}}"#;
         serde_json::from_str(json).unwrap()
     }
 

@@ -9,7 +9,8 @@ use tradewind_protocol::region::{Coordinates, Dropped, Health, Mode};
 use tradewind_protocol::wire::codec::{decode, encode};
 use tradewind_protocol::wire::{Announcement, Card, Published, Request, Response};
 use tradewind_protocol::{
-    CalendarEvent, PoolDecision, Quantile, QuantilePath, RegionId, RegionState, RegionalResourcePlan, ResourcePool, Resources, Step, StepIndex, Timestamp,
+    CalendarEvent, PoolDecision, Quantile, QuantilePath, RegionId, RegionState, RegionalResourcePlan, ResourcePool, Resources, Step,
+    StepIndex, Timestamp,
 };
 
 pub(crate) fn region(name: &str) -> RegionId {

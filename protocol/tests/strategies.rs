@@ -16,7 +16,8 @@ use tradewind_protocol::pool::{InstanceCounts, MicroUsd};
 use tradewind_protocol::region::{Coordinates, Dropped, Health, Mode};
 use tradewind_protocol::wire::{Announcement, Card, Published, Request, Response};
 use tradewind_protocol::{
-    CalendarEvent, PoolDecision, Quantile, QuantilePath, RegionId, RegionState, RegionalResourcePlan, ResourcePool, Resources, Step, StepIndex, Timestamp,
+    CalendarEvent, PoolDecision, Quantile, QuantilePath, RegionId, RegionState, RegionalResourcePlan, ResourcePool, Resources, Step,
+    StepIndex, Timestamp,
 };
 
 pub(crate) fn region() -> impl Strategy<Value = RegionId> {

@@ -105,13 +105,8 @@ impl Agent {
 
         let (stop, stopped) = watch::channel(false);
         let (progress_tx, progress) = watch::channel(Progress::default());
-        let parts = Parts {
-            history: history.clone(),
-            mesh: mesh.clone(),
-            pool: pool.clone(),
-            calendar: calendar.clone(),
-            events: events.clone(),
-        };
+        let parts =
+            Parts { history: history.clone(), mesh: mesh.clone(), pool: pool.clone(), calendar: calendar.clone(), events: events.clone() };
         let steps = StepLoop::new(&env, config.clone(), parts, progress_tx);
         let steps = tokio::spawn(steps.run(plan_rx, stopped.clone()));
 

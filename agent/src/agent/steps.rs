@@ -79,12 +79,7 @@ struct PoolMemory {
 }
 
 impl StepLoop {
-    pub(super) fn new(
-        env: &Env,
-        config: Arc<Config>,
-        parts: Parts,
-        progress: watch::Sender<Progress>,
-    ) -> Self {
+    pub(super) fn new(env: &Env, config: Arc<Config>, parts: Parts, progress: watch::Sender<Progress>) -> Self {
         let Parts { history, mesh, pool, calendar, events } = parts;
         let outlook = Outlook::new(config.clone(), calendar, mesh.clone(), events.clone());
         let forecasts = Forecasts::new(&config.forecast, config.step);

@@ -99,11 +99,9 @@ mod tests {
     #[test]
     fn false_alarms_are_as_frequent_as_the_surprise_says() {
         // A Pareto tail, an exponential one, and one with an end.
-        for (name, of) in [
-            ("pareto", (|u: f64| u.powf(-0.4)) as fn(f64) -> f64),
-            ("exponential", |u: f64| -u.ln()),
-            ("uniform", |u: f64| u),
-        ] {
+        for (name, of) in
+            [("pareto", (|u: f64| u.powf(-0.4)) as fn(f64) -> f64), ("exponential", |u: f64| -u.ln()), ("uniform", |u: f64| u)]
+        {
             let (mut tail, mut state, mut alarms) = (Tail::default(), 11, 0);
             for _ in 0..200_000 {
                 let value = of(uniform(&mut state));

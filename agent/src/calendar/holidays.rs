@@ -184,9 +184,7 @@ fn rules(country: Country) -> &'static [(Rule, &'static str)] {
             (Next(12, 25), CHRISTMAS),
             (Next(12, 26), "Boxing Day"),
         ],
-        Country::Ch => {
-            &[(On(1, 1), NEW_YEAR), (Easter(39), ASCENSION), (On(8, 1), "National Day"), (On(12, 25), CHRISTMAS)]
-        }
+        Country::Ch => &[(On(1, 1), NEW_YEAR), (Easter(39), ASCENSION), (On(8, 1), "National Day"), (On(12, 25), CHRISTMAS)],
         Country::De => &[
             (On(1, 1), NEW_YEAR),
             (Easter(-2), GOOD_FRIDAY),

@@ -1,9 +1,9 @@
 use super::*;
 use crate::env::Env;
 use crate::store::Store;
-use tradewind_protocol::{Quantile, RegionId};
 use tradewind_protocol::api::EventOrigin;
 use tradewind_protocol::forecast::ForecastScore;
+use tradewind_protocol::{Quantile, RegionId};
 
 fn minute() -> Step {
     Step::new(Duration::from_secs(60)).unwrap()
@@ -127,8 +127,7 @@ async fn events_survive_a_restart_and_only_the_apis_can_be_changed() {
     let others = [(region("us"), sale(Some(TRIPLE)))];
     let entries = calendar.calendar(others, now).entries().to_vec();
     let shown: Vec<_> = entries.iter().map(|entry| (entry.region.as_str(), entry.event.name.as_str(), entry.origin)).collect();
-    let wanted =
-        [("eu", "fixed", EventOrigin::Configuration), ("eu", "sale", EventOrigin::Api), ("us", "sale", EventOrigin::Mesh)];
+    let wanted = [("eu", "fixed", EventOrigin::Configuration), ("eu", "sale", EventOrigin::Api), ("us", "sale", EventOrigin::Mesh)];
     assert_eq!(shown, wanted);
     let published = calendar.to_publish(now, 64 * 1024);
     assert_eq!(published.len(), 2, "nobody publishes for another region");

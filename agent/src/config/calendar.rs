@@ -14,7 +14,9 @@ const OFFSETS: (i32, i32) = (-720, 840);
 /// Reads both from the file's root.
 pub(super) fn read(root: &mut Section) -> CalendarConfig {
     let mut config = root.table("calendar", |s| {
-        let holidays = s.or("holidays", vec![], |v| texts(v).map_err(String::from)?.iter().map(|code| code.parse::<Country>().map_err(|e| e.to_string())).collect());
+        let holidays = s.or("holidays", vec![], |v| {
+            texts(v).map_err(String::from)?.iter().map(|code| code.parse::<Country>().map_err(|e| e.to_string())).collect()
+        });
         let utc_offset_minutes = s.or("utc_offset_minutes", 0, whole(OFFSETS.0, OFFSETS.1));
         let holiday_effect = if s.has("holiday_effect") { s.table("holiday_effect", effect) } else { None };
         CalendarConfig { holidays, utc_offset_minutes, holiday_effect, events: vec![] }
@@ -119,7 +121,14 @@ mod tests {
             [[event]]\nname = \"a\"\nfrom = \"2026-03-02T00:00:00Z\"\nuntil = \"2026-03-01T00:00:00Z\"\n\
             [[event]]\nname = \"b\"\nfrom = \"soon\"\nuntil = \"2026-03-01T00:00:00Z\"\nfactor = 2\nlow = 3\n";
         let error = parse(text).unwrap_err();
-        for wanted in ["calendar.holidays", "calendar.utc_offset_minutes", "anomaly.false_alarm_probability", "must end", "event[1].from", "event[1].factor"] {
+        for wanted in [
+            "calendar.holidays",
+            "calendar.utc_offset_minutes",
+            "anomaly.false_alarm_probability",
+            "must end",
+            "event[1].from",
+            "event[1].factor",
+        ] {
             assert!(error.contains(wanted), "{wanted} in {error}");
         }
     }

@@ -8,7 +8,9 @@ mod anomaly;
 
 use crate::calendar::{CalendarEvent, Effect};
 use crate::region::{Coordinates, Dropped, Health, Mode};
-use crate::{EventName, InstanceId, PoolName, PredictionData, RegionId, RegionalResourcePlan, ResourcePool, ServiceName, Step, StepIndex, Timestamp};
+use crate::{
+    EventName, InstanceId, PoolName, PredictionData, RegionId, RegionalResourcePlan, ResourcePool, ServiceName, Step, StepIndex, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 pub use anomaly::{Anomaly, AnomalyKind, Direction};

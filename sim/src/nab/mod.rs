@@ -223,7 +223,11 @@ impl Report {
     pub fn to_text(&self) -> String {
         let mut text = format!("NAB, standard profile: {} series, {} rows. 0 is silence, 100 perfection.\n\n", self.series, self.rows);
         // Strings take everything, so that what is written cannot fail.
-        let _ = writeln!(text, "{:26} {:>6} {:>9} {:>7} {:>21} {:>18}", "DETECTOR", "SCORE", "THRESHOLD", "FOUND", "FALSE ALARMS A WEEK", "DEFAULT THRESHOLD");
+        let _ = writeln!(
+            text,
+            "{:26} {:>6} {:>9} {:>7} {:>21} {:>18}",
+            "DETECTOR", "SCORE", "THRESHOLD", "FOUND", "FALSE ALARMS A WEEK", "DEFAULT THRESHOLD"
+        );
         for standing in &self.detectors {
             let found = format!("{}/{}", standing.found, standing.windows);
             let default = match (standing.default_score, standing.default_false_alarms_per_series_week) {
