@@ -48,9 +48,15 @@ const ED25519_SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 
 /// yet.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// Not X.509, not of the authority, outside its time, or not for this use.
+    /// Its time is over.
+    #[error("the certificate expired at {0}")]
+    Expired(Timestamp),
+    /// Its time has not come.
+    #[error("the certificate is not valid before {0}: check the clock")]
+    Early(Timestamp),
+    /// Not X.509, not of the authority, or not for this use.
     #[error("the certificate is not valid: {0}")]
-    Invalid(#[from] webpki::Error),
+    Invalid(webpki::Error),
     /// Not exactly one URI name.
     #[error("the certificate has {0} URI names, it must have exactly one")]
     Names(usize),
@@ -66,6 +72,17 @@ pub enum CertificateError {
     /// No certificate came.
     #[error("no certificate was presented")]
     Missing,
+}
+
+impl From<webpki::Error> for CertificateError {
+    fn from(error: webpki::Error) -> Self {
+        let at = |time: UnixTime| Timestamp::EPOCH.after(Duration::from_secs(time.as_secs()));
+        match error {
+            webpki::Error::CertExpired { not_after, .. } => Self::Expired(at(not_after)),
+            webpki::Error::CertNotValidYet { not_before, .. } => Self::Early(at(not_before)),
+            other => Self::Invalid(other),
+        }
+    }
 }
 
 /// The mesh's authority, to check certificates that come outside a handshake.
