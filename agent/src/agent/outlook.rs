@@ -88,7 +88,8 @@ impl Outlook {
         revised.iter_mut().for_each(|(key, window)| calendar.undisturbed_window(key, index, step, window));
         self.counted = closed.counts.clone();
         let mut counts = closed.counts;
-        if !calendar.is_quiet(step.start(index), step.end(index)) {
+        let calendar = calendar.during(step.start(index), step.end(index));
+        if !calendar.entries().is_empty() {
             let medians = medians(&self.undisturbed, index);
             for (key, count) in &mut counts {
                 let foreseen = medians.get(key).copied().unwrap_or(*count);
@@ -103,8 +104,8 @@ impl Outlook {
         self.undisturbed = Arc::new(predictions);
         let Some(path) = self.undisturbed.first().map(|prediction| &prediction.path) else { return self.undisturbed.clone() };
         let (step, last) = (path.step(), path.start().offset(-1));
-        let calendar = self.calendar(now);
-        if calendar.is_quiet(step.start(last), step.start(path.start().offset(path.horizon() as i64))) {
+        let calendar = self.calendar(now).during(step.start(last), step.start(path.start().offset(path.horizon() as i64)));
+        if calendar.entries().is_empty() {
             return self.undisturbed.clone();
         }
         let applied = self.undisturbed.iter().map(|prediction| {

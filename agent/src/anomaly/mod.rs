@@ -2,7 +2,7 @@
 //!
 //! [`Anomalies`] holds one [`Detector`] a series. When a step is closed, it compares each count with what
 //! was foreseen for just that step, and joins surprising steps to *incidents*: the first alarm of one is
-//! returned, to be told once; what follows only lengthens it. An incident ends after [`CALM`] ordinary steps.
+//! returned, to be told once; what follows only lengthens it. An incident ends after `CALM` ordinary steps.
 //! Not here: whom to tell, and what to do about it. Read next: `detector`, then `tail`.
 
 mod detector;

@@ -46,6 +46,12 @@ impl Calendar {
         &self.entries
     }
 
+    /// The calendar of what falls between `from` and `until` alone: much shorter, where many series ask.
+    pub fn during(mut self, from: Timestamp, until: Timestamp) -> Self {
+        self.entries.retain(|entry| entry.event.from < until && entry.event.until > from);
+        self
+    }
+
     /// Whether no event falls between `from` and `until`: then nothing is changed.
     pub fn is_quiet(&self, from: Timestamp, until: Timestamp) -> bool {
         !self.entries.iter().any(|entry| entry.event.from < until && entry.event.until > from)

@@ -76,6 +76,8 @@ fn an_event_is_in_the_path_where_it_takes_place_and_nowhere_else() {
     assert_eq!(calendar.applied(&with.series, &with.path).len(), 1);
     assert!(calendar.applied(&with.series, &prediction(20, 5, "eu", "us").path).is_empty());
     assert!(calendar.is_quiet(minute().start(StepIndex(20)), minute().start(StepIndex(30))));
+    assert_eq!(calendar.clone().during(minute().start(StepIndex(19)), minute().end(StepIndex(19))), calendar);
+    assert!(calendar.during(minute().start(StepIndex(20)), minute().start(StepIndex(30))).entries().is_empty());
 }
 
 #[test]
