@@ -82,28 +82,26 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = &mut interrupted => None,
         played = play(&options, &trace, &fleet, &say) => Some(played),
     };
-    let interrupted_early = played.is_none();
-    let outcome = match played {
-        Some(Ok(report)) if options.keep => {
-            report.print(options.json)?;
-            print_hints(&fleet);
-            interrupted.await;
-            fleet.stop().await;
-            ensure!(fleet.left_behind() == 0, "{} processes were left behind", fleet.left_behind());
-            return Ok(());
-        }
-        Some(outcome) => outcome,
-        None => Err(anyhow::anyhow!("interrupted")),
-    };
+    if let (Some(Ok(report)), true) = (&played, options.keep) {
+        report.print(options.json)?;
+        print_hints(&fleet);
+        interrupted.await;
+    }
     say.line(format_args!("Stopping the agents ..."));
     fleet.stop().await;
     let leaked = fleet.left_behind();
-    if outcome.is_err() && !interrupted_early {
-        fleet.keep_files();
+    match played {
+        None => say.line(format_args!("Interrupted; nothing is left behind.")),
+        Some(Ok(_)) if options.keep => {}
+        Some(Ok(mut report)) => {
+            report.workers.leaked = leaked;
+            report.print(options.json)?;
+        }
+        Some(Err(error)) => {
+            fleet.keep_files();
+            return Err(error.context(format!("the agents' logs are in {}", fleet.directory.display())));
+        }
     }
-    let mut report = outcome.with_context(|| format!("the agents' logs are in {}", fleet.directory.display()))?;
-    report.workers.leaked = leaked;
-    report.print(options.json)?;
     ensure!(leaked == 0, "{leaked} processes were left behind");
     Ok(())
 }

@@ -163,13 +163,19 @@ impl SeriesForecast {
     }
 
     fn quantiles(&self, point: f64, offsets: &[f64; QUANTILES]) -> [f64; QUANTILES] {
-        let spread = self.spread(point);
-        offsets.map(|offset| (point + offset * spread).max(0.0))
+        let (spread, turbulence) = (self.calm_spread(point), self.turbulence());
+        // However turbulent it is, no interval is wider than the largest error that is kept.
+        offsets.map(|offset| (point + (offset * turbulence).clamp(-MAX_ERROR, MAX_ERROR) * spread).max(0.0))
     }
 
     fn spread(&self, point: f64) -> f64 {
+        self.calm_spread(point) * self.turbulence()
+    }
+
+    /// How large the errors of the last steps are beside the usual ones.
+    fn turbulence(&self) -> f64 {
         let ratio = if self.usual_error > 0.0 { self.recent_error / self.usual_error } else { 1.0 };
-        self.calm_spread(point) * ratio.powf(TURBULENCE_POWER).clamp(TURBULENCE.0, TURBULENCE.1)
+        ratio.powf(TURBULENCE_POWER).clamp(TURBULENCE.0, TURBULENCE.1)
     }
 
     fn calm_spread(&self, point: f64) -> f64 {

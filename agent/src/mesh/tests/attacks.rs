@@ -313,7 +313,7 @@ async fn bad_pushes_change_nothing() {
     let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 1).unwrap();
     refused(agent, "malformed", push(connection, hostile.card(1, 14, &bomb), &bomb)).await;
     let large = vec![7; 300 * 1024];
-    refused(agent, "oversized", push(connection, hostile.card(1, 15, &large), &large)).await;
+    refused(agent, "malformed", push(connection, hostile.card(1, 15, &large), &large)).await;
     let huge = Envelope { kind: Kind::Push, body: &vec![0; MAX_MESSAGE_BYTES + 1] }.to_bytes();
     refused(agent, "oversized", send_bytes(connection, &huge)).await;
     // Messages that are none.
