@@ -13,6 +13,8 @@
 //! | [`ingest`] | P | records from bytes: parse, check, fold |
 //! | [`history`] | S | counts per series and step, durable before they are acknowledged |
 //! | [`forecast`] | P | quantile paths from counts |
+//! | [`anomaly`] | P | what is out of the ordinary, from what was foreseen and what came |
+//! | [`calendar`] | S | what is known to come: its rules are pure, its keeper is not |
 //! | [`mesh`] | S | QUIC, gossip, signed state, the view of the other regions |
 //! | [`planner`] | P | a plan from one snapshot, and the checker of plans |
 //! | [`pool`] | S | ledger, reconciler and accounting of the region's instances |
@@ -22,6 +24,8 @@
 //! | [`demo`] | S | the main job by one command |
 
 pub mod agent;
+pub mod anomaly;
+pub mod calendar;
 pub mod config;
 pub mod demo;
 pub mod env;

@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
-use tradewind_protocol::api::Status;
+use tradewind_protocol::api::{AnomalyKind, Status};
 use tradewind_protocol::region::{Health, Mode};
 use tradewind_protocol::{Quantile, ResourcePool, SeriesKey};
 
@@ -124,7 +124,8 @@ impl Collector for Sample {
         self.records(&mut out)?;
         self.mesh(&mut out)?;
         self.pools(&mut out)?;
-        self.forecasts(&mut out)
+        self.forecasts(&mut out)?;
+        self.anomalies(&mut out)
     }
 }
 
@@ -214,5 +215,17 @@ impl Sample {
         out.gauges("forecast_seasonal_naive_pinball_loss", "The same for the seasonal naive forecast", None, naive)?;
         let coverage = shown.iter().map(|p| (Pair::of(&p.series), p.score.coverage_90));
         out.gauges("forecast_coverage_ratio", "Share of actuals inside the 90 % interval of late", None, coverage)
+    }
+
+    fn anomalies(&self, out: &mut Families) -> fmt::Result {
+        let report = &self.progress.anomalies;
+        let kind = |kind: AnomalyKind| match kind {
+            AnomalyKind::Point => "point",
+            AnomalyKind::LevelShift => "level_shift",
+            AnomalyKind::MissingData => "missing_data",
+        };
+        let found = report.found.iter().map(|(of, count)| ([("kind", kind(*of))], *count));
+        out.counters("anomalies", "Anomalies found", found)?;
+        out.gauge("anomalies_ongoing", "Series that are out of the ordinary now", None, report.ongoing() as f64)
     }
 }

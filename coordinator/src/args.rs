@@ -4,7 +4,7 @@ use crate::output::Format;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
-use tradewind_protocol::{RegionId, ServiceName, TransactionType};
+use tradewind_protocol::{EventName, RegionId, ServiceName, Timestamp, TransactionType};
 
 const EXIT_CODES: &str = "Exit codes:
   0  done
@@ -102,6 +102,13 @@ pub(crate) enum Query {
         #[arg(long)]
         apply: bool,
     },
+    /// What is out of the ordinary in the agent's series.
+    Anomalies,
+    /// Holidays, maintenance and campaigns that forecasts take into account.
+    Calendar {
+        #[command(subcommand)]
+        command: Option<Calendar>,
+    },
     /// What happened in the agent.
     Events {
         /// Wait for more, until interrupted.
@@ -111,6 +118,73 @@ pub(crate) enum Query {
         #[arg(long, value_name = "ID")]
         since: Option<u64>,
     },
+}
+
+/// What is done with the calendar. Without any of them, it is shown.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Calendar {
+    /// Show it.
+    List,
+    /// Add an event, or replace one of the same name.
+    Add(NewEvent),
+    /// Remove an event.
+    Remove {
+        /// Its name.
+        name: EventName,
+    },
+}
+
+/// An event as it is typed.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NewEvent {
+    /// Its name, unique in the region.
+    pub(crate) name: EventName,
+    /// When it begins, like 2026-03-01T08:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = Timestamp::parse)]
+    pub(crate) from: Timestamp,
+    /// When it is over.
+    #[arg(long, value_name = "TIME", value_parser = Timestamp::parse)]
+    pub(crate) until: Timestamp,
+    /// What kind of event.
+    #[arg(long, value_enum, default_value_t = Kind::Other)]
+    pub(crate) kind: Kind,
+    /// In words; events of the same kind and title are learnt from together.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) title: String,
+    /// Only traffic from this region; may be repeated.
+    #[arg(long = "source", value_name = "REGION")]
+    pub(crate) sources: Vec<RegionId>,
+    /// Only traffic to this region; may be repeated.
+    #[arg(long = "destination", value_name = "REGION")]
+    pub(crate) destinations: Vec<RegionId>,
+    /// Only of this service.
+    #[arg(long)]
+    pub(crate) service: Option<ServiceName>,
+    /// Only of this transaction type.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) transaction_type: Option<TransactionType>,
+    /// What traffic is multiplied by. Without it, the effect is learnt.
+    #[arg(long)]
+    pub(crate) factor: Option<f64>,
+    /// With 95 % certainty the factor is at least this; unless told otherwise, FACTOR.
+    #[arg(long, requires = "factor")]
+    pub(crate) low: Option<f64>,
+    /// With 95 % certainty the factor is at most this; unless told otherwise, FACTOR.
+    #[arg(long, requires = "factor")]
+    pub(crate) high: Option<f64>,
+}
+
+/// What kind of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// A public holiday.
+    Holiday,
+    /// Something is taken out of service.
+    Maintenance,
+    /// Something draws people.
+    Campaign,
+    /// Anything else.
+    Other,
 }
 
 #[derive(Debug, Subcommand)]

@@ -74,6 +74,18 @@ impl Client {
         self.complete(&format!("POST {route}"), request.send_empty())
     }
 
+    /// `POST route` with a JSON document.
+    pub(crate) fn post_json(&self, route: &str, document: &impl serde::Serialize) -> Result<Answer, Failure> {
+        let request = self.http.post(format!("{}{route}", self.base)).header("accept", "application/json");
+        self.complete(&format!("POST {route}"), request.send_json(document))
+    }
+
+    /// `DELETE route`.
+    pub(crate) fn delete(&self, route: &str) -> Result<Answer, Failure> {
+        let request = self.http.delete(format!("{}{route}", self.base)).header("accept", "application/json");
+        self.complete(&format!("DELETE {route}"), request.call())
+    }
+
     /// `GET route` as a stream of lines that ends when the agent does.
     pub(crate) fn follow(&self, route: &str, query: &[(&str, Option<String>)]) -> Result<Lines, Failure> {
         let request = with_query(self.http.get(format!("{}{route}", self.base)), query).header("accept", "application/x-ndjson");

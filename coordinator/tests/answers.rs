@@ -19,6 +19,8 @@ fn questions() -> Vec<(Vec<&'static str>, &'static str, String)> {
         (vec!["plan"], "GET /v1/plan", json(&plan())),
         (vec!["scale", "new-york"], "POST /regions/new-york/predictiveScale?dry_run=true", json(&outcome())),
         (vec!["scale", "new-york", "--apply"], "POST /regions/new-york/predictiveScale?dry_run=false", json(&outcome())),
+        (vec!["anomalies"], "GET /v1/anomalies", json(&anomalies())),
+        (vec!["calendar"], "GET /v1/calendar", json(&calendar())),
         (vec!["events"], "GET /v1/events", json(&vec![event(1), event(2)])),
         (vec!["events", "--since", "5"], "GET /v1/events?since=5", json(&vec![event(6)])),
     ]

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 use tradewind_protocol::api::{
-    Event, ForecastView, InstanceState, InstanceView, Problem, RegionPools, RegionView, ScaleOutcome, Severity, Status,
+    Anomaly, AnomalyKind, CalendarEntry, Direction, Event, EventOrigin, ForecastView, InstanceState, InstanceView, Problem, RegionPools,
+    RegionView, ScaleOutcome, Severity, Status,
 };
+use tradewind_protocol::calendar::{Effect, EventKind};
 use tradewind_protocol::forecast::ForecastScore;
 use tradewind_protocol::plan::DecisionReason;
 use tradewind_protocol::pool::{InstanceCounts, MicroUsd};
 use tradewind_protocol::region::{Coordinates, Dropped, Health, Mode};
 use tradewind_protocol::{
-    PoolDecision, PredictionData, Quantile, QuantilePath, RegionId, RegionalResourcePlan, ResourcePool, Resources, SeriesKey, Step,
-    StepIndex, Timestamp,
+    CalendarEvent, PoolDecision, PredictionData, Quantile, QuantilePath, RegionId, RegionalResourcePlan, ResourcePool, Resources,
+    SeriesKey, Step, StepIndex, Timestamp,
 };
 
 pub(crate) fn at(text: &str) -> Timestamp {
@@ -141,6 +143,7 @@ pub(crate) fn forecast(from: &str, mean_volume: f64) -> ForecastView {
             score: ForecastScore { steps: 200, pinball: 61.0, seasonal_naive_pinball: 100.0, coverage_90: 0.91 },
         },
         recent: (0..60).map(|i| f64::from(i) * 60.0).collect(),
+        events_applied: vec![],
     }
 }
 
@@ -181,6 +184,38 @@ pub(crate) fn plan() -> RegionalResourcePlan {
 
 pub(crate) fn outcome() -> ScaleOutcome {
     ScaleOutcome { dry_run: true, planned_by: region("new-york"), plan: plan() }
+}
+
+pub(crate) fn anomalies() -> Vec<Anomaly> {
+    vec![Anomaly {
+        series: forecast("denver", 1.0).prediction.series,
+        kind: AnomalyKind::Point,
+        direction: Direction::Up,
+        step: StepIndex(29_453_760),
+        since: at("2026-01-01T05:00:00Z"),
+        until: at("2026-01-01T05:03:00Z"),
+        ongoing: true,
+        observed: 9_000.0,
+        expected: 3_600.0,
+        probability: 2e-7,
+    }]
+}
+
+pub(crate) fn calendar() -> Vec<CalendarEntry> {
+    let effect = Effect { factor: 3.0, low: 2.0, high: 4.5 };
+    let event = CalendarEvent {
+        name: "spring-sale".parse().unwrap(),
+        kind: EventKind::Campaign,
+        title: "Spring sale".to_owned(),
+        from: at("2026-03-01T08:00:00Z"),
+        until: at("2026-03-03T20:00:00Z"),
+        sources: vec![],
+        destinations: vec![region("chicago")],
+        service: None,
+        transaction_type: None,
+        effect: Some(effect),
+    };
+    vec![CalendarEntry { region: region("new-york"), origin: EventOrigin::Api, event, effect }]
 }
 
 pub(crate) fn event(id: u64) -> Event {

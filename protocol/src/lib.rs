@@ -25,6 +25,7 @@
 //! does about it; [`wire`] is how the bytes look.
 
 pub mod api;
+pub mod calendar;
 pub mod forecast;
 pub mod ids;
 pub mod pki;
@@ -36,8 +37,9 @@ pub mod resources;
 pub mod time;
 pub mod wire;
 
+pub use calendar::CalendarEvent;
 pub use forecast::{PredictionData, Quantile, QuantilePath, SeriesKey};
-pub use ids::{IdempotencyKey, InstanceId, PoolName, RecordId, RegionId, ServiceName, TenantName, TransactionType, UserId};
+pub use ids::{EventName, IdempotencyKey, InstanceId, PoolName, RecordId, RegionId, ServiceName, TenantName, TransactionType, UserId};
 pub use plan::{PoolDecision, RegionalResourcePlan};
 pub use pool::{InstanceCounts, ResourcePool};
 pub use record::TransactionRecord;

@@ -1,6 +1,6 @@
 //! What a region tells the others about itself.
 
-use crate::{PredictionData, RegionId, ResourcePool, Step, Timestamp};
+use crate::{CalendarEvent, PredictionData, RegionId, ResourcePool, Step, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Where a region is, in degrees.
@@ -87,6 +87,8 @@ pub struct RegionState {
     pub forecasts: Vec<PredictionData>,
     /// What was left out of `forecasts`.
     pub dropped: Dropped,
+    /// What is known to come, the earliest first.
+    pub events: Vec<CalendarEvent>,
 }
 
 #[cfg(test)]

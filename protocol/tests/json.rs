@@ -99,8 +99,15 @@ proptest! {
     }
 
     #[test]
-    fn forecasts_survive(age_ms in any::<u64>(), prediction in prediction(), recent in vec(eighths(), 0..9)) {
-        survives(&ForecastView { age_ms, prediction, recent })
+    fn forecasts_survive(age_ms in any::<u64>(), prediction in prediction(), recent in vec(eighths(), 0..9), effect in effect()) {
+        let region = prediction.series.source.clone();
+        let events_applied = vec![EventApplied { region, event: "sale".parse().unwrap(), effect }];
+        survives(&ForecastView { age_ms, prediction, recent, events_applied })
+    }
+
+    #[test]
+    fn calendar_entries_survive(region in region(), event in event(), effect in effect()) {
+        survives(&CalendarEntry { region, origin: EventOrigin::Api, event, effect })
     }
 
     #[test]

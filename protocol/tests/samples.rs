@@ -1,6 +1,7 @@
 //! One value of every type that travels between agents, always the same.
 
 use std::time::Duration;
+use tradewind_protocol::calendar::{Effect, EventKind};
 use tradewind_protocol::forecast::{ForecastScore, PredictionData, SeriesKey};
 use tradewind_protocol::plan::DecisionReason;
 use tradewind_protocol::pool::{InstanceCounts, MicroUsd};
@@ -8,7 +9,8 @@ use tradewind_protocol::region::{Coordinates, Dropped, Health, Mode};
 use tradewind_protocol::wire::codec::{decode, encode};
 use tradewind_protocol::wire::{Announcement, Card, Published, Request, Response};
 use tradewind_protocol::{
-    PoolDecision, Quantile, QuantilePath, RegionId, RegionState, RegionalResourcePlan, ResourcePool, Resources, Step, StepIndex, Timestamp,
+    CalendarEvent, PoolDecision, Quantile, QuantilePath, RegionId, RegionState, RegionalResourcePlan, ResourcePool, Resources, Step,
+    StepIndex, Timestamp,
 };
 
 pub(crate) fn region(name: &str) -> RegionId {
@@ -80,6 +82,21 @@ pub(crate) fn pool() -> ResourcePool {
     }
 }
 
+pub(crate) fn event() -> CalendarEvent {
+    CalendarEvent {
+        name: "spring-sale".parse().unwrap(),
+        kind: EventKind::Campaign,
+        title: "Spring sale".to_owned(),
+        from: at("2026-03-01T08:00:00Z"),
+        until: at("2026-03-03T20:00:00Z"),
+        sources: vec![region("chicago")],
+        destinations: vec![],
+        service: Some("checkout".parse().unwrap()),
+        transaction_type: None,
+        effect: Some(Effect { factor: 3.0, low: 2.0, high: 4.5 }),
+    }
+}
+
 pub(crate) fn state() -> RegionState {
     RegionState {
         region: region("new-york"),
@@ -93,6 +110,7 @@ pub(crate) fn state() -> RegionState {
         pools: vec![pool()],
         forecasts: vec![prediction()],
         dropped: Dropped { forecasts: 2, volume_share: 0.125 },
+        events: vec![event()],
     }
 }
 

@@ -6,15 +6,18 @@
 use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::select;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tradewind_protocol::calendar::{Effect, EventKind};
 use tradewind_protocol::forecast::{ForecastScore, PredictionData, SeriesKey};
 use tradewind_protocol::plan::DecisionReason;
 use tradewind_protocol::pool::{InstanceCounts, MicroUsd};
 use tradewind_protocol::region::{Coordinates, Dropped, Health, Mode};
 use tradewind_protocol::wire::{Announcement, Card, Published, Request, Response};
 use tradewind_protocol::{
-    PoolDecision, Quantile, QuantilePath, RegionId, RegionState, RegionalResourcePlan, ResourcePool, Resources, Step, StepIndex, Timestamp,
+    CalendarEvent, PoolDecision, Quantile, QuantilePath, RegionId, RegionState, RegionalResourcePlan, ResourcePool, Resources, Step,
+    StepIndex, Timestamp,
 };
 
 pub(crate) fn region() -> impl Strategy<Value = RegionId> {
@@ -135,6 +138,24 @@ pub(crate) fn dropped() -> impl Strategy<Value = Dropped> {
     (any::<u32>(), eighths()).prop_map(|(forecasts, volume_share)| Dropped { forecasts, volume_share })
 }
 
+pub(crate) fn effect() -> impl Strategy<Value = Effect> {
+    (eighths(), eighths(), eighths()).prop_map(|(factor, low, high)| Effect { factor, low, high })
+}
+
+prop_compose! {
+    pub(crate) fn event()(
+        name in name(),
+        kind in select(vec![EventKind::Holiday, EventKind::Maintenance, EventKind::Campaign, EventKind::Other]),
+        title in ".{0,20}",
+        (from, until) in (timestamp(), timestamp()),
+        (sources, destinations) in (vec(region(), 0..3), vec(region(), 0..3)),
+        service in option::of(name()),
+        effect in option::of(effect()),
+    ) -> CalendarEvent {
+        CalendarEvent { name, kind, title, from, until, sources, destinations, service, transaction_type: None, effect }
+    }
+}
+
 prop_compose! {
     pub(crate) fn state()(
         region in region(),
@@ -147,8 +168,9 @@ prop_compose! {
         pools in vec(pool(), 0..4),
         forecasts in vec(prediction(), 0..6),
         dropped in dropped(),
+        events in vec(event(), 0..3),
     ) -> RegionState {
-        RegionState { region, published_at, version, api, coordinates, health, mode, step, pools, forecasts, dropped }
+        RegionState { region, published_at, version, api, coordinates, health, mode, step, pools, forecasts, dropped, events }
     }
 }
 

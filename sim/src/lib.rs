@@ -11,6 +11,7 @@
 //! | [`scenario`] | who takes part, with which traffic, and what goes wrong when |
 //! | [`oracle`] | what has to hold, as named rules |
 //! | [`run`] | one scenario from beginning to end |
+//! | [`nab`] | anomaly detection, scored on labelled series |
 //! | [`meta`] | one seed, two processes, one trace |
 //!
 //! The agent itself is not changed: it is given another `Env`.
@@ -23,6 +24,7 @@ pub mod entropy;
 pub mod env;
 mod http;
 pub mod meta;
+pub mod nab;
 pub mod net;
 pub mod oracle;
 pub mod provider;

@@ -50,6 +50,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Anomaly detection on labelled series.
+    Nab(tradewind_sim::nab::Arguments),
     /// Lists the built-in scenarios.
     List,
 }
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
     let passed = match Arguments::parse().command {
         Command::Run { scenario, seed, json, trace, detail } => run_scenario(&scenario, seed, json, trace.as_deref(), detail),
         Command::Meta { scenario, seed, json } => compare(&scenario, seed, json),
+        Command::Nab(arguments) => arguments.run().and_then(|text| say(&text)).map(|()| true),
         Command::List => list(),
     };
     match passed {

@@ -95,6 +95,7 @@ fn state(region: usize, change: usize) -> RegionState {
         pools: vec![],
         forecasts: vec![],
         dropped: Dropped::default(),
+        events: vec![],
     }
 }
 

@@ -225,6 +225,11 @@ impl Member {
         http::post(&self.url(path), body)
     }
 
+    /// DELETE.
+    pub fn delete(&self, path: &str) -> Answer {
+        http::delete(&self.url(path))
+    }
+
     /// The agent in brief.
     pub fn status(&self) -> Status {
         self.get("/v1/status")

@@ -41,6 +41,11 @@ pub fn get_text(url: &str) -> String {
     get(url).unwrap_or_else(|| panic!("{url} does not answer")).body
 }
 
+/// DELETE; panics where nobody answers.
+pub fn delete(url: &str) -> Answer {
+    answer(client().delete(url).call().unwrap_or_else(|e| panic!("{url} does not answer: {e}")))
+}
+
 /// POST of JSON without more headers; panics where nobody answers.
 pub fn post(url: &str, body: &str) -> Answer {
     send(url, &[("content-type", "application/json")], body.as_bytes())

@@ -4,9 +4,11 @@
 //! runs the [step loop](steps); [`Agent::shutdown`] takes it down in the opposite order, so that what
 //! was acknowledged is durable and what is told to the others is true until the end.
 
+mod outlook;
 mod runtime;
 mod steps;
 
+use crate::calendar::CalendarHandle;
 use crate::config::{Config, OnShutdown};
 use crate::env::Env;
 use crate::events::EventLog;
@@ -91,6 +93,7 @@ impl Agent {
         let generation = store.next_generation(started_at).await?;
         let (history, counting) = history::open(&env, &store, config.step, &config.region, &config.ingest).await?;
         let counting = tokio::spawn(counting.run());
+        let calendar = CalendarHandle::open(config.region.clone(), config.calendar.clone(), store.clone()).await?;
         let pools = pool::Setup { pools: config.pools.clone(), step: config.step, mode: config.mode, store, events: events.clone() };
         let pool = PoolHandle::start(&env, pools).await?;
 
@@ -115,6 +118,7 @@ impl Agent {
             history: history.clone(),
             mesh: mesh.clone(),
             pool: pool.clone(),
+            calendar: calendar.clone(),
             events: events.clone(),
         };
         let steps = StepLoop::new(&env, parts, progress_tx);
@@ -135,6 +139,7 @@ impl Agent {
             mesh: mesh.clone(),
             pool: pool.clone(),
             events: events.clone(),
+            calendar,
             progress,
             planning,
             offload: env.offload,

@@ -4,6 +4,8 @@
 //! to do the same, plan, have the plan checked, and carry it out. One task does all of it, so that no
 //! two steps ever overlap; planning rounds that people and peers ask for come in between.
 
+use super::outlook::Outlook;
+use crate::calendar::CalendarHandle;
 use crate::config::Config;
 use crate::env::{Clock, Env, Offload};
 use crate::events::EventLog;
@@ -47,6 +49,7 @@ pub(super) struct Parts {
     pub history: HistoryHandle,
     pub mesh: MeshHandle,
     pub pool: PoolHandle,
+    pub calendar: CalendarHandle,
     pub events: EventLog,
 }
 
@@ -63,6 +66,7 @@ pub(super) struct StepLoop {
     events: EventLog,
     progress: watch::Sender<Progress>,
     forecasts: Forecasts,
+    outlook: Outlook,
     /// The last closed step.
     closed: Option<StepIndex>,
     plans: u64,
@@ -81,7 +85,8 @@ struct PoolMemory {
 
 impl StepLoop {
     pub(super) fn new(env: &Env, parts: Parts, progress: watch::Sender<Progress>) -> Self {
-        let Parts { config, api_url, history, mesh, pool, events } = parts;
+        let Parts { config, api_url, history, mesh, pool, calendar, events } = parts;
+        let outlook = Outlook::new(config.clone(), calendar, mesh.clone(), events.clone());
         let forecasts = Forecasts::new(&config.forecast, config.step);
         let pools = config.pools.iter().map(|pool| (pool.name.clone(), PoolMemory::default())).collect();
         Self {
@@ -95,6 +100,7 @@ impl StepLoop {
             events,
             progress,
             forecasts,
+            outlook,
             closed: None,
             plans: 0,
             pools,
@@ -135,7 +141,8 @@ impl StepLoop {
 
     /// Learns what was counted before this life.
     async fn recall(&mut self, until: StepIndex) -> Result<(), Stopped> {
-        let windows = self.history.windows(until, self.rebuild_steps()).await?;
+        let mut windows = self.history.windows(until, self.rebuild_steps()).await?;
+        self.outlook.recall(self.offload, until, &mut windows, self.clock.now()).await;
         let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
         self.forecasts = self
             .offload
@@ -167,7 +174,10 @@ impl StepLoop {
             step = step.offset(1);
         }
         self.publish();
-        tokio::time::sleep(self.config.planner.settle).await;
+        // Traffic that surges now does not wait for what the others foresee.
+        if !self.outlook.surges() {
+            tokio::time::sleep(self.config.planner.settle).await;
+        }
         let plan = self.plan();
         self.carry_out(plan).await;
         Ok(())
@@ -179,13 +189,15 @@ impl StepLoop {
         for key in closed.revised.keys() {
             revised.push((key.clone(), self.history.window(key, closed.step, self.rebuild_steps()).await?));
         }
+        let foreseen = self.progress.borrow().predictions.clone();
+        let (step, counts) = self.outlook.close(closed, &foreseen, &mut revised, self.clock.now()).await;
         let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
         self.forecasts = self
             .offload
             .run(move || {
                 let mut forecasts = forecasts;
-                forecasts.close(closed.step, closed.counts.iter().map(|(key, count)| (key, *count)));
-                revised.iter().for_each(|(key, window)| forecasts.rebuild(key, closed.step, window));
+                forecasts.close(step, counts.iter().map(|(key, count)| (key, *count)));
+                revised.iter().for_each(|(key, window)| forecasts.rebuild(key, step, window));
                 forecasts
             })
             .await;
@@ -195,7 +207,7 @@ impl StepLoop {
     /// Tells the others and the API what is foreseen now.
     fn publish(&mut self) {
         let now = self.clock.now();
-        let predictions = Arc::new(self.forecasts.predictions(now));
+        let predictions = self.outlook.foresee(self.forecasts.predictions(now), now);
         let (health, health_reasons) = self.health();
         let state = RegionState {
             region: self.config.region.clone(),
@@ -209,12 +221,15 @@ impl StepLoop {
             pools: self.pool.status(),
             forecasts: predictions.to_vec(),
             dropped: Dropped::default(),
+            events: self.outlook.to_publish(now),
         };
         self.mesh.publish(state);
         let closed = self.closed;
+        let anomalies = self.outlook.report();
         self.progress.send_modify(|progress| {
             progress.closed = closed;
             progress.predictions = predictions;
+            progress.anomalies = anomalies;
             progress.health = health;
             progress.health_reasons = health_reasons;
         });

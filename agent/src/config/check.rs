@@ -2,8 +2,8 @@
 
 use super::section::{Section, address, duration, number, path, text, texts, whole};
 use super::{
-    ApiConfig, Config, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, ProcessConfig, ProviderConfig,
-    TlsPaths,
+    AnomalyConfig, ApiConfig, Config, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, ProcessConfig,
+    ProviderConfig, TlsPaths,
 };
 use std::collections::BTreeSet;
 use std::fmt;
@@ -164,6 +164,8 @@ fn config(s: &mut Section) -> Option<Config> {
     let api = s.table("api", api);
     let ingest = s.table("ingest", |s| ingest(s, step));
     let forecast = s.table("forecast", |s| forecast(s, step));
+    let anomaly = s.table("anomaly", anomaly);
+    let calendar = super::calendar::read(s);
     let planner = s.table("planner", |s| planner(s, step));
     let mut names = BTreeSet::new();
     let pools = s.tables("pool", |s| {
@@ -185,6 +187,8 @@ fn config(s: &mut Section) -> Option<Config> {
         api: api?,
         ingest,
         forecast,
+        anomaly,
+        calendar,
         planner,
         pools,
     })
@@ -273,6 +277,11 @@ fn forecast(s: &mut Section, step: Step) -> ForecastConfig {
     let day = (DAY.as_millis() / step.length().as_millis()) as i64;
     let season = s.or("season", day.clamp(1, 2_880), whole(1, 20_160)) as usize;
     ForecastConfig { horizon, season }
+}
+
+fn anomaly(s: &mut Section) -> AnomalyConfig {
+    // The best round figure on the labelled series of the NAB benchmark: `tradewind-sim nab bench`.
+    AnomalyConfig { false_alarm_probability: s.or("false_alarm_probability", 3e-4, number(1e-9, 0.1)) }
 }
 
 fn planner(s: &mut Section, step: Step) -> PlannerConfig {

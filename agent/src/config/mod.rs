@@ -3,15 +3,18 @@
 //! `section` reads the file key by key and remembers every mistake; [`Config`] is what the agent runs on, with every precondition in
 //! its types. Each default says where it comes from.
 
+mod calendar;
 mod check;
 mod section;
 
+use crate::calendar::Country;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tradewind_protocol::calendar::Effect;
 use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::region::{Coordinates, Mode};
-use tradewind_protocol::{PoolName, Quantile, RegionId, Resources, ServiceName, Step};
+use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources, ServiceName, Step};
 
 pub use check::{ConfigError, LoadError, Problem};
 
@@ -40,6 +43,10 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// Forecasts.
     pub forecast: ForecastConfig,
+    /// What is out of the ordinary.
+    pub anomaly: AnomalyConfig,
+    /// What is known to come.
+    pub calendar: CalendarConfig,
     /// Plans.
     pub planner: PlannerConfig,
     /// Pools, ascending by name.
@@ -121,6 +128,26 @@ pub struct ForecastConfig {
     pub horizon: usize,
     /// Length of the season in steps.
     pub season: usize,
+}
+
+/// Anomaly detection's part.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AnomalyConfig {
+    /// The probability with which an ordinary step of a series is called anomalous.
+    pub false_alarm_probability: f64,
+}
+
+/// The calendar's part.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CalendarConfig {
+    /// Whose public holidays are in the calendar.
+    pub holidays: Vec<Country>,
+    /// How far the region's days are ahead of UTC's, in minutes.
+    pub utc_offset_minutes: i32,
+    /// What a public holiday does to traffic, if it is known.
+    pub holiday_effect: Option<Effect>,
+    /// Events of the configuration file, by name.
+    pub events: Vec<CalendarEvent>,
 }
 
 /// Planning's part.

@@ -3,6 +3,7 @@
 //! [`router`] builds it over [`Api`], which holds the handles of the parts that answer. Every route
 //! is in the OpenAPI document, since both come from the same declaration.
 
+mod outlook;
 mod pages;
 mod problem;
 mod records;
@@ -11,6 +12,8 @@ mod serve;
 mod tls;
 mod views;
 
+use crate::anomaly::AnomalyReport;
+use crate::calendar::CalendarHandle;
 use crate::config::Config;
 use crate::env::{Clock, Offload};
 use crate::events::EventLog;
@@ -40,6 +43,8 @@ pub(crate) struct Progress {
     pub closed: Option<StepIndex>,
     /// The forecasts of the region's own series, made from it.
     pub predictions: Arc<Vec<PredictionData>>,
+    /// What is out of the ordinary.
+    pub anomalies: Arc<AnomalyReport>,
     /// The newest plan.
     pub plan: Option<Arc<RegionalResourcePlan>>,
     /// How the agent is.
@@ -64,6 +69,7 @@ pub(crate) struct Api {
     pub(crate) mesh: MeshHandle,
     pub(crate) pool: PoolHandle,
     pub(crate) events: EventLog,
+    pub(crate) calendar: CalendarHandle,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) planning: Arc<dyn Planning>,
     pub(crate) offload: Offload,
@@ -101,6 +107,9 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(views::plan))
         .routes(routes!(views::capacity))
         .routes(routes!(views::events))
+        .routes(routes!(outlook::anomalies))
+        .routes(routes!(outlook::calendar, outlook::post_event))
+        .routes(routes!(outlook::delete_event))
         .routes(routes!(regions::predictive_scale))
 }
 

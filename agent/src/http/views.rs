@@ -131,17 +131,23 @@ pub(super) async fn forecasts(
     let query = parsed(query)?;
     let now = api.clock.now();
     let mut found = vec![];
+    let view = api.mesh.view();
+    let calendar = api.calendar.calendar_in(&view, now);
     let own = api.progress.borrow().predictions.clone();
     for prediction in own.iter().filter(|p| query.matches(p)) {
         let until = prediction.path.start().offset(-1);
         let recent = api.history.window(&prediction.series, until, RECENT_STEPS).await.map_err(|e| ApiError::unavailable(e.to_string()))?;
-        found.push(ForecastView { age_ms: now.since(prediction.issued_at).as_millis() as u64, prediction: prediction.clone(), recent });
+        let age_ms = now.since(prediction.issued_at).as_millis() as u64;
+        let events_applied = calendar.applied(&prediction.series, &prediction.path);
+        found.push(ForecastView { age_ms, prediction: prediction.clone(), recent, events_applied });
     }
-    let view = api.mesh.view();
     for (_, entry) in view.regions.iter().filter(|(region, _)| **region != view.this) {
         let (Some(state), Some(age)) = (&entry.state, entry.age(now)) else { continue };
         let others = state.forecasts.iter().filter(|p| query.matches(p));
-        found.extend(others.map(|p| ForecastView { age_ms: age.as_millis() as u64, prediction: p.clone(), recent: vec![] }));
+        found.extend(others.map(|p| {
+            let events_applied = calendar.applied(&p.series, &p.path);
+            ForecastView { age_ms: age.as_millis() as u64, prediction: p.clone(), recent: vec![], events_applied }
+        }));
     }
     found.sort_by(|a, b| a.prediction.series.cmp(&b.prediction.series));
     Ok(Json(found))

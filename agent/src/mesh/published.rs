@@ -3,6 +3,7 @@
 
 use super::refusal::Refusal;
 use std::cmp::Ordering;
+use tradewind_protocol::calendar::MAX_EVENTS;
 use tradewind_protocol::region::{Coordinates, Dropped};
 use tradewind_protocol::wire::codec::{self, CodecError};
 use tradewind_protocol::wire::{MAX_BODY_BYTES, MAX_MESSAGE_BYTES, MAX_STATE_BYTES};
@@ -135,6 +136,8 @@ fn insane_number(state: &RegionState) -> Option<&'static str> {
         Some("a pool's rate_per_instance")
     } else if !state.coordinates.is_none_or(Coordinates::is_valid) {
         Some("in the coordinates")
+    } else if state.events.len() > MAX_EVENTS || state.events.iter().any(|event| event.check().is_err()) {
+        Some("in the events, or too many of them")
     } else if !sane(state.dropped.volume_share) {
         Some("the dropped volume share")
     } else {

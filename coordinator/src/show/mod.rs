@@ -1,5 +1,6 @@
 //! Questions to an agent and how the answers look.
 
+mod calendar;
 mod events;
 mod forecasts;
 mod mesh;
@@ -36,6 +37,8 @@ pub(crate) fn run(query: Query, connection: &Connection, out: &mut Output) -> Re
             let query = [("dry_run", Some((!apply).to_string()))];
             present(&client.post(&format!("/regions/{region}/predictiveScale"), &query)?, out, plan::print_outcome)
         }
+        Query::Anomalies => present_all(&client.get("/v1/anomalies", &[])?, out, calendar::print_anomalies),
+        Query::Calendar { command } => calendar::run(command, &client, out),
         Query::Events { follow: false, since } => present_all(&client.get("/v1/events", &events::query(since, None))?, out, events::print),
         Query::Events { follow: true, since } => events::follow(&client, since, out),
     }

@@ -4,9 +4,16 @@
 //! Durations are in milliseconds, rates in transactions per second, money in millionths of a
 //! dollar; the names say so.
 
+mod anomaly;
+
+use crate::calendar::{CalendarEvent, Effect};
 use crate::region::{Coordinates, Dropped, Health, Mode};
-use crate::{InstanceId, PoolName, PredictionData, RegionId, RegionalResourcePlan, ResourcePool, ServiceName, Step, StepIndex, Timestamp};
+use crate::{
+    EventName, InstanceId, PoolName, PredictionData, RegionId, RegionalResourcePlan, ResourcePool, ServiceName, Step, StepIndex, Timestamp,
+};
 use serde::{Deserialize, Serialize};
+
+pub use anomaly::{Anomaly, AnomalyKind, Direction};
 
 /// An error, as RFC 9457 has it. Sent as `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -149,6 +156,47 @@ pub struct ForecastView {
     /// Counts of the last steps up to the path's start, oldest first, where this agent counts the
     /// series itself.
     pub recent: Vec<f64>,
+    /// Calendar events that are in the forecast, by region and name.
+    #[serde(default)]
+    pub events_applied: Vec<EventApplied>,
+}
+
+/// A calendar event in a forecast.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct EventApplied {
+    /// Whose event.
+    pub region: RegionId,
+    /// Which.
+    pub event: EventName,
+    /// What it was taken to do.
+    pub effect: Effect,
+}
+
+/// An event in the calendar as this agent sees it. `GET /v1/calendar` is a list of them, the earliest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CalendarEntry {
+    /// Whose calendar it is in.
+    pub region: RegionId,
+    /// Where it comes from.
+    pub origin: EventOrigin,
+    /// The event.
+    pub event: CalendarEvent,
+    /// What it is taken to do, stated or learnt.
+    pub effect: Effect,
+}
+
+/// Where an event comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventOrigin {
+    /// The rules of a country's holidays.
+    Holidays,
+    /// The configuration file.
+    Configuration,
+    /// The API.
+    Api,
+    /// Another region, which publishes it.
+    Mesh,
 }
 
 /// What became of one batch of records. `POST /v1/records`.

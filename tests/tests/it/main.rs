@@ -3,4 +3,5 @@
 mod agents;
 mod api;
 mod command_line;
+mod outlook;
 mod strangers;

@@ -88,6 +88,7 @@ pub(in crate::mesh) fn state(region: &str) -> RegionState {
         pools: vec![],
         forecasts: vec![],
         dropped: Dropped::default(),
+        events: vec![],
     }
 }
 
