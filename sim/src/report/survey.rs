@@ -238,9 +238,14 @@ pub(crate) fn score(findings: &Findings, counts: &Counts, last: StepIndex, lead:
 
 /// Compares what stood ready with the load that came, from the first step of the simulation to `last`.
 pub(crate) fn compare(findings: &Findings, counts: &Counts, last: StepIndex, lead: usize, scale: Scale) -> CapacityFigures {
+    // The first steps pass before anything could be ordered.
+    let begin = scale.first.offset(lead as i64);
+    if begin > last {
+        return CapacityFigures::default();
+    }
     let mut load: BTreeMap<(&RegionId, StepIndex), f64> = BTreeMap::new();
     for (series, steps) in counts {
-        for (step, count) in steps.range(scale.first..=last) {
+        for (step, count) in steps.range(begin..=last) {
             *load.entry((&series.destination, *step)).or_default() += *count as f64 / scale.step.seconds();
         }
     }
@@ -249,8 +254,7 @@ pub(crate) fn compare(findings: &Findings, counts: &Counts, last: StepIndex, lea
     let (mut demands, mut late_steps, mut instance_steps) = (vec![], 0_usize, 0.0);
     for (region, steps) in &findings.ready {
         let (mut region_late, mut region_steps, mut demand) = (0_usize, 0.0, vec![]);
-        // The first steps pass before anything could be ordered.
-        for (&step, ready) in steps.range(scale.first.offset(lead as i64)..=last) {
+        for (&step, ready) in steps.range(begin..=last) {
             let due = load.get(&(region, step)).copied().unwrap_or(0.0);
             let late = due > ready.rate;
             region_late += usize::from(late);
@@ -264,7 +268,7 @@ pub(crate) fn compare(findings: &Findings, counts: &Counts, last: StepIndex, lea
             sums.late += f64::from(u8::from(late));
             sums.regions += 1.0;
         }
-        let steps = steps.range(scale.first.offset(lead as i64)..=last).count();
+        let steps = steps.range(begin..=last).count();
         figures.region_steps += steps as u64;
         late_steps += region_late;
         instance_steps += region_steps;
@@ -350,6 +354,7 @@ mod tests {
         let figures = compare(&findings, &counts, StepIndex(1_011), 2, scale());
         assert_eq!((figures.region_steps, figures.late_share), (10, 0.5), "steps 1,002 to 1,006 of ten");
         assert_eq!(figures.load[0], (2.0, 30.0));
+        assert_eq!(compare(&findings, &counts, StepIndex(1_001), 2, scale()), CapacityFigures::default(), "too short to be judged");
         assert!((figures.instance_hours - 25.0 / 3600.0).abs() < 1e-9);
         assert_eq!(figures.reactive_late_share, 0.0, "the load never changes");
     }
