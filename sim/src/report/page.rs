@@ -15,7 +15,7 @@ h1{font-size:26px;margin:0 0 2px}h2{font-size:18px;margin:34px 0 10px}p{margin:0
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:12px;margin:18px 0}
 .tile,figure{background:var(--card);border:1px solid var(--grid);border-radius:8px}
 .tile{padding:12px 14px}.tile b{display:block;font-size:22px;font-variant-numeric:tabular-nums}.tile span{color:var(--dim);font-size:13px}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,520px),1fr));gap:14px}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,520px),1fr));gap:14px}
 figure{margin:0;padding:12px 14px}figcaption{font-weight:600;margin-bottom:2px}svg{display:block;width:100%;height:auto}
 .legend{font-size:13px;color:var(--dim);min-height:20px}.legend span{margin-right:16px}.key{display:inline-block;width:14px;height:3px;border-radius:2px;vertical-align:middle;margin-right:6px}
 .key.a{background:var(--a)}.key.b{background:var(--b)}.key.c{background:var(--c)}.key.dashed{height:0;border-top:2px dashed var(--dim)}
