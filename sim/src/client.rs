@@ -67,6 +67,12 @@ struct Count {
 }
 
 impl Book {
+    /// What was acknowledged, by series and step.
+    pub(crate) fn acknowledged(&self) -> BTreeMap<SeriesKey, BTreeMap<StepIndex, u64>> {
+        let steps = |steps: &BTreeMap<StepIndex, Count>| steps.iter().map(|(step, count)| (*step, count.acknowledged)).collect();
+        self.counts.iter().map(|(series, counts)| (series.clone(), steps(counts))).collect()
+    }
+
     fn see(&mut self, region: &RegionId, sight: Sight) {
         self.sights.push((virtual_now(), region.clone(), sight));
     }
@@ -106,6 +112,10 @@ impl Client {
         let (mut waiting, mut acknowledged) = (VecDeque::new(), VecDeque::new());
         let (mut number, mut life) = (0, self.machine.boots());
         let mut next = virtual_now();
+        for records in traffic.history(next + traffic.every()) {
+            number += 1;
+            waiting.push_back(self.open(number, records)?);
+        }
         while next < until {
             next += traffic.every();
             tokio::time::sleep(next.saturating_sub(virtual_now())).await;

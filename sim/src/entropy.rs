@@ -67,6 +67,19 @@ pub(crate) fn now() -> Duration {
     SIMULATED.get().map_or(Duration::ZERO, |simulated| simulated.now)
 }
 
+/// Processor time of this thread; zero where that cannot be told.
+pub(crate) fn processor_time() -> Duration {
+    #[cfg(target_os = "linux")]
+    {
+        let mut spent = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the pointer is to a timespec that lives until the call has returned.
+        if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut spent) } == 0 {
+            return Duration::new(spent.tv_sec.cast_unsigned(), u32::try_from(spent.tv_nsec).unwrap_or_default());
+        }
+    }
+    Duration::ZERO
+}
+
 /// Fills `bytes` from the thread's stream. False, and nothing written, outside a simulation.
 pub(crate) fn fill(bytes: &mut [u8]) -> bool {
     let Some(mut simulated) = SIMULATED.get() else { return false };

@@ -10,6 +10,8 @@
 //! | [`trace`] | everything that happened, as lines and as a hash |
 //! | [`scenario`] | who takes part, with which traffic, and what goes wrong when |
 //! | [`oracle`] | what has to hold, as named rules |
+//! | [`data`] | the recordings and measurements that scenarios name |
+//! | [`report`] | what a run was like, as figures and as a page with charts |
 //! | [`run`] | one scenario from beginning to end |
 //! | [`nab`] | anomaly detection, scored on labelled series |
 //! | [`meta`] | one seed, two processes, one trace |
@@ -19,6 +21,7 @@
 mod agents;
 mod client;
 pub mod clock;
+pub mod data;
 pub mod disk;
 pub mod entropy;
 pub mod env;
@@ -28,6 +31,7 @@ pub mod nab;
 pub mod net;
 pub mod oracle;
 pub mod provider;
+pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod tls;

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tradewind_sim::run::{Options, run};
 use tradewind_sim::scenario::{BUILT_IN, Scenario};
@@ -32,6 +33,9 @@ enum Command {
         /// Prints the report as JSON.
         #[arg(long)]
         json: bool,
+        /// Writes the report as a page with charts to this file.
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
         /// Writes the trace to this file; to standard output, instead of the report, with `-`.
         #[arg(long, value_name = "FILE")]
         trace: Option<String>,
@@ -66,7 +70,9 @@ enum TraceDetail {
 
 fn main() -> ExitCode {
     let passed = match Arguments::parse().command {
-        Command::Run { scenario, seed, json, trace, detail } => run_scenario(&scenario, seed, json, trace.as_deref(), detail),
+        Command::Run { scenario, seed, json, html, trace, detail } => {
+            run_scenario(&scenario, seed, json, html.as_deref(), trace.as_deref(), detail)
+        }
         Command::Meta { scenario, seed, json } => compare(&scenario, seed, json),
         Command::Nab(arguments) => arguments.run().and_then(|text| say(&text)).map(|()| true),
         Command::List => list(),
@@ -81,7 +87,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_scenario(name: &str, seed: u64, json: bool, trace: Option<&str>, detail: TraceDetail) -> anyhow::Result<bool> {
+fn run_scenario(name: &str, seed: u64, json: bool, html: Option<&Path>, trace: Option<&str>, detail: TraceDetail) -> anyhow::Result<bool> {
     let scenario = load(name)?;
     let detail = match detail {
         TraceDetail::Brief => Detail::Brief,
@@ -96,6 +102,10 @@ fn run_scenario(name: &str, seed: u64, json: bool, trace: Option<&str>, detail: 
         }
     };
     let report = run(&scenario, Options { seed, detail, sink })?;
+    if let Some(file) = html {
+        let page = tradewind_sim::report::page::html(&report, &scenario.about);
+        std::fs::write(file, page).with_context(|| format!("cannot write the page to {}", file.display()))?;
+    }
     if trace == Some("-") {
         return Ok(report.passed());
     }

@@ -221,6 +221,11 @@ impl Oracle {
         }
     }
 
+    /// Share of the running agents whose last view was right.
+    pub fn right_share(&self) -> f64 {
+        self.right.len() as f64 / self.up_since.len().max(1) as f64
+    }
+
     /// Whether `viewer` sees `subject` as it is, whatever time it has had to learn it.
     fn judge(&mut self, now: Duration, viewer: &RegionId, subject: &RegionId, view: Option<&RegionView>) -> bool {
         let (between, about) = (pair(viewer, subject), format!("{viewer} about {subject}"));

@@ -3,9 +3,12 @@
 
 use crate::agents::{API_PORT, Cast};
 use crate::client::{Book, Client, Sight};
+use crate::clock::wall_time;
 use crate::entropy;
 use crate::env::simulation_seed;
 use crate::oracle::{Oracle, Rule, Settled, Topology, Violation};
+use crate::report::survey::{self, Findings, Scale, Surveyor};
+use crate::report::{Figures, Sampler};
 use crate::scenario::{Action, Fault, Scenario, Workload};
 use crate::trace::{Detail, Recording, Summary};
 use crate::workload::Traffic;
@@ -54,6 +57,8 @@ pub struct Report {
     pub simulated_s: f64,
     /// How long it took, seconds.
     pub wall_s: f64,
+    /// Processor time that it took, seconds: what it would take on an idle machine.
+    pub cpu_s: f64,
     /// How many agents took part.
     pub agents: usize,
     /// What was traced.
@@ -72,6 +77,8 @@ pub struct Report {
     pub series_compared: u64,
     /// How long the views took to be right after each change.
     pub settled: Vec<Settled>,
+    /// What was measured beside the rules.
+    pub figures: Figures,
     /// What did not hold.
     pub violations: Vec<Violation>,
 }
@@ -89,7 +96,11 @@ pub fn run(scenario: &Scenario, options: Options) -> anyhow::Result<Report> {
     let directory = certificates.path();
     // This thread's clock is the operating system's; the simulation's own thread has another.
     let begun = Instant::now();
-    let mut report = entropy::on_fresh_thread(options.seed, move || Simulation::new(scenario, options, directory)?.run())??;
+    let mut report = entropy::on_fresh_thread(options.seed, move || {
+        let mut report = Simulation::new(scenario, options, directory)?.run()?;
+        report.cpu_s = entropy::processor_time().as_secs_f64();
+        anyhow::Ok(report)
+    })??;
     report.wall_s = begun.elapsed().as_secs_f64();
     report.deterministic = deterministic;
     Ok(report)
@@ -103,6 +114,11 @@ struct Simulation<'a> {
     faults: VecDeque<Fault>,
     oracle: Oracle,
     book: Rc<RefCell<Book>>,
+    sampler: Sampler,
+    findings: Rc<RefCell<Findings>>,
+    scale: Scale,
+    /// When clients stop posting.
+    posted_until: Duration,
 }
 
 impl<'a> Simulation<'a> {
@@ -119,6 +135,8 @@ impl<'a> Simulation<'a> {
         let ids: Vec<RegionId> = scenario.regions.iter().map(|region| region.id.clone()).collect();
         let budget = cast.configs.values().map(|config| config.mesh.state_budget_bytes as u64).max().unwrap_or(0);
         let book = Rc::<RefCell<Book>>::default();
+        let config = cast.configs.values().next().context("a scenario has regions")?;
+        let scale = Scale { step: config.step, first: config.step.index(wall_time(Duration::ZERO)), season: config.forecast.season };
         let mut simulation = Self {
             scenario,
             seed: options.seed,
@@ -127,6 +145,10 @@ impl<'a> Simulation<'a> {
             faults: scenario.faults.clone().into(),
             oracle: Oracle::new(ids, scenario.expect.clone(), budget),
             book,
+            sampler: Sampler::new(scenario.duration, scenario.regions.len()),
+            findings: Rc::default(),
+            scale,
+            posted_until: Duration::ZERO,
         };
         simulation.add_clients(&cast)?;
         simulation.oracle.on_change(Duration::ZERO, "start", &simulation.world);
@@ -136,21 +158,20 @@ impl<'a> Simulation<'a> {
     fn add_clients(&mut self, cast: &Cast) -> anyhow::Result<()> {
         let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>>>>> = vec![];
         for (id, config) in &cast.configs {
-            let client = || -> anyhow::Result<Client> {
-                Ok(Client {
-                    region: id.clone(),
-                    api: SocketAddr::new(self.world.address_of(id.as_str()), API_PORT),
-                    machine: self.world.machine(id.as_str())?.clone(),
-                    step: config.step,
-                    book: self.book.clone(),
-                })
-            };
-            tasks.push(Box::pin(client()?.watch()));
+            let api = SocketAddr::new(self.world.address_of(id.as_str()), API_PORT);
+            let (machine, book) = (self.world.machine(id.as_str())?.clone(), self.book.clone());
+            let client = || Client { region: id.clone(), api, machine: machine.clone(), step: config.step, book: book.clone() };
+            tasks.push(Box::pin(client().watch()));
+            if let Some(survey) = self.scenario.survey.clone() {
+                let region = id.clone();
+                tasks.push(Box::pin(Surveyor { region, api, survey, findings: self.findings.clone() }.run()));
+            }
             let others: Vec<RegionId> = cast.configs.keys().filter(|other| *other != id).cloned().collect();
             if let Some(traffic) = Traffic::new(&self.scenario.workload, id, &others, simulation_seed(self.seed))? {
                 let settle = 2 * config.step.length() + config.ingest.close_after + TAIL / 2;
                 let until = self.scenario.duration.saturating_sub(settle + TAIL);
-                tasks.push(Box::pin(client()?.post(traffic, until, settle)));
+                self.posted_until = until;
+                tasks.push(Box::pin(client().post(traffic, until, settle)));
             }
         }
         self.world.add_client(OUTSIDE, async move {
@@ -185,6 +206,10 @@ impl<'a> Simulation<'a> {
                 }
             }
             self.look();
+            if self.sampler.is_due(self.world.elapsed()) {
+                let bytes = self.recording.so_far(|trace| trace.packet_bytes).unwrap_or_default();
+                self.sampler.sample(self.world.elapsed(), self.oracle.right_share(), bytes);
+            }
         }
         Ok(self.report())
     }
@@ -238,7 +263,7 @@ impl<'a> Simulation<'a> {
     }
 
     fn report(self) -> Report {
-        let Self { scenario, seed, recording, world, mut oracle, book, .. } = self;
+        let Self { scenario, seed, recording, world, mut oracle, book, sampler, findings, scale, posted_until, .. } = self;
         let now = world.elapsed();
         // Its destructors trace, too.
         drop(world);
@@ -246,13 +271,23 @@ impl<'a> Simulation<'a> {
         oracle.on_end(now, &trace, scenario.workload != Workload::Silence);
         let book = book.borrow();
         let agents = scenario.regions.len();
+        let mut figures = sampler.into_figures();
+        if let Some(survey) = &scenario.survey {
+            // The last step that was posted whole.
+            let last = scale.step.index(wall_time(posted_until)).offset(-1);
+            let (findings, counts) = (findings.borrow(), book.acknowledged());
+            figures.forecast = Some(survey::score(&findings, &counts, last, survey.lead_steps, scale));
+            figures.capacity = Some(survey::compare(&findings, &counts, last, survey.lead_steps, scale));
+        }
         Report {
             scenario: scenario.name.clone(),
             seed,
             deterministic: false,
             simulated_s: now.as_secs_f64(),
             wall_s: 0.0,
+            cpu_s: 0.0,
             agents,
+            figures,
             bytes_per_agent_second: trace.packet_bytes as f64 / agents as f64 / now.max(TICK).as_secs_f64(),
             trace,
             acknowledged_batches: book.batches,
@@ -289,17 +324,23 @@ impl Report {
         self.violations.is_empty()
     }
 
+    /// How much faster than time the simulation went, by processor time: what an idle core would give.
+    pub fn speed(&self) -> f64 {
+        self.simulated_s / if self.cpu_s > 0.0 { self.cpu_s } else { self.wall_s }.max(1e-9)
+    }
+
     /// The report for people.
     pub fn to_text(&self) -> String {
         let mut lines = vec![
             format!(
-                "{}, seed {}: {} agents, {:.0} s in {:.2} s ({:.0} times real time)",
+                "{}, seed {}: {} agents, {:.0} s in {:.2} s, {:.2} s of one processor ({:.0} times real time)",
                 self.scenario,
                 self.seed,
                 self.agents,
                 self.simulated_s,
                 self.wall_s,
-                self.simulated_s / self.wall_s.max(1e-9)
+                self.cpu_s,
+                self.speed()
             ),
             format!("  {} datagrams, {:.0} bytes per agent and second", self.trace.packets, self.bytes_per_agent_second),
             format!(
@@ -313,6 +354,26 @@ impl Report {
                 .iter()
                 .map(|settled| format!("  views right {:.1} s after {} at {:.1} s", settled.took_s, settled.after, settled.at_s)),
         );
+        if let Some(forecast) = &self.figures.forecast {
+            lines.push(format!(
+                "  {} forecasts scored {} steps ahead: error {:.3}, seasonal naive {:.3}; {:.1} % inside the 90 % interval",
+                forecast.scored,
+                forecast.lead_steps,
+                forecast.pinball,
+                forecast.seasonal_naive_pinball,
+                100.0 * forecast.coverage_90
+            ));
+        }
+        if let Some(capacity) = &self.figures.capacity {
+            lines.push(format!(
+                "  short of capacity in {:.2} % of {} steps for {:.2} instance-hours; a reactive scaler in {:.2} % for {:.2}",
+                100.0 * capacity.late_share,
+                capacity.region_steps,
+                capacity.instance_hours,
+                100.0 * capacity.reactive_late_share,
+                capacity.reactive_instance_hours
+            ));
+        }
         if !self.deterministic {
             lines.push("  NOT DETERMINISTIC: another run of this seed may differ (the operating system's chance and clock are replaced with glibc only, and for the first simulation of a process)".into());
         }

@@ -17,8 +17,12 @@ use tradewind_protocol::RegionId;
 use tradewind_protocol::region::Coordinates;
 
 /// The scenarios that the program carries with it.
-pub const BUILT_IN: &[(&str, &str)] =
-    &[("smoke", include_str!("../scenarios/smoke.toml")), ("power", include_str!("../scenarios/power.toml"))];
+pub const BUILT_IN: &[(&str, &str)] = &[
+    ("smoke", include_str!("../scenarios/smoke.toml")),
+    ("power", include_str!("../scenarios/power.toml")),
+    ("abilene12", include_str!("../scenarios/abilene12.toml")),
+    ("planet30", include_str!("../scenarios/planet30.toml")),
+];
 
 /// A scenario, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +45,8 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// What is to hold.
     pub expect: Expectations,
+    /// What the report has of forecasts and capacity; nothing if left out.
+    pub survey: Option<Survey>,
     /// The agents' configuration, less what differs from region to region.
     pub agent: toml::Table,
 }
@@ -70,13 +76,24 @@ pub enum Workload {
     },
     /// As a file has it: a column per pair, `from>to`, a row per step.
     Recorded {
-        /// The CSV file, relative to where the program runs.
+        /// The CSV file, relative to where the program runs, gzip or not; or what is shipped.
         file: PathBuf,
         /// How long a row lasts in the simulation.
         row: Duration,
         /// Transactions per unit of the file.
         scale: f64,
+        /// So many rows are posted at once at the beginning, as what happened before it.
+        history_rows: usize,
     },
+}
+
+/// What is looked at for the report, beyond what the rules need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    /// How often every agent's forecasts and capacity are fetched.
+    pub every: Duration,
+    /// How many steps ahead forecasts are scored: from the last known step to where an order serves.
+    pub lead_steps: usize,
 }
 
 /// Something that goes wrong, or is mended.
@@ -160,14 +177,31 @@ mod tests {
     }
 
     #[test]
+    fn the_scenario_that_the_readme_writes_is_valid_with_either_traffic() {
+        let readme = include_str!("../README.md");
+        let blocks: Vec<&str> = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect();
+        let recorded = |block: &&str| block.contains("kind = \"recorded\"");
+        let synthetic = |block: &&str| block.contains("kind = \"synthetic\"");
+        assert!(blocks.iter().any(recorded) && blocks.iter().any(synthetic));
+        // Top-level keys come first in TOML, so the first block stays the first.
+        for left_out in [recorded as fn(&&str) -> bool, synthetic] {
+            let blocks = blocks.iter().copied().filter(|block| !left_out(block));
+            let text = blocks.collect::<String>().replace("our-rtt.csv", "shipped:cloud_rtt_ms.csv");
+            let scenario = Scenario::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!((scenario.regions.len(), scenario.faults.len(), scenario.survey.is_some()), (3, 7, true));
+        }
+    }
+
+    #[test]
     fn every_problem_is_reported_at_once() {
         let text = r#"
             name = "x"
             about = "x"
             duration_s = 10
             region = [{ name = "a", latitude = 91.0, longitude = 0.0 }, { name = "B" }, { name = "c" }]
-            network = { loss = 1.5, mtu = 100 }
+            network = { loss = 1.5, mtu = 100, rtt_file = "shipped:none" }
             link = [{ between = ["a", "z"], rtt_ms = 10 }]
+            survey = { every_s = 0, lead_steps = 3 }
             fault = [
                 { kind = "crash", at_s = 5, region = "nowhere" },
                 { kind = "partition", at_s = 8, for_s = 5, regions = ["a"] },
@@ -175,10 +209,12 @@ mod tests {
             ]
         "#;
         let problems = Scenario::parse(text).unwrap_err().problems;
-        for expected in ["globe", "\"B\"", "network.loss", "network.mtu", "= z:", "= nowhere:", "= 13:", "both sides"] {
+        for expected in
+            ["globe", "\"B\"", "network.loss", "network.mtu", "= z:", "= nowhere:", "= 13:", "both sides", "shipped:none", "every_s"]
+        {
             assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected} in {problems:#?}");
         }
-        assert_eq!(problems.len(), 8, "{problems:#?}");
+        assert_eq!(problems.len(), 10, "{problems:#?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Traffic: what happened in a region between two moments, as the records that its client posts.
 
 use crate::clock::wall_time;
+use crate::data;
 use crate::scenario::Workload;
 use anyhow::{Context as _, ensure};
 use rand::rngs::StdRng;
@@ -8,7 +9,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use std::f64::consts::TAU;
 use std::time::Duration;
 use tradewind_agent::env::Seed;
-use tradewind_protocol::{RegionId, ServiceName, TenantName, TransactionRecord, TransactionType};
+use tradewind_protocol::{RegionId, ServiceName, TenantName, Timestamp, TransactionRecord, TransactionType};
 
 /// How far the season swings the rate, as a share of its mean. A guess: day and night of a service
 /// used on one continent.
@@ -16,6 +17,9 @@ const SWING: f64 = 0.6;
 
 /// How far chance moves the count of one batch, as a share of what is due.
 const NOISE: f64 = 0.2;
+
+/// Records a batch of history: what the agent's own demo posts at once.
+const HISTORY_BATCH: usize = 2_000;
 
 /// The traffic that begins in one region.
 pub(crate) struct Traffic {
@@ -32,8 +36,17 @@ struct Flow {
 }
 
 enum Shape {
-    Season { rate: f64, season: Duration, phase: f64 },
-    Rows { counts: Vec<f64>, row: Duration },
+    Season {
+        rate: f64,
+        season: Duration,
+        phase: f64,
+    },
+    /// The first `before` rows lie before the simulation.
+    Rows {
+        counts: Vec<f64>,
+        row: Duration,
+        before: usize,
+    },
 }
 
 impl Traffic {
@@ -51,9 +64,16 @@ impl Traffic {
                 };
                 (others.iter().map(&mut flow).collect(), *every)
             }
-            Workload::Recorded { file, row, scale } => {
-                let text = std::fs::read_to_string(file).with_context(|| format!("cannot read the recorded traffic {}", file.display()))?;
-                (recorded(&text, source, others, *row, *scale).with_context(|| format!("in {}", file.display()))?, *row)
+            Workload::Recorded { file, row, scale, history_rows } => {
+                let text = data::read(file).context("the recorded traffic")?;
+                let mut flows = recorded(&text, source, others, *row, *scale).with_context(|| format!("in {}", file.display()))?;
+                for flow in &mut flows {
+                    if let Shape::Rows { before, counts, .. } = &mut flow.shape {
+                        ensure!(*history_rows < counts.len(), "{} has only {} rows", file.display(), counts.len());
+                        *before = *history_rows;
+                    }
+                }
+                (flows, *row)
             }
         };
         Ok(Some(Traffic { source: source.clone(), flows, every, rng }))
@@ -70,26 +90,51 @@ impl Traffic {
         let mut records = vec![];
         for flow in flows {
             let due = flow.shape.due(now, *every);
-            let noisy = due * (1.0 + NOISE * rng.random_range(-1.0..1.0));
+            let noisy = match flow.shape {
+                Shape::Season { .. } => due * (1.0 + NOISE * rng.random_range(-1.0..1.0)),
+                // A recording has its own.
+                Shape::Rows { .. } => due,
+            };
             // What is left of the last whole transaction happens with that probability.
             let count = noisy as u64 + u64::from(rng.random_bool(noisy.fract()));
             if count > 0 {
-                records.push(TransactionRecord {
-                    id: None,
-                    tenant: TenantName::default(),
-                    source_region: source.clone(),
-                    destination_region: flow.destination.clone(),
-                    service: ServiceName::default(),
-                    transaction_type: TransactionType::default(),
-                    user: None,
-                    timestamp: wall_time(now),
-                    count,
-                    latency_ms: None,
-                    resources: None,
-                });
+                records.push(record(source, &flow.destination, wall_time(now), count));
             }
         }
         records
+    }
+
+    /// What happened before the simulation began, in batches, oldest first. The row that ends at `now`
+    /// is the first one that [`batch`](Self::batch) gives.
+    pub(crate) fn history(&self, now: Duration) -> Vec<Vec<TransactionRecord>> {
+        let mut records = vec![];
+        for flow in &self.flows {
+            let Shape::Rows { counts, row, before } = &flow.shape else { continue };
+            for (i, count) in counts.iter().take(*before).enumerate() {
+                let at = wall_time(now).before(*row * u32::try_from(before - i).unwrap_or(u32::MAX));
+                if *count >= 0.5 {
+                    records.push(record(&self.source, &flow.destination, at, count.round() as u64));
+                }
+            }
+        }
+        records.sort_by_key(|record| record.timestamp);
+        records.chunks(HISTORY_BATCH).map(<[_]>::to_vec).collect()
+    }
+}
+
+fn record(source: &RegionId, destination: &RegionId, timestamp: Timestamp, count: u64) -> TransactionRecord {
+    TransactionRecord {
+        id: None,
+        tenant: TenantName::default(),
+        source_region: source.clone(),
+        destination_region: destination.clone(),
+        service: ServiceName::default(),
+        transaction_type: TransactionType::default(),
+        user: None,
+        timestamp,
+        count,
+        latency_ms: None,
+        resources: None,
     }
 }
 
@@ -101,9 +146,9 @@ impl Shape {
                 let angle = TAU * now.as_secs_f64() / season.as_secs_f64() + phase;
                 rate * (1.0 + SWING * angle.sin()) * length.as_secs_f64()
             }
-            Shape::Rows { counts, row } => {
+            Shape::Rows { counts, row, before } => {
                 // The interval that ends where a row begins lies in the row before it.
-                let index = (now.as_secs_f64() / row.as_secs_f64()).ceil() as usize;
+                let index = (now.as_secs_f64() / row.as_secs_f64()).ceil() as usize + before;
                 index.checked_sub(1).and_then(|index| counts.get(index)).copied().unwrap_or(0.0)
             }
         }
@@ -126,7 +171,7 @@ fn recorded(text: &str, source: &RegionId, others: &[RegionId], row: Duration, s
             ensure!(value.is_finite() && value >= 0.0, "line {}, column {}: {cell:?} must be at least 0", i + 2, column + 1);
             counts.push(value * scale);
         }
-        flows.push(Flow { destination: destination.clone(), shape: Shape::Rows { counts, row } });
+        flows.push(Flow { destination: destination.clone(), shape: Shape::Rows { counts, row, before: 0 } });
     }
     ensure!(!flows.is_empty(), "no column begins with \"{source}>\"");
     Ok(flows)
@@ -165,6 +210,19 @@ mod tests {
         let text = "ts,A>B,A>C,B>A\n0,1,2,3\n1,10,20,30\n";
         let flows = recorded(text, &a, &[b.clone(), c], Duration::from_secs(1), 100.0).unwrap();
         assert_eq!(flows.len(), 2);
+        let mut traffic = Traffic {
+            source: a.clone(),
+            flows: recorded(text, &a, std::slice::from_ref(&b), Duration::from_secs(1), 1.0).unwrap(),
+            every: Duration::from_secs(1),
+            rng: StdRng::from_seed([0; 32]),
+        };
+        if let Shape::Rows { before, .. } = &mut traffic.flows[0].shape {
+            *before = 1;
+        }
+        let (history, live) = (traffic.history(Duration::from_secs(1)), traffic.batch(Duration::from_secs(1)));
+        assert_eq!((history.len(), history[0].len(), live.len()), (1, 1, 1));
+        let said = [&history[0][0], &live[0]].map(|record| (record.count, record.timestamp));
+        assert_eq!(said, [(1, wall_time(Duration::ZERO)), (10, wall_time(Duration::from_secs(1)))], "the first row is history");
         let due: Vec<f64> = [1, 2, 3].map(|s| flows[0].shape.due(Duration::from_secs(s), Duration::from_secs(1))).into();
         assert_eq!(due, [100.0, 1000.0, 0.0]);
         for bad in ["", "ts,x>y\n0,1\n", "ts,a>b\n0,x\n", "ts,a>b\n0\n", "ts,a>b\n0,-1\n"] {

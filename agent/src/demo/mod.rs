@@ -8,7 +8,7 @@
 
 mod client;
 mod fleet;
-mod reactive;
+pub mod reactive;
 mod report;
 mod score;
 mod trace;

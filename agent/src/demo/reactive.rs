@@ -15,7 +15,7 @@ const STABILISATION_ROWS: usize = 1;
 
 /// What a policy came to on one region's demand.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Outcome {
+pub struct Outcome {
     /// Steps in which demand was above capacity.
     pub late_steps: usize,
     /// Instance-steps that were paid for.
@@ -73,7 +73,7 @@ pub(super) fn play(demand: &[f64], lead: usize, target: f64, max_instances: u32)
 /// Plays the scaler on every region's demand with one utilisation target for all: the highest that
 /// costs at least `instance_steps` in all, so that the rival never has less capacity than we had.
 /// The targets go from 100 % down to 20 % in steps of 1 %.
-pub(super) fn play_at_cost(demands: &[Vec<f64>], lead: usize, instance_steps: f64, max_instances: u32) -> (f64, Outcome) {
+pub fn play_at_cost(demands: &[Vec<f64>], lead: usize, instance_steps: f64, max_instances: u32) -> (f64, Outcome) {
     let total = |target: f64| {
         demands.iter().map(|demand| play(demand, lead, target, max_instances)).fold(Outcome::default(), |sum, one| Outcome {
             late_steps: sum.late_steps + one.late_steps,

@@ -6,11 +6,12 @@
 
 use super::bounds;
 use super::identity::Identity;
-use super::tls::{Authority, CertificateError};
+use super::tls::{Authority, CertificateError, ed25519_of};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ring::digest::{SHA256, digest};
-use rustls::pki_types::CertificateDer;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -90,6 +91,7 @@ pub(super) fn from_text(text: &str) -> Option<(Announcement, Vec<u8>)> {
 pub(super) struct Verifier {
     authority: Authority,
     cluster: String,
+    signatures: &'static dyn SignatureVerificationAlgorithm,
     /// By the certificate's hash. Bounded by [`bounds::MAX_REGIONS`]: the oldest makes room.
     valid: BTreeMap<[u8; 32], Valid>,
 }
@@ -100,8 +102,9 @@ struct Valid {
 }
 
 impl Verifier {
-    pub(super) fn new(authority: Authority, cluster: String) -> Self {
-        Self { authority, cluster, valid: BTreeMap::new() }
+    /// Signatures are checked by the provider's Ed25519.
+    pub(super) fn new(authority: Authority, cluster: String, crypto: &CryptoProvider) -> Self {
+        Self { authority, cluster, signatures: ed25519_of(crypto), valid: BTreeMap::new() }
     }
 
     /// Whether `card` is to be believed at `now`.
@@ -126,7 +129,7 @@ impl Verifier {
         }
         let leaf = webpki::EndEntityCert::try_from(&certificate).map_err(|e| CardError::Certificate(e.into()))?;
         let message = card.announcement.signing_bytes();
-        leaf.verify_signature(webpki::ring::ED25519, &message, &card.signature).map_err(|_| CardError::Signature)
+        leaf.verify_signature(self.signatures, &message, &card.signature).map_err(|_| CardError::Signature)
     }
 
     fn region_of(&mut self, certificate: &CertificateDer<'_>, now: Timestamp) -> Result<RegionId, CertificateError> {
@@ -174,7 +177,7 @@ mod tests {
     }
 
     fn verifier(pki: &Pki) -> Verifier {
-        Verifier::new(pki.identity("eu").authority, "mesh".into())
+        Verifier::new(pki.identity("eu").authority, "mesh".into(), &rustls::crypto::ring::default_provider())
     }
 
     #[test]

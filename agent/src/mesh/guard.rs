@@ -304,7 +304,7 @@ mod tests {
             for identity in [&eu, &us] {
                 roster.offer(card_of(identity, 5, 1), now, wall()).unwrap();
             }
-            let verifier = Verifier::new(eu.authority.clone(), "mesh".into());
+            let verifier = Verifier::new(eu.authority.clone(), "mesh".into(), &rustls::crypto::ring::default_provider());
             Self { guard: Guard::new(), own, roster, verifier, eu, us, own_identity, now }
         }
 

@@ -8,6 +8,7 @@
 
 use super::frame::MAX_GOSSIP_BYTES;
 use super::refusal::Refusal;
+use super::zip;
 use chitchat::{ChitchatId, Deserializable, Serializable};
 
 /// The one key that agents use.
@@ -167,10 +168,11 @@ fn parse_delta(rest: &mut &[u8]) -> Result<Vec<NodeDelta>, Refusal> {
     if ids.windows(2).any(|pair| pair[0] == pair[1]) { Err(Refusal::Malformed) } else { Ok(delta) }
 }
 
+/// chitchat makes blocks of 16 KiB, and reads ones of up to 64 KiB.
+const MAX_BLOCK_BYTES: usize = u16::MAX as usize;
+
 fn unpack_blocks(rest: &mut &[u8]) -> Result<Vec<u8>, Refusal> {
     let mut operations = Vec::new();
-    // chitchat makes blocks of 16 KiB, and reads ones of up to 64 KiB.
-    let mut room = vec![0; usize::from(u16::MAX)];
     loop {
         let kind: u8 = take(rest)?;
         if kind == 0 {
@@ -179,18 +181,18 @@ fn unpack_blocks(rest: &mut &[u8]) -> Result<Vec<u8>, Refusal> {
         let len = usize::from(take::<u16>(rest)?);
         let (block, behind) = rest.split_at_checked(len).ok_or(Refusal::Malformed)?;
         *rest = behind;
-        let block = match kind {
-            1 => {
-                let len = zstd::bulk::decompress_to_buffer(block, &mut room[..]).map_err(|_| Refusal::Malformed)?;
-                &room[..len]
+        let mut append = |block: &[u8]| {
+            if operations.len() + block.len() > MAX_DELTA_BYTES {
+                return Err(Refusal::Bomb);
             }
-            2 => block,
-            _ => return Err(Refusal::Malformed),
+            operations.extend_from_slice(block);
+            Ok(())
         };
-        if operations.len() + block.len() > MAX_DELTA_BYTES {
-            return Err(Refusal::Bomb);
+        match kind {
+            1 => zip::decompress(block, MAX_BLOCK_BYTES, append).map_err(|_| Refusal::Malformed)??,
+            2 => append(block)?,
+            _ => return Err(Refusal::Malformed),
         }
-        operations.extend_from_slice(block);
     }
 }
 

@@ -34,6 +34,7 @@ mod speaker;
 mod stats;
 mod tls;
 mod view;
+mod zip;
 
 #[cfg(test)]
 mod tests;
@@ -178,7 +179,7 @@ pub async fn start(
     if !card::is_reachable(address) {
         return Err(MeshError::Unreachable(address));
     }
-    let verifier = Verifier::new(identity.authority.clone(), cluster.clone());
+    let verifier = Verifier::new(identity.authority.clone(), cluster.clone(), &env.crypto);
     let blank = Blank { cluster, identity, address, clock: env.clock.clone() };
     let card = speaker::first_card(&blank, generation);
     let Blank { cluster, identity, .. } = blank;

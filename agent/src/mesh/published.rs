@@ -2,6 +2,7 @@
 //! the way in. Pure.
 
 use super::refusal::Refusal;
+use super::zip;
 use std::cmp::Ordering;
 use tradewind_protocol::calendar::MAX_EVENTS;
 use tradewind_protocol::region::{Coordinates, Dropped};
@@ -110,7 +111,7 @@ fn by_volume(a: &PredictionData, b: &PredictionData) -> Ordering {
 
 fn encode(state: &RegionState) -> Result<Vec<u8>, BuildError> {
     let plain = codec::encode(state).map_err(BuildError::Codec)?;
-    zstd::bulk::compress(&plain, LEVEL).map_err(BuildError::Zstd)
+    zip::compress(&plain, LEVEL).map_err(BuildError::Zstd)
 }
 
 /// The state in a body that a peer has sent. Whose it is, is for the caller to judge.
@@ -118,8 +119,8 @@ pub(super) fn open(body: &[u8]) -> Result<RegionState, Refusal> {
     if body.len() > MAX_BODY_BYTES {
         return Err(Refusal::Oversized);
     }
-    let plain = zstd::bulk::decompress(body, MAX_PLAIN_BYTES).map_err(|_| Refusal::Malformed)?;
-    let state: RegionState = codec::decode(&plain).map_err(|_| Refusal::Malformed)?;
+    let decoded = zip::decompress(body, MAX_PLAIN_BYTES, codec::decode).map_err(|_| Refusal::Malformed)?;
+    let state: RegionState = decoded.map_err(|_| Refusal::Malformed)?;
     if insane_number(&state).is_some() { Err(Refusal::Malformed) } else { Ok(state) }
 }
 

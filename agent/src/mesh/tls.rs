@@ -11,8 +11,8 @@ use quinn::{
     ClientConfig, ConnectionError, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::time_provider::TimeProvider;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,6 +43,12 @@ static ED25519_ONLY: WebPkiSupportedAlgorithms =
 
 /// What an Ed25519 SubjectPublicKeyInfo begins with (RFC 8410); the 32 bytes of the key follow.
 const ED25519_SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// The provider's Ed25519, so that whoever replaces the provider sees every signature; ring's if it has none.
+pub(super) fn ed25519_of(crypto: &CryptoProvider) -> &'static dyn SignatureVerificationAlgorithm {
+    let all = crypto.signature_verification_algorithms.all;
+    all.iter().copied().find(|one| one.signature_alg_id() == webpki::ring::ED25519.signature_alg_id()).unwrap_or(webpki::ring::ED25519)
+}
 
 /// Why a certificate proves nothing. The same certificate never will, except one that is not valid
 /// yet.

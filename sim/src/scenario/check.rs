@@ -1,6 +1,7 @@
 //! From a scenario's text to a [`Scenario`], or to everything that is wrong with it.
 
-use super::{Action, Expectations, Fault, Region, Scenario, ScenarioError, Workload, ordered};
+use super::{Action, Expectations, Fault, Region, Scenario, ScenarioError, Survey, Workload, ordered};
+use crate::data;
 use crate::net::{ETHERNET_PAYLOAD_BYTES, PathQuality};
 use crate::world::Delay;
 use serde::Deserialize;
@@ -9,6 +10,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 use tradewind_protocol::RegionId;
+use tradewind_protocol::forecast::MAX_HORIZON;
 use tradewind_protocol::region::Coordinates;
 
 /// The most regions: every tick visits every pair of them.
@@ -50,6 +52,7 @@ struct RawScenario {
     fault: Vec<RawFault>,
     #[serde(default)]
     expect: RawExpect,
+    survey: Option<RawSurvey>,
     #[serde(default)]
     agent: toml::Table,
 }
@@ -59,6 +62,8 @@ struct RawScenario {
 struct RawNetwork {
     /// Round trip where neither a link nor coordinates say otherwise.
     rtt_ms: f64,
+    /// Round trips of pairs; before coordinates, behind links.
+    rtt_file: Option<PathBuf>,
     /// How much longer than the shortest delay the longest is, as a share of it.
     jitter: f64,
     loss: f64,
@@ -68,8 +73,15 @@ struct RawNetwork {
 
 impl Default for RawNetwork {
     fn default() -> Self {
-        Self { rtt_ms: 100.0, jitter: 0.1, loss: 0.0, duplicate: 0.0, mtu: ETHERNET_PAYLOAD_BYTES }
+        Self { rtt_ms: 100.0, rtt_file: None, jitter: 0.1, loss: 0.0, duplicate: 0.0, mtu: ETHERNET_PAYLOAD_BYTES }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSurvey {
+    every_s: f64,
+    lead_steps: usize,
 }
 
 #[derive(Deserialize)]
@@ -101,6 +113,8 @@ enum RawWorkload {
         file: PathBuf,
         row_s: f64,
         scale: f64,
+        #[serde(default)]
+        history_rows: usize,
     },
 }
 
@@ -171,6 +185,10 @@ impl Checker {
             quality,
             faults,
             expect,
+            survey: raw.survey.map(|survey| Survey {
+                every: self.seconds("survey.every_s", survey.every_s),
+                lead_steps: self.within("survey.lead_steps", survey.lead_steps as f64, 1.0, MAX_HORIZON as f64) as usize,
+            }),
             agent: raw.agent,
         }
     }
@@ -198,14 +216,24 @@ impl Checker {
         let jitter = self.within("network.jitter", network.jitter, 0.0, 10.0);
         let default = self.within("network.rtt_ms", network.rtt_ms, 0.0, 60_000.0) / 2.0;
         let delay = |ms: f64| Delay { min: Duration::from_secs_f64(ms / 1e3), max: Duration::from_secs_f64(ms * (1.0 + jitter) / 1e3) };
+        let measured = match network.rtt_file.as_ref().map(|file| (file, data::read(file).and_then(|text| data::round_trips(&text)))) {
+            None => BTreeMap::new(),
+            Some((_, Ok(measured))) => measured,
+            Some((file, Err(error))) => {
+                self.wrong("network.rtt_file", file.display(), format_args!("{error:#}"));
+                BTreeMap::new()
+            }
+        };
         let mut delays = BTreeMap::new();
         for (i, a) in regions.iter().enumerate() {
             for b in &regions[i + 1..] {
-                let ms = match (a.coordinates, b.coordinates) {
-                    (Some(here), Some(there)) => LEAST_DELAY_MS + DELAY_MS_PER_KM * here.distance_km(there),
-                    _ => default,
+                let pair = ordered(&a.id, &b.id);
+                let ms = match (measured.get(&(pair.0.to_string(), pair.1.to_string())), a.coordinates, b.coordinates) {
+                    (Some(rtt), _, _) => rtt / 2.0,
+                    (None, Some(here), Some(there)) => LEAST_DELAY_MS + DELAY_MS_PER_KM * here.distance_km(there),
+                    (None, _, _) => default,
                 };
-                delays.insert(ordered(&a.id, &b.id), delay(ms));
+                delays.insert(pair, delay(ms));
             }
         }
         for link in links {
@@ -277,8 +305,9 @@ impl Checker {
                 season: self.seconds("workload.season_s", season_s),
                 every: self.seconds("workload.every_s", every_s),
             },
-            RawWorkload::Recorded { file, row_s, scale } => Workload::Recorded {
+            RawWorkload::Recorded { file, row_s, scale, history_rows } => Workload::Recorded {
                 file,
+                history_rows,
                 row: self.seconds("workload.row_s", row_s),
                 scale: self.within("workload.scale", scale, 0.0, 1e9),
             },
