@@ -134,6 +134,11 @@ async fn judge(mesh: &Arc<Mesh>, asked: &mut BTreeMap<RegionId, Instant>) {
             Change::Returned => ("mesh.region_returned", format!("{region} is back ({at})")),
         };
         mesh.events.note(Severity::Info, kind, text);
+        if let Change::Joined | Change::Returned = change {
+            // Others hear it again, so it can be dialled again: what failed before says nothing now.
+            mesh.pool.hurry(entry.address);
+            mesh.dirty.notify_one();
+        }
     }
     mesh.view.send_if_modified(|old| {
         let news = !old.says_the_same(&view);
