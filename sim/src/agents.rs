@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
+use tokio::sync::Notify;
 use tradewind_agent::agent::Agent;
 use tradewind_agent::config::{Config, TlsPaths};
 use tradewind_protocol::RegionId;
@@ -74,13 +75,21 @@ impl Cast {
     }
 
     /// What runs on the region's machine.
-    pub(crate) fn program(&self, region: &RegionId) -> anyhow::Result<Program> {
+    pub(crate) fn program(&self, region: &RegionId, stop: Rc<Notify>) -> anyhow::Result<Program> {
         let config = self.configs.get(region).with_context(|| format!("no configuration for {region}"))?.clone();
         Ok(Rc::new(move |env| {
-            let config = config.clone();
+            let (config, stop) = (config.clone(), stop.clone());
             Box::pin(async move {
-                let _running = Agent::start(config, env).await?;
-                // Until the power is cut.
+                // What the life before was told.
+                tokio::select! {
+                    biased;
+                    () = stop.notified() => {}
+                    () = std::future::ready(()) => {}
+                }
+                let running = Agent::start(config, env).await?;
+                stop.notified().await;
+                running.shutdown().await;
+                // Until the machine boots again.
                 std::future::pending().await
             })
         }))

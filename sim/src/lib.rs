@@ -9,6 +9,7 @@
 //! | [`world`] | many machines, stepped, broken and mended |
 //! | [`trace`] | everything that happened, as lines and as a hash |
 //! | [`scenario`] | who takes part, with which traffic, and what goes wrong when |
+//! | [`chaos`] | what goes wrong, drawn from the seed |
 //! | [`oracle`] | what has to hold, as named rules |
 //! | [`run`] | one scenario from beginning to end |
 //! | [`meta`] | one seed, two processes, one trace |
@@ -16,6 +17,7 @@
 //! The agent itself is not changed: it is given another `Env`.
 
 mod agents;
+pub mod chaos;
 mod client;
 pub mod clock;
 pub mod disk;

@@ -2,9 +2,11 @@
 //! it when the scenario says so, and reports what the oracle found.
 
 use crate::agents::{API_PORT, Cast};
+use crate::chaos;
 use crate::client::{Book, Client, Sight};
 use crate::entropy;
 use crate::env::simulation_seed;
+use crate::net::PathQuality;
 use crate::oracle::{Oracle, Rule, Settled, Topology, Violation};
 use crate::scenario::{Action, Fault, Scenario, Workload};
 use crate::trace::{Detail, Recording, Summary};
@@ -13,13 +15,14 @@ use crate::world::{Delay, TICK, World};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tradewind_protocol::RegionId;
 
 /// The participant that all clients run on. No region can be called so.
@@ -103,6 +106,9 @@ struct Simulation<'a> {
     faults: VecDeque<Fault>,
     oracle: Oracle,
     book: Rc<RefCell<Book>>,
+    stops: BTreeMap<RegionId, Rc<Notify>>,
+    /// How the paths are when nothing is wrong with them.
+    usual: PathQuality,
 }
 
 impl<'a> Simulation<'a> {
@@ -110,8 +116,11 @@ impl<'a> Simulation<'a> {
         let recording = Recording::start(options.detail, options.sink.map(|sink| sink as Box<dyn Write>));
         let mut world = World::new(options.seed, scenario.quality);
         let cast = Cast::new(scenario, options.seed, &world, certificates)?;
+        let mut stops = BTreeMap::new();
         for region in &scenario.regions {
-            world.add_machine(region.id.as_str(), cast.program(&region.id)?);
+            let stop = Rc::<Notify>::default();
+            stops.insert(region.id.clone(), stop.clone());
+            world.add_machine(region.id.as_str(), cast.program(&region.id, stop)?);
         }
         for ((a, b), delay) in &scenario.delays {
             world.set_delay(a.as_str(), b.as_str(), *delay);
@@ -124,9 +133,11 @@ impl<'a> Simulation<'a> {
             seed: options.seed,
             recording,
             world,
-            faults: scenario.faults.clone().into(),
+            faults: faults(scenario, options.seed).into(),
             oracle: Oracle::new(ids, scenario.expect.clone(), budget),
             book,
+            stops,
+            usual: scenario.quality,
         };
         simulation.add_clients(&cast)?;
         simulation.oracle.on_change(Duration::ZERO, "start", &simulation.world);
@@ -211,13 +222,44 @@ impl<'a> Simulation<'a> {
                 pairs(&left, &right).for_each(|(a, b)| self.world.reconnect(a.as_str(), b.as_str()));
                 format!("healing of {}", names(&left))
             }
+            Action::Deafen(from, to) => {
+                self.world.deafen(from.as_str(), to.as_str());
+                format!("{to} no longer hearing {from}")
+            }
+            Action::Undeafen(from, to) => {
+                self.world.undeafen(from.as_str(), to.as_str());
+                format!("{to} hearing {from} again")
+            }
+            Action::Stop(region) => {
+                if self.world.is_up(region.as_str())
+                    && let Some(stop) = self.stops.get(&region)
+                {
+                    stop.notify_one();
+                    self.world.on_stop(region.as_str());
+                }
+                format!("stop of {region}")
+            }
+            Action::Disk(region, illness) => {
+                self.world.machine(region.as_str())?.disk.set_ill(illness);
+                self.world.set_troubled(region.as_str(), illness.is_some());
+                format!("disk of {region} {}", if illness.is_some() { "ill" } else { "well" })
+            }
             Action::Paths(quality) => {
                 self.world.paths().set_quality(quality);
-                return Ok(());
+                // The scenario's own changes of quality are moderate, and its bounds hold in spite of them.
+                if self.scenario.chaos_until.is_none() {
+                    return Ok(());
+                }
+                self.world.set_paths_troubled(quality != self.usual);
+                "other paths".into()
             }
             Action::Clock(region, ahead_ms) => {
                 self.world.machine(region.as_str())?.clock.set_offset_ms(ahead_ms);
-                return Ok(());
+                if self.scenario.chaos_until.is_none() {
+                    return Ok(());
+                }
+                self.world.set_troubled(region.as_str(), ahead_ms != 0);
+                format!("clock of {region} {ahead_ms} ms ahead")
             }
         };
         self.oracle.on_change(now, &change, &self.world);
@@ -273,6 +315,18 @@ impl Topology for World {
     fn is_connected(&self, a: &RegionId, b: &RegionId) -> bool {
         World::is_connected(self, a.as_str(), b.as_str())
     }
+    fn is_apart(&self, a: &RegionId, b: &RegionId) -> bool {
+        self.is_cut(a.as_str(), b.as_str()) && self.is_cut(b.as_str(), a.as_str())
+    }
+    fn is_sound(&self, region: &RegionId) -> bool {
+        World::is_sound(self, region.as_str())
+    }
+}
+
+/// The scenario's faults, and those that chaos draws.
+fn faults(scenario: &Scenario, seed: u64) -> Vec<Fault> {
+    let drawn = scenario.chaos_until.map(|until| chaos::draw(scenario, until, seed)).unwrap_or_default();
+    chaos::in_order(drawn.into_iter().flat_map(|incident| incident.faults).chain(scenario.faults.iter().cloned()).collect())
 }
 
 fn pairs<'a>(left: &'a [RegionId], right: &'a [RegionId]) -> impl Iterator<Item = (&'a RegionId, &'a RegionId)> {

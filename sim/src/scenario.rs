@@ -7,8 +7,10 @@
 
 mod check;
 
+use crate::disk::Illness;
 use crate::net::PathQuality;
 use crate::world::Delay;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -17,8 +19,11 @@ use tradewind_protocol::RegionId;
 use tradewind_protocol::region::Coordinates;
 
 /// The scenarios that the program carries with it.
-pub const BUILT_IN: &[(&str, &str)] =
-    &[("smoke", include_str!("../scenarios/smoke.toml")), ("power", include_str!("../scenarios/power.toml"))];
+pub const BUILT_IN: &[(&str, &str)] = &[
+    ("smoke", include_str!("../scenarios/smoke.toml")),
+    ("power", include_str!("../scenarios/power.toml")),
+    ("chaos", include_str!("../scenarios/chaos.toml")),
+];
 
 /// A scenario, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +44,8 @@ pub struct Scenario {
     pub workload: Workload,
     /// What goes wrong, and is mended, in the order of time.
     pub faults: Vec<Fault>,
+    /// Until when faults are drawn anew for each seed, if they are; they come on top of `faults`.
+    pub chaos_until: Option<Duration>,
     /// What is to hold.
     pub expect: Expectations,
     /// The agents' configuration, less what differs from region to region.
@@ -80,16 +87,18 @@ pub enum Workload {
 }
 
 /// Something that goes wrong, or is mended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
     /// When.
+    #[serde(with = "seconds", rename = "at_s")]
     pub at: Duration,
     /// What.
     pub action: Action,
 }
 
 /// What can go wrong, and be mended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// The machine loses power.
     Crash(RegionId),
@@ -101,6 +110,14 @@ pub enum Action {
     Partition(Vec<RegionId>, Vec<RegionId>),
     /// The same groups reach each other again.
     Heal(Vec<RegionId>, Vec<RegionId>),
+    /// Nothing passes from the one to the other any more; the way back stays open.
+    Deafen(RegionId, RegionId),
+    /// It passes again.
+    Undeafen(RegionId, RegionId),
+    /// The agent is told to stop, and does so in order.
+    Stop(RegionId),
+    /// The machine's disk falls ill, or recovers.
+    Disk(RegionId, Option<Illness>),
     /// The paths change.
     Paths(PathQuality),
     /// The machine's wall clock jumps to this many milliseconds ahead of the truth.
@@ -146,6 +163,20 @@ impl Scenario {
 
 fn ordered(a: &RegionId, b: &RegionId) -> (RegionId, RegionId) {
     if a < b { (a.clone(), b.clone()) } else { (b.clone(), a.clone()) }
+}
+
+/// Durations in JSON are seconds.
+mod seconds {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::time::Duration;
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
 }
 
 #[cfg(test)]
