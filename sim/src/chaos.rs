@@ -64,11 +64,13 @@ pub enum Class {
     ClockDrift,
     /// Writes or syncs fail, or the disk is full.
     Disk,
+    /// A peer with a valid certificate lies.
+    Liar,
 }
 
 impl Class {
     /// All classes.
-    pub const ALL: [Class; 13] = [
+    pub const ALL: [Class; 14] = [
         Class::Crash,
         Class::TornWrite,
         Class::CrashTwice,
@@ -82,6 +84,7 @@ impl Class {
         Class::ClockJump,
         Class::ClockDrift,
         Class::Disk,
+        Class::Liar,
     ];
 }
 
@@ -194,6 +197,7 @@ impl Dice {
                 let drift = steps.map(|step| fault(at + f64::from(step), Action::Clock(region.clone(), i64::from(step) * rate)));
                 drift.chain([fault(end, Action::Clock(region.clone(), 0))]).collect()
             }
+            Class::Liar => self.down(Action::Lie(true), Action::Lie(false), 30.0),
             Class::Disk => {
                 let illness = [Illness::Write, Illness::Sync, Illness::Full][self.rng.random_range(0..3)];
                 let (at, end) = self.span(10.0);
@@ -267,7 +271,7 @@ mod tests {
         for incident in (0..100).flat_map(|seed| draw(&scenario, until, seed)) {
             assert!(incident.faults.iter().all(|fault| fault.at <= until), "{incident:?}");
             let mended = incident.faults.last().is_some_and(|last| match &last.action {
-                Action::Restart(_) | Action::Heal(..) | Action::Undeafen(..) | Action::Clock(_, 0) => true,
+                Action::Restart(_) | Action::Heal(..) | Action::Undeafen(..) | Action::Clock(_, 0) | Action::Lie(false) => true,
                 Action::Paths(quality) => *quality == scenario.quality,
                 Action::Crash(_)
                 | Action::CrashAfterWrites(..)
@@ -275,6 +279,7 @@ mod tests {
                 | Action::Deafen(..)
                 | Action::Stop(_)
                 | Action::Disk(..)
+                | Action::Lie(true)
                 | Action::Clock(..) => false,
             });
             assert!(mended, "{incident:?}");

@@ -12,11 +12,14 @@
 //! | [`chaos`] | what goes wrong, drawn from the seed |
 //! | [`oracle`] | what has to hold, as named rules |
 //! | [`run`] | one scenario from beginning to end |
+//! | [`sweep`] | many seeds, each in a process of its own |
+//! | [`case`] | a run written down: replayed, and made smaller |
 //! | [`meta`] | one seed, two processes, one trace |
 //!
 //! The agent itself is not changed: it is given another `Env`.
 
 mod agents;
+pub mod case;
 pub mod chaos;
 mod client;
 pub mod clock;
@@ -24,12 +27,14 @@ pub mod disk;
 pub mod entropy;
 pub mod env;
 mod http;
+mod liar;
 pub mod meta;
 pub mod net;
 pub mod oracle;
 pub mod provider;
 pub mod run;
 pub mod scenario;
+pub mod sweep;
 pub mod tls;
 pub mod trace;
 mod workload;

@@ -6,15 +6,16 @@ use crate::chaos;
 use crate::client::{Book, Client, Sight};
 use crate::entropy;
 use crate::env::simulation_seed;
+use crate::liar;
 use crate::net::PathQuality;
 use crate::oracle::{Oracle, Rule, Settled, Topology, Violation};
 use crate::scenario::{Action, Fault, Scenario, Workload};
-use crate::trace::{Detail, Recording, Summary};
+use crate::trace::{self, Detail, Recording, Summary};
 use crate::workload::Traffic;
 use crate::world::{Delay, TICK, World};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -30,6 +31,9 @@ const OUTSIDE: &str = "outside.";
 
 /// Delay between a client and its agent: they stand in one data centre.
 const CLIENT_DELAY: Duration = Duration::from_millis(1);
+
+/// Delay between the peer that lies and every agent: a distance within a continent.
+const LIAR_DELAY: Duration = Duration::from_millis(20);
 
 /// How long before the end clients stop posting, beyond what the agents need to close the last step.
 const TAIL: Duration = Duration::from_secs(3);
@@ -107,6 +111,7 @@ struct Simulation<'a> {
     oracle: Oracle,
     book: Rc<RefCell<Book>>,
     stops: BTreeMap<RegionId, Rc<Notify>>,
+    lying: Rc<Cell<bool>>,
     /// How the paths are when nothing is wrong with them.
     usual: PathQuality,
 }
@@ -121,6 +126,13 @@ impl<'a> Simulation<'a> {
             let stop = Rc::<Notify>::default();
             stops.insert(region.id.clone(), stop.clone());
             world.add_machine(region.id.as_str(), cast.program(&region.id, stop)?);
+        }
+        let lying = Rc::<Cell<bool>>::default();
+        if scenario.chaos_until.is_some() {
+            world.add_machine(liar::NAME, liar::program(cast.liar(scenario, &world)?, lying.clone()));
+            for region in &scenario.regions {
+                world.set_delay(liar::NAME, region.id.as_str(), Delay { min: LIAR_DELAY, max: LIAR_DELAY });
+            }
         }
         for ((a, b), delay) in &scenario.delays {
             world.set_delay(a.as_str(), b.as_str(), *delay);
@@ -137,6 +149,7 @@ impl<'a> Simulation<'a> {
             oracle: Oracle::new(ids, scenario.expect.clone(), budget),
             book,
             stops,
+            lying,
             usual: scenario.quality,
         };
         simulation.add_clients(&cast)?;
@@ -243,6 +256,11 @@ impl<'a> Simulation<'a> {
                 self.world.machine(region.as_str())?.disk.set_ill(illness);
                 self.world.set_troubled(region.as_str(), illness.is_some());
                 format!("disk of {region} {}", if illness.is_some() { "ill" } else { "well" })
+            }
+            Action::Lie(lying) => {
+                trace::remark(format_args!("the liar {}", if lying { "lies" } else { "is silent" }));
+                self.lying.set(lying);
+                return Ok(());
             }
             Action::Paths(quality) => {
                 self.world.paths().set_quality(quality);

@@ -118,6 +118,8 @@ pub enum Action {
     Stop(RegionId),
     /// The machine's disk falls ill, or recovers.
     Disk(RegionId, Option<Illness>),
+    /// The peer that lies begins to, or ends.
+    Lie(bool),
     /// The paths change.
     Paths(PathQuality),
     /// The machine's wall clock jumps to this many milliseconds ahead of the truth.
