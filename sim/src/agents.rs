@@ -2,6 +2,7 @@
 
 use crate::entropy::EPOCH;
 use crate::env::simulation_seed;
+use crate::liar::{self, Papers};
 use crate::scenario::{Region, Scenario};
 use crate::world::{Program, World};
 use anyhow::{Context as _, bail};
@@ -9,8 +10,10 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
+use tokio::sync::Notify;
 use tradewind_agent::agent::Agent;
 use tradewind_agent::config::{Config, TlsPaths};
+use tradewind_agent::env::Seed;
 use tradewind_protocol::RegionId;
 use tradewind_protocol::pki::{self, Subject, Validity};
 
@@ -34,6 +37,9 @@ const OWN_KEYS: [&str; 3] = ["region", "data_dir", "coordinates"];
 /// The configurations of all agents of a scenario.
 pub(crate) struct Cast {
     pub(crate) configs: BTreeMap<RegionId, Config>,
+    ca: pki::Issued,
+    validity: Validity,
+    root: Seed,
 }
 
 impl Cast {
@@ -70,17 +76,38 @@ impl Cast {
             };
             configs.insert(id.clone(), config);
         }
-        Ok(Cast { configs })
+        Ok(Cast { configs, ca, validity, root })
+    }
+
+    /// The papers of the peer that lies: a certificate of a region that no agent is of.
+    pub(crate) fn liar(&self, scenario: &Scenario, world: &World) -> anyhow::Result<Papers> {
+        let region = RegionId::new(liar::NAME)?;
+        let seed = self.root.child(liar::NAME).bytes();
+        Ok(Papers {
+            ca_pem: self.ca.certificate_pem.clone(),
+            own: pki::issue_leaf(&self.ca, &Subject::Agent(region.clone(), vec![]), self.validity, seed)?,
+            cluster: self.configs.values().next().map(|config| config.cluster.clone()).unwrap_or_default(),
+            victims: scenario.regions.iter().map(|one| (one.id.clone(), world.address_of(one.id.as_str()))).collect(),
+            region,
+        })
     }
 
     /// What runs on the region's machine.
-    pub(crate) fn program(&self, region: &RegionId) -> anyhow::Result<Program> {
+    pub(crate) fn program(&self, region: &RegionId, stop: Rc<Notify>) -> anyhow::Result<Program> {
         let config = self.configs.get(region).with_context(|| format!("no configuration for {region}"))?.clone();
         Ok(Rc::new(move |env| {
-            let config = config.clone();
+            let (config, stop) = (config.clone(), stop.clone());
             Box::pin(async move {
-                let _running = Agent::start(config, env).await?;
-                // Until the power is cut.
+                // What the life before was told.
+                tokio::select! {
+                    biased;
+                    () = stop.notified() => {}
+                    () = std::future::ready(()) => {}
+                }
+                let running = Agent::start(config, env).await?;
+                stop.notified().await;
+                running.shutdown().await;
+                // Until the machine boots again.
                 std::future::pending().await
             })
         }))

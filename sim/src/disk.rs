@@ -12,6 +12,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use redb::StorageBackend;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +34,8 @@ struct Inner {
     epoch: u64,
     /// How many more writes, changes of length and syncs are carried out before the power fails.
     fuse: Option<u64>,
+    ill: Option<Illness>,
+    was_ill: bool,
     rng: StdRng,
     stats: DiskStats,
 }
@@ -49,6 +52,18 @@ struct File {
 enum Change {
     Write { at: usize, data: Vec<u8> },
     SetLen(usize),
+}
+
+/// What is wrong with a disk that has power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Illness {
+    /// Writes fail.
+    Write,
+    /// Syncs fail, and what they were to make durable stays in doubt.
+    Sync,
+    /// No file grows any more.
+    Full,
 }
 
 /// What has happened to a disk.
@@ -73,6 +88,8 @@ impl SimDisk {
             files: BTreeMap::new(),
             epoch: 0,
             fuse: None,
+            ill: None,
+            was_ill: false,
             rng: StdRng::from_seed(seed.bytes()),
             stats: DiskStats::default(),
         })))
@@ -86,6 +103,18 @@ impl SimDisk {
     /// Carries out so many more writes, changes of length and syncs, and cuts the power at the next.
     pub fn cut_after(&self, changes: u64) {
         self.lock().fuse = Some(changes);
+    }
+
+    /// Falls ill, or recovers.
+    pub fn set_ill(&self, illness: Option<Illness>) {
+        let mut disk = self.lock();
+        disk.ill = illness;
+        disk.was_ill |= illness.is_some();
+    }
+
+    /// Whether it has been ill since the power was cut last.
+    pub fn was_ill(&self) -> bool {
+        self.lock().was_ill
     }
 
     /// What has happened so far.
@@ -130,6 +159,7 @@ impl Inner {
         }
         self.epoch += 1;
         self.fuse = None;
+        self.was_ill = self.ill.is_some();
         self.stats.cuts += 1;
     }
 
@@ -213,6 +243,14 @@ impl Backend {
         if end.is_none_or(|end| end > MAX_FILE_BYTES) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, format!("{} would grow beyond {MAX_FILE_BYTES} bytes", self.name)));
         }
+        let ill = self.disk.lock().ill;
+        match ill {
+            Some(Illness::Write) => return Err(io::Error::other("the disk is ill: write error")),
+            Some(Illness::Full) if self.look(|file| Ok(end.is_some_and(|end| end > file.current.len())))? => {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Some(Illness::Full | Illness::Sync) | None => {}
+        }
         self.change(|file, stats| {
             stats.mutations += 1;
             mutation.apply(&mut file.current);
@@ -249,6 +287,9 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
+        if self.disk.lock().ill == Some(Illness::Sync) {
+            return Err(io::Error::other("the disk is ill: sync error"));
+        }
         self.change(|file, stats| {
             stats.syncs += 1;
             let File { durable, pending, .. } = file;

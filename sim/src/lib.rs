@@ -9,16 +9,21 @@
 //! | [`world`] | many machines, stepped, broken and mended |
 //! | [`trace`] | everything that happened, as lines and as a hash |
 //! | [`scenario`] | who takes part, with which traffic, and what goes wrong when |
+//! | [`chaos`] | what goes wrong, drawn from the seed |
 //! | [`oracle`] | what has to hold, as named rules |
 //! | [`data`] | the recordings and measurements that scenarios name |
 //! | [`report`] | what a run was like, as figures and as a page with charts |
 //! | [`run`] | one scenario from beginning to end |
 //! | [`nab`] | anomaly detection, scored on labelled series |
+//! | [`sweep`] | many seeds, each in a process of its own |
+//! | [`case`] | a run written down: replayed, and made smaller |
 //! | [`meta`] | one seed, two processes, one trace |
 //!
 //! The agent itself is not changed: it is given another `Env`.
 
 mod agents;
+pub mod case;
+pub mod chaos;
 mod client;
 pub mod clock;
 pub mod data;
@@ -26,6 +31,7 @@ pub mod disk;
 pub mod entropy;
 pub mod env;
 mod http;
+mod liar;
 pub mod meta;
 pub mod nab;
 pub mod net;
@@ -34,6 +40,7 @@ pub mod provider;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod sweep;
 pub mod tls;
 pub mod trace;
 mod workload;

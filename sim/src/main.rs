@@ -1,12 +1,14 @@
 //! `tradewind-sim`: runs scenarios of the real agents on a simulated network.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tradewind_sim::run::{Options, run};
+use tradewind_sim::case::{self, Case, load};
+use tradewind_sim::run::{Options, Report, run};
 use tradewind_sim::scenario::{BUILT_IN, Scenario};
+use tradewind_sim::sweep::Sweep;
 use tradewind_sim::trace::Detail;
 use tradewind_sim::{entropy, meta};
 
@@ -56,6 +58,45 @@ enum Command {
     },
     /// Anomaly detection on labelled series.
     Nab(tradewind_sim::nab::Arguments),
+    /// Runs many seeds of a scenario, each in a process of its own. The last line is a summary.
+    Sweep {
+        /// A built-in scenario's name, or a TOML file.
+        scenario: String,
+        /// How many seeds.
+        #[arg(long, default_value_t = 50)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        seed_base: u64,
+        /// How many processes at a time; as many as there are cores if it is not given.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// Writes what the first failing seeds did to this directory, one case a seed, to be replayed or shrunk.
+        #[arg(long, value_name = "DIRECTORY")]
+        save: Option<PathBuf>,
+    },
+    /// Runs a case again that `sweep --save` or `shrink` has written.
+    Replay {
+        /// The case.
+        file: PathBuf,
+        /// Prints the report as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Writes the trace to this file.
+        #[arg(long, value_name = "FILE")]
+        trace: Option<String>,
+    },
+    /// Makes a case smaller that breaks a rule: fewer faults, no traffic, fewer regions, less time.
+    Shrink {
+        /// The case, or a scenario's name with `--seed`.
+        file: String,
+        /// The seed, where a scenario is named.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Where the smaller one is written.
+        #[arg(long, short)]
+        output: PathBuf,
+    },
     /// Lists the built-in scenarios.
     List,
 }
@@ -75,6 +116,9 @@ fn main() -> ExitCode {
         }
         Command::Meta { scenario, seed, json } => compare(&scenario, seed, json),
         Command::Nab(arguments) => arguments.run().and_then(|text| say(&text)).map(|()| true),
+        Command::Sweep { scenario, seeds, seed_base, jobs, save } => sweep(&scenario, seeds, seed_base, jobs, save.as_deref()),
+        Command::Replay { file, json, trace } => replay(&file, json, trace.as_deref()),
+        Command::Shrink { file, seed, output } => shrink(&file, seed, &output),
         Command::List => list(),
     };
     match passed {
@@ -93,15 +137,7 @@ fn run_scenario(name: &str, seed: u64, json: bool, html: Option<&Path>, trace: O
         TraceDetail::Brief => Detail::Brief,
         TraceDetail::Full => Detail::Full,
     };
-    let sink: Option<Box<dyn Write + Send>> = match trace {
-        None => None,
-        Some("-") => Some(Box::new(BufWriter::with_capacity(1 << 20, std::io::stdout()))),
-        Some(file) => {
-            let file = std::fs::File::create(file).with_context(|| format!("cannot write the trace to {file}"))?;
-            Some(Box::new(BufWriter::with_capacity(1 << 20, file)))
-        }
-    };
-    let report = run(&scenario, Options { seed, detail, sink })?;
+    let report = run(&scenario, Options { seed, detail, sink: sink(trace)? })?;
     if let Some(file) = html {
         let page = tradewind_sim::report::page::html(&report, &scenario.about);
         std::fs::write(file, page).with_context(|| format!("cannot write the page to {}", file.display()))?;
@@ -109,8 +145,60 @@ fn run_scenario(name: &str, seed: u64, json: bool, html: Option<&Path>, trace: O
     if trace == Some("-") {
         return Ok(report.passed());
     }
-    say(&if json { serde_json::to_string_pretty(&report)? } else { report.to_text() })?;
+    show(&report, json)
+}
+
+fn sink(trace: Option<&str>) -> anyhow::Result<Option<Box<dyn Write + Send>>> {
+    Ok(match trace {
+        None => None,
+        Some("-") => Some(Box::new(BufWriter::with_capacity(1 << 20, std::io::stdout()))),
+        Some(file) => {
+            let file = std::fs::File::create(file).with_context(|| format!("cannot write the trace to {file}"))?;
+            Some(Box::new(BufWriter::with_capacity(1 << 20, file)))
+        }
+    })
+}
+
+fn show(report: &Report, json: bool) -> anyhow::Result<bool> {
+    say(&if json { serde_json::to_string_pretty(report)? } else { report.to_text() })?;
     Ok(report.passed())
+}
+
+fn sweep(scenario: &str, seeds: u64, base: u64, jobs: Option<usize>, save: Option<&Path>) -> anyhow::Result<bool> {
+    load(scenario)?;
+    let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    let sweep = Sweep { scenario, base, seeds, jobs };
+    let outcome = sweep.run(&std::env::current_exe()?)?;
+    if let Some(directory) = save {
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        for seed in outcome.failed.keys() {
+            Case::of(scenario, *seed)?.write(&directory.join(format!("seed-{seed}.json")))?;
+        }
+    }
+    say(&sweep.summary(&outcome))?;
+    Ok(outcome.failed.is_empty())
+}
+
+fn replay(file: &Path, json: bool, trace: Option<&str>) -> anyhow::Result<bool> {
+    let case = Case::read(file)?;
+    let report = run(&case.scenario()?, Options { seed: case.seed, detail: Detail::Brief, sink: sink(trace)? })?;
+    show(&report, json)
+}
+
+fn shrink(file: &str, seed: Option<u64>, output: &Path) -> anyhow::Result<bool> {
+    let case = match seed {
+        Some(seed) => Case::of(file, seed)?,
+        None if file.ends_with(".json") => Case::read(Path::new(file))?,
+        None => bail!("{file}: give a case (.json), or a scenario's name and --seed"),
+    };
+    let scratch = std::env::temp_dir().join(format!("tradewind-shrink-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch)?;
+    let small = case::shrink(&std::env::current_exe()?, case, &scratch, |line| eprintln!("{line}"));
+    let _ = std::fs::remove_dir_all(&scratch);
+    let small = small?;
+    small.write(output)?;
+    say(&format!("{}: {} incidents, {} regions", output.display(), small.incidents.len(), small.scenario()?.regions.len()))?;
+    Ok(true)
 }
 
 fn compare(name: &str, seed: u64, json: bool) -> anyhow::Result<bool> {
@@ -138,16 +226,6 @@ fn list() -> anyhow::Result<bool> {
         say(&format!("{name:16} {}", Scenario::parse(text)?.about))?;
     }
     Ok(true)
-}
-
-/// The built-in scenario of that name, or the one in that file.
-fn load(name: &str) -> anyhow::Result<Scenario> {
-    if let Some((_, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
-        return Ok(Scenario::parse(text)?);
-    }
-    let text = std::fs::read_to_string(name)
-        .with_context(|| format!("{name:?} is neither a built-in scenario (see `tradewind-sim list`) nor a file that can be read"))?;
-    Scenario::parse(&text).with_context(|| format!("in {name}"))
 }
 
 /// Prints to standard output; whoever has stopped reading is no error.

@@ -11,6 +11,7 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,13 +19,18 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tradewind_agent::env::{Listener, Network, Seed, Stream};
 
 /// UDP payload that Ethernet carries over IPv4.
 pub const ETHERNET_PAYLOAD_BYTES: usize = 1472;
 
+/// How much may wait before a narrow path, in time: what home routers were found to hold (bufferbloat),
+/// beyond which datagrams are dropped.
+const MAX_QUEUE: Duration = Duration::from_millis(400);
+
 /// What the paths do to single datagrams.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PathQuality {
     /// Probability that a datagram is lost.
     pub loss: f64,
@@ -32,11 +38,17 @@ pub struct PathQuality {
     pub duplicate: f64,
     /// The longest UDP payload; longer ones vanish, as with the don't-fragment bit.
     pub mtu: usize,
+    /// Probability that one is late, and overtaken by others.
+    pub late: f64,
+    /// How late at most.
+    pub late_ms: u64,
+    /// Bytes per second that leave one machine; 0 is no bound.
+    pub bytes_per_s: u64,
 }
 
 impl Default for PathQuality {
     fn default() -> Self {
-        Self { loss: 0.0, duplicate: 0.0, mtu: ETHERNET_PAYLOAD_BYTES }
+        Self { loss: 0.0, duplicate: 0.0, mtu: ETHERNET_PAYLOAD_BYTES, late: 0.0, late_ms: 0, bytes_per_s: 0 }
     }
 }
 
@@ -101,6 +113,7 @@ impl Network for SimNetwork {
             paths: self.paths.clone(),
             rng: Mutex::new(StdRng::from_seed(seed.bytes())),
             readable: Mutex::new(None),
+            free_at: Mutex::default(),
         }))
     }
 
@@ -138,6 +151,8 @@ struct SimUdpSocket {
     /// A pending wait for the next datagram. It holds turmoil's inner lock while it waits, so it
     /// is dropped before the socket is read.
     readable: Mutex<Option<Readable>>,
+    /// When the narrow path has carried what was sent so far.
+    free_at: Mutex<Duration>,
 }
 
 impl fmt::Debug for SimUdpSocket {
@@ -164,6 +179,30 @@ impl SimUdpSocket {
     }
 }
 
+impl SimUdpSocket {
+    /// How long a datagram waits before it leaves; none if the queue is full.
+    fn wait(&self, length: usize) -> Option<Duration> {
+        let quality = self.paths.quality();
+        let mut wait = Duration::ZERO;
+        if quality.bytes_per_s > 0 {
+            let (now, mut free_at) = (virtual_now(), lock(&self.free_at));
+            let begin = now.max(*free_at);
+            if begin - now > MAX_QUEUE {
+                return None;
+            }
+            *free_at = begin + Duration::from_secs_f64(length as f64 / quality.bytes_per_s as f64);
+            wait = *free_at - now;
+        }
+        if quality.late > 0.0 {
+            let mut rng = lock(&self.rng);
+            if rng.random_bool(quality.late.min(1.0)) {
+                wait += Duration::from_millis(rng.random_range(0..=quality.late_ms));
+            }
+        }
+        Some(wait)
+    }
+}
+
 impl AsyncUdpSocket for SimUdpSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         Box::pin(AlwaysWritable)
@@ -177,8 +216,17 @@ impl AsyncUdpSocket for SimUdpSocket {
             Fate::Oversized => 0,
         };
         for _ in 0..copies {
+            let Some(wait) = self.wait(transmit.contents.len()) else { continue };
             // To turmoil an unknown destination is an error, on a network it is silence.
-            let _ = self.socket.try_send_to(transmit.contents, transmit.destination);
+            if wait.is_zero() {
+                let _ = self.socket.try_send_to(transmit.contents, transmit.destination);
+                continue;
+            }
+            let (socket, contents, to) = (self.socket.clone(), transmit.contents.to_vec(), transmit.destination);
+            tokio::spawn(async move {
+                tokio::time::sleep(wait).await;
+                let _ = socket.try_send_to(&contents, to);
+            });
         }
         Ok(())
     }

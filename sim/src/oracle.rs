@@ -114,6 +114,14 @@ pub trait Topology {
     fn is_up(&self, region: &RegionId) -> bool;
     /// Whether datagrams pass between two machines.
     fn is_connected(&self, a: &RegionId, b: &RegionId) -> bool;
+    /// Whether no datagram passes between two machines in either direction.
+    fn is_apart(&self, a: &RegionId, b: &RegionId) -> bool {
+        !self.is_connected(a, b)
+    }
+    /// Whether the machine and its paths can be expected to keep the bounds.
+    fn is_sound(&self, _region: &RegionId) -> bool {
+        true
+    }
 }
 
 /// Judges a simulation.
@@ -162,6 +170,10 @@ impl Oracle {
                 self.up_since.remove(region);
                 self.lives.remove(region);
                 self.newest.remove(region);
+            } else if !topology.is_sound(region) {
+                // Its life goes on, but nothing can be expected of it.
+                self.up_since.remove(region);
+                self.newest.remove(region);
             } else {
                 self.up_since.entry(region.clone()).or_insert(now);
             }
@@ -170,12 +182,13 @@ impl Oracle {
         for (i, a) in self.regions.iter().enumerate() {
             for b in &self.regions[i + 1..] {
                 let pair = pair(a, b);
-                if topology.is_up(a) && topology.is_up(b) && topology.is_connected(a, b) {
+                let sound = topology.is_sound(a) && topology.is_sound(b);
+                if sound && topology.is_up(a) && topology.is_up(b) && topology.is_connected(a, b) {
                     self.reachable_since.entry(pair.clone()).or_insert(now);
                 } else {
                     self.reachable_since.remove(&pair);
                 }
-                if groups.get(a).is_none_or(|group| groups.get(b) != Some(group)) {
+                if sound && groups.get(a).is_none_or(|group| groups.get(b) != Some(group)) {
                     self.apart_since.entry(pair).or_insert(now);
                 } else {
                     self.apart_since.remove(&pair);
@@ -337,7 +350,7 @@ fn groups(regions: &[RegionId], topology: &impl Topology) -> BTreeMap<RegionId, 
         for (i, a) in regions.iter().enumerate() {
             for b in &regions[i + 1..] {
                 let (Some(of_a), Some(of_b)) = (groups.get(a), groups.get(b)) else { continue };
-                if topology.is_connected(a, b) && of_a != of_b {
+                if !topology.is_apart(a, b) && of_a != of_b {
                     let smaller = of_a.min(of_b).clone();
                     groups.insert(a.clone(), smaller.clone());
                     groups.insert(b.clone(), smaller);

@@ -2,27 +2,31 @@
 //! it when the scenario says so, and reports what the oracle found.
 
 use crate::agents::{API_PORT, Cast};
+use crate::chaos;
 use crate::client::{Book, Client, Sight};
 use crate::clock::wall_time;
 use crate::entropy;
 use crate::env::simulation_seed;
+use crate::liar;
+use crate::net::PathQuality;
 use crate::oracle::{Oracle, Rule, Settled, Topology, Violation};
 use crate::report::survey::{self, Findings, Scale, Surveyor};
 use crate::report::{Figures, Sampler};
 use crate::scenario::{Action, Fault, Scenario, Workload};
-use crate::trace::{Detail, Recording, Summary};
+use crate::trace::{self, Detail, Recording, Summary};
 use crate::workload::Traffic;
 use crate::world::{Delay, TICK, World};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tradewind_protocol::RegionId;
 
 /// The participant that all clients run on. No region can be called so.
@@ -30,6 +34,9 @@ const OUTSIDE: &str = "outside.";
 
 /// Delay between a client and its agent: they stand in one data centre.
 const CLIENT_DELAY: Duration = Duration::from_millis(1);
+
+/// Delay between the peer that lies and every agent: a distance within a continent.
+const LIAR_DELAY: Duration = Duration::from_millis(20);
 
 /// How long before the end clients stop posting, beyond what the agents need to close the last step.
 const TAIL: Duration = Duration::from_secs(3);
@@ -119,6 +126,12 @@ struct Simulation<'a> {
     scale: Scale,
     /// When clients stop posting.
     posted_until: Duration,
+    stops: BTreeMap<RegionId, Rc<Notify>>,
+    lying: Rc<Cell<bool>>,
+    /// How far ahead the wall clocks are that were set.
+    ahead_ms: BTreeMap<RegionId, i64>,
+    /// How the paths are when nothing is wrong with them.
+    usual: PathQuality,
 }
 
 impl<'a> Simulation<'a> {
@@ -126,8 +139,18 @@ impl<'a> Simulation<'a> {
         let recording = Recording::start(options.detail, options.sink.map(|sink| sink as Box<dyn Write>));
         let mut world = World::new(options.seed, scenario.quality);
         let cast = Cast::new(scenario, options.seed, &world, certificates)?;
+        let mut stops = BTreeMap::new();
         for region in &scenario.regions {
-            world.add_machine(region.id.as_str(), cast.program(&region.id)?);
+            let stop = Rc::<Notify>::default();
+            stops.insert(region.id.clone(), stop.clone());
+            world.add_machine(region.id.as_str(), cast.program(&region.id, stop)?);
+        }
+        let lying = Rc::<Cell<bool>>::default();
+        if scenario.chaos_until.is_some() {
+            world.add_machine(liar::NAME, liar::program(cast.liar(scenario, &world)?, lying.clone()));
+            for region in &scenario.regions {
+                world.set_delay(liar::NAME, region.id.as_str(), Delay { min: LIAR_DELAY, max: LIAR_DELAY });
+            }
         }
         for ((a, b), delay) in &scenario.delays {
             world.set_delay(a.as_str(), b.as_str(), *delay);
@@ -142,13 +165,17 @@ impl<'a> Simulation<'a> {
             seed: options.seed,
             recording,
             world,
-            faults: scenario.faults.clone().into(),
+            faults: faults(scenario, options.seed).into(),
             oracle: Oracle::new(ids, scenario.expect.clone(), budget),
             book,
             sampler: Sampler::new(scenario.duration, scenario.regions.len()),
             findings: Rc::default(),
             scale,
             posted_until: Duration::ZERO,
+            stops,
+            lying,
+            ahead_ms: BTreeMap::new(),
+            usual: scenario.quality,
         };
         simulation.add_clients(&cast)?;
         simulation.oracle.on_change(Duration::ZERO, "start", &simulation.world);
@@ -236,13 +263,57 @@ impl<'a> Simulation<'a> {
                 pairs(&left, &right).for_each(|(a, b)| self.world.reconnect(a.as_str(), b.as_str()));
                 format!("healing of {}", names(&left))
             }
+            Action::Deafen(from, to) => {
+                self.world.deafen(from.as_str(), to.as_str());
+                format!("{to} no longer hearing {from}")
+            }
+            Action::Undeafen(from, to) => {
+                self.world.undeafen(from.as_str(), to.as_str());
+                format!("{to} hearing {from} again")
+            }
+            Action::Stop(region) => {
+                if self.world.is_up(region.as_str())
+                    && let Some(stop) = self.stops.get(&region)
+                {
+                    stop.notify_one();
+                    self.world.on_stop(region.as_str());
+                }
+                format!("stop of {region}")
+            }
+            Action::Disk(region, illness) => {
+                self.world.machine(region.as_str())?.disk.set_ill(illness);
+                self.world.set_troubled(region.as_str(), illness.is_some());
+                format!("disk of {region} {}", if illness.is_some() { "ill" } else { "well" })
+            }
+            Action::Lie(lying) => {
+                trace::remark(format_args!("the liar {}", if lying { "lies" } else { "is silent" }));
+                self.lying.set(lying);
+                return Ok(());
+            }
             Action::Paths(quality) => {
                 self.world.paths().set_quality(quality);
-                return Ok(());
+                // The scenario's own changes of quality are moderate, and its bounds hold in spite of them.
+                if self.scenario.chaos_until.is_none() {
+                    return Ok(());
+                }
+                self.world.set_paths_troubled(quality != self.usual);
+                "other paths".into()
             }
             Action::Clock(region, ahead_ms) => {
                 self.world.machine(region.as_str())?.clock.set_offset_ms(ahead_ms);
-                return Ok(());
+                if self.scenario.chaos_until.is_none() {
+                    return Ok(());
+                }
+                let back_ms = self.ahead_ms.insert(region.clone(), ahead_ms).unwrap_or(0).saturating_sub(ahead_ms);
+                // A step is closed once: an agent whose clock was set back has none to close, and nothing new
+                // to say, until it shows the time again that it showed before.
+                if let Ok(back_ms @ 1..) = u64::try_from(back_ms) {
+                    let at = now + Duration::from_millis(back_ms);
+                    let place = self.faults.partition_point(|fault| fault.at <= at);
+                    self.faults.insert(place, Fault { at, action: Action::Clock(region.clone(), ahead_ms) });
+                }
+                self.world.set_troubled(region.as_str(), ahead_ms != 0 || back_ms > 0);
+                format!("clock of {region} {ahead_ms} ms ahead")
             }
         };
         self.oracle.on_change(now, &change, &self.world);
@@ -308,6 +379,18 @@ impl Topology for World {
     fn is_connected(&self, a: &RegionId, b: &RegionId) -> bool {
         World::is_connected(self, a.as_str(), b.as_str())
     }
+    fn is_apart(&self, a: &RegionId, b: &RegionId) -> bool {
+        self.is_cut(a.as_str(), b.as_str()) && self.is_cut(b.as_str(), a.as_str())
+    }
+    fn is_sound(&self, region: &RegionId) -> bool {
+        World::is_sound(self, region.as_str())
+    }
+}
+
+/// The scenario's faults, and those that chaos draws.
+fn faults(scenario: &Scenario, seed: u64) -> Vec<Fault> {
+    let drawn = scenario.chaos_until.map(|until| chaos::draw(scenario, until, seed)).unwrap_or_default();
+    chaos::in_order(drawn.into_iter().flat_map(|incident| incident.faults).chain(scenario.faults.iter().cloned()).collect())
 }
 
 fn pairs<'a>(left: &'a [RegionId], right: &'a [RegionId]) -> impl Iterator<Item = (&'a RegionId, &'a RegionId)> {

@@ -7,8 +7,10 @@
 
 mod check;
 
+use crate::disk::Illness;
 use crate::net::PathQuality;
 use crate::world::Delay;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -22,6 +24,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("power", include_str!("../scenarios/power.toml")),
     ("abilene12", include_str!("../scenarios/abilene12.toml")),
     ("planet30", include_str!("../scenarios/planet30.toml")),
+    ("chaos", include_str!("../scenarios/chaos.toml")),
 ];
 
 /// A scenario, checked.
@@ -43,6 +46,8 @@ pub struct Scenario {
     pub workload: Workload,
     /// What goes wrong, and is mended, in the order of time.
     pub faults: Vec<Fault>,
+    /// Until when faults are drawn anew for each seed, if they are; they come on top of `faults`.
+    pub chaos_until: Option<Duration>,
     /// What is to hold.
     pub expect: Expectations,
     /// What the report has of forecasts and capacity; nothing if left out.
@@ -97,16 +102,18 @@ pub struct Survey {
 }
 
 /// Something that goes wrong, or is mended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
     /// When.
+    #[serde(with = "seconds", rename = "at_s")]
     pub at: Duration,
     /// What.
     pub action: Action,
 }
 
 /// What can go wrong, and be mended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// The machine loses power.
     Crash(RegionId),
@@ -118,6 +125,16 @@ pub enum Action {
     Partition(Vec<RegionId>, Vec<RegionId>),
     /// The same groups reach each other again.
     Heal(Vec<RegionId>, Vec<RegionId>),
+    /// Nothing passes from the one to the other any more; the way back stays open.
+    Deafen(RegionId, RegionId),
+    /// It passes again.
+    Undeafen(RegionId, RegionId),
+    /// The agent is told to stop, and does so in order.
+    Stop(RegionId),
+    /// The machine's disk falls ill, or recovers.
+    Disk(RegionId, Option<Illness>),
+    /// The peer that lies begins to, or ends.
+    Lie(bool),
     /// The paths change.
     Paths(PathQuality),
     /// The machine's wall clock jumps to this many milliseconds ahead of the truth.
@@ -163,6 +180,20 @@ impl Scenario {
 
 fn ordered(a: &RegionId, b: &RegionId) -> (RegionId, RegionId) {
     if a < b { (a.clone(), b.clone()) } else { (b.clone(), a.clone()) }
+}
+
+/// Durations in JSON are seconds.
+mod seconds {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::time::Duration;
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
 }
 
 #[cfg(test)]

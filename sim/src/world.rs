@@ -50,8 +50,12 @@ pub struct World {
     paths: Paths,
     machines: BTreeMap<String, Rc<Machine>>,
     down: BTreeSet<String>,
-    /// How many partitions separate each pair.
+    /// How many partitions keep datagrams from passing, by sender and receiver.
     cut: BTreeMap<(String, String), u32>,
+    /// Machines that cannot be expected to do as they should, and why the paths cannot, for now.
+    troubled: BTreeSet<String>,
+    stopped: BTreeSet<String>,
+    paths_troubled: bool,
 }
 
 impl World {
@@ -72,6 +76,9 @@ impl World {
             machines: BTreeMap::new(),
             down: BTreeSet::new(),
             cut: BTreeMap::new(),
+            troubled: BTreeSet::new(),
+            stopped: BTreeSet::new(),
+            paths_troubled: false,
         }
     }
 
@@ -100,7 +107,8 @@ impl World {
             let (machine, program, name) = (host.clone(), program.clone(), called.clone());
             async move {
                 let ended = program(machine.boot()).await;
-                if machine.lost_power() {
+                // Nor is it one to give up over an ill disk.
+                if machine.lost_power() || (ended.is_err() && machine.disk.was_ill()) {
                     // What a program does without power is no failure. The world notices the cut
                     // after this step and ends this life.
                     std::future::pending::<()>().await;
@@ -139,24 +147,28 @@ impl World {
         self.sim.step().map_err(|error| anyhow!("after {:?}: {error}", self.sim.elapsed()))?;
         let without_power = |(name, machine): &(&String, &Rc<Machine>)| !self.down.contains(*name) && machine.lost_power();
         let lost: Vec<String> = self.machines.iter().filter(without_power).map(|(name, _)| name.clone()).collect();
-        trace::settle_errors(&lost);
+        let ill = self.machines.iter().filter(|(_, machine)| machine.disk.was_ill()).map(|(name, _)| name);
+        trace::settle_errors(&lost.iter().chain(ill).cloned().collect::<Vec<_>>());
         lost.iter().try_for_each(|name| self.crash(name))?;
         Ok(lost)
     }
 
     /// Whether the machine is up.
     pub fn is_up(&self, name: &str) -> bool {
-        self.machines.contains_key(name) && !self.down.contains(name)
+        self.machines.contains_key(name) && !self.down.contains(name) && !self.stopped.contains(name)
     }
 
     /// Whether datagrams between the two reach each other.
     pub fn is_connected(&self, a: &str, b: &str) -> bool {
-        !self.cut.contains_key(&pair(a, b))
+        !self.is_cut(a, b) && !self.is_cut(b, a)
     }
 
     /// Pulls the plug: nothing that was not synced is safe, and no destructor reaches the disk.
     pub fn crash(&mut self, name: &str) -> anyhow::Result<()> {
         let machine = self.machine(name)?;
+        if self.down.contains(name) {
+            return Ok(());
+        }
         machine.disk.cut_power();
         trace::remark(format_args!("crash {name}"));
         self.down.insert(name.into());
@@ -167,41 +179,80 @@ impl World {
 
     /// Boots a machine that was crashed, or ends its agent's life and boots it anew.
     pub fn restart(&mut self, name: &str) -> anyhow::Result<()> {
-        if self.is_up(name) {
+        if !self.down.contains(name) {
             self.crash(name)?;
         }
         self.machine(name)?;
         trace::remark(format_args!("restart {name}"));
         self.down.remove(name);
+        self.stopped.remove(name);
         self.sim.bounce(name);
         Ok(())
     }
 
+    /// The machine's program was told to end: from now on the machine does not count as up.
+    pub fn on_stop(&mut self, name: &str) {
+        trace::remark(format_args!("stop {name}"));
+        self.stopped.insert(name.into());
+    }
+
     /// Drops everything between the two from now on, and what is under way.
     pub fn disconnect(&mut self, a: &str, b: &str) {
-        let partitions = self.cut.entry(pair(a, b)).or_default();
-        *partitions += 1;
-        if *partitions == 1 {
-            trace::remark(format_args!("disconnect {a} {b}"));
-            self.sim.partition(a, b);
-        }
+        self.deafen(a, b);
+        self.deafen(b, a);
     }
 
     /// Undoes one [`disconnect`](Self::disconnect).
     pub fn reconnect(&mut self, a: &str, b: &str) {
-        let between = pair(a, b);
+        self.undeafen(a, b);
+        self.undeafen(b, a);
+    }
+
+    /// Drops everything from the one to the other from now on.
+    pub fn deafen(&mut self, from: &str, to: &str) {
+        let partitions = self.cut.entry((from.into(), to.into())).or_default();
+        *partitions += 1;
+        if *partitions == 1 {
+            trace::remark(format_args!("cut {from} {to}"));
+            self.sim.partition_oneway(from, to);
+        }
+    }
+
+    /// Undoes one [`deafen`](Self::deafen).
+    pub fn undeafen(&mut self, from: &str, to: &str) {
+        let between = (from.to_string(), to.to_string());
         match self.cut.get_mut(&between) {
             None => {}
             Some(partitions @ 2..) => *partitions -= 1,
             Some(_) => {
                 self.cut.remove(&between);
-                trace::remark(format_args!("reconnect {a} {b}"));
-                self.sim.repair(a, b);
+                trace::remark(format_args!("mend {from} {to}"));
+                self.sim.repair_oneway(from, to);
             }
         }
     }
-}
 
-fn pair(a: &str, b: &str) -> (String, String) {
-    if a < b { (a.into(), b.into()) } else { (b.into(), a.into()) }
+    /// Whether nothing passes from the one to the other.
+    pub fn is_cut(&self, from: &str, to: &str) -> bool {
+        self.cut.contains_key(&(from.into(), to.into()))
+    }
+
+    /// Marks a machine as one that cannot do as it should, or as sound again.
+    pub fn set_troubled(&mut self, name: &str, troubled: bool) {
+        if troubled {
+            self.troubled.insert(name.into());
+        } else {
+            self.troubled.remove(name);
+        }
+    }
+
+    /// Marks the paths as such that no bound can be kept over them, or as sound again.
+    pub fn set_paths_troubled(&mut self, troubled: bool) {
+        self.paths_troubled = troubled;
+    }
+
+    /// Whether the machine and its paths can be expected to keep the bounds.
+    pub fn is_sound(&self, name: &str) -> bool {
+        !self.paths_troubled && !self.troubled.contains(name)
+    }
 }

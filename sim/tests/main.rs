@@ -1,6 +1,7 @@
 //! The simulator's own tests: that its network and disk do what they say, and that one seed is one
 //! run.
 
+mod bugbase;
 mod disk;
 mod meta;
 mod net;

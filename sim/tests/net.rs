@@ -151,7 +151,7 @@ fn shares_of_lost_and_doubled_datagrams_are_as_told() {
     let counts = on_fresh_thread(3, || {
         let sink = Shared::default();
         let recording = Recording::start(Detail::Brief, Some(Box::new(sink.clone())));
-        let mut world = World::new(3, PathQuality { loss: 0.1, duplicate: 0.2, mtu: 1000 });
+        let mut world = World::new(3, PathQuality { loss: 0.1, duplicate: 0.2, mtu: 1000, ..PathQuality::default() });
         let to = SocketAddr::new(world.address_of("receiver"), PORT);
         let received = Rc::new(std::cell::Cell::new(0));
         let counter = received.clone();

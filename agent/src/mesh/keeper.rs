@@ -31,12 +31,20 @@ const REPAIR_EVERY: Duration = Duration::from_secs(300);
 /// How often a region that is in doubt is asked.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a connection may bring nothing in answer to what was sent before it is given up. QUIC
+/// doubles its time-out with every probe, so that a connection that outlives a partition is silent
+/// for as long again after it; a new one takes two round trips. Twelve of the longest round trips.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
+/// Datagrams that must have gone unanswered meanwhile: fewer may just have been lost.
+const STALLED_SENT: u64 = 3;
+
 /// Keeps house until the mesh closes.
 pub(super) async fn run(mesh: Arc<Mesh>) {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut repair_at = Instant::now() + REPAIR_EVERY;
     let mut asked = BTreeMap::new();
+    let mut traffic = BTreeMap::new();
     loop {
         tokio::select! {
             biased;
@@ -45,12 +53,52 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
             _ = tick.tick() => {}
         }
         let now = Instant::now();
+        give_up_stalled(&mesh, &mut traffic, now);
         connect(&mesh, now);
         fetch(&mesh, now);
         judge(&mesh, &mut asked).await;
         if now >= repair_at {
             repair_at = now + REPAIR_EVERY;
             repair(&mesh);
+        }
+    }
+}
+
+/// What was last heard on a connection, and since when it has not answered.
+struct Traffic {
+    connection: usize,
+    received: u64,
+    sent: u64,
+    unanswered_since: Option<Instant>,
+}
+
+impl Traffic {
+    fn is_stalled(&self, sent: u64, now: Instant) -> bool {
+        sent.saturating_sub(self.sent) >= STALLED_SENT
+            && self.unanswered_since.is_some_and(|since| now.saturating_duration_since(since) >= STALLED_AFTER)
+    }
+}
+
+/// Closes the connections that a partition has left in QUIC's back-off, so that they are dialled anew.
+fn give_up_stalled(mesh: &Mesh, traffic: &mut BTreeMap<RegionId, Traffic>, now: Instant) {
+    let links = mesh.pool.all();
+    traffic.retain(|region, _| links.binary_search_by(|link| link.region.cmp(region)).is_ok());
+    for link in links {
+        let (connection, stats) = (link.connection.stable_id(), link.connection.stats());
+        let (received, sent) = (stats.udp_rx.datagrams, stats.udp_tx.datagrams);
+        match traffic.get_mut(&link.region) {
+            Some(last) if last.connection == connection && last.received == received => {
+                if last.unanswered_since.is_none() && sent > last.sent {
+                    last.unanswered_since = Some(now);
+                }
+                if last.is_stalled(sent, now) {
+                    tracing::debug!(region = %link.region, "connection stalled");
+                    link.connection.close(link::CODE_STALLED, b"stalled");
+                }
+            }
+            _ => {
+                traffic.insert(link.region.clone(), Traffic { connection, received, sent, unanswered_since: None });
+            }
         }
     }
 }
@@ -189,3 +237,19 @@ impl Mesh {
 }
 
 const _: () = assert!(CARDS_PER_MESSAGE <= tradewind_protocol::wire::MAX_CARDS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_stalled_only_if_much_was_sent_and_nothing_came_for_long() {
+        let t = Instant::now();
+        let silent = Traffic { connection: 1, received: 7, sent: 10, unanswered_since: Some(t) };
+        assert!(silent.is_stalled(13, t + STALLED_AFTER));
+        assert!(!silent.is_stalled(13, t + STALLED_AFTER / 2), "an answer may still come");
+        assert!(!silent.is_stalled(11, t + STALLED_AFTER), "one may have been lost");
+        let idle = Traffic { unanswered_since: None, ..silent };
+        assert!(!idle.is_stalled(10, t + 100 * STALLED_AFTER), "nothing was said");
+    }
+}

@@ -23,6 +23,8 @@ use tradewind_protocol::wire::{self, Card, Envelope, Kind, Published, codec};
 pub(super) const CODE_GOODBYE: VarInt = VarInt::from_u32(1);
 /// Another connection with the same region is in use.
 pub(super) const CODE_DUPLICATE: VarInt = VarInt::from_u32(2);
+/// Nothing is heard on it although much was sent: a new connection is quicker than waiting.
+pub(super) const CODE_STALLED: VarInt = VarInt::from_u32(5);
 /// The certificate proves no region.
 const CODE_NO_REGION: VarInt = VarInt::from_u32(3);
 /// The certificate proves the region of the agent that was called.

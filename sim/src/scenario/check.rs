@@ -50,6 +50,8 @@ struct RawScenario {
     workload: RawWorkload,
     #[serde(default)]
     fault: Vec<RawFault>,
+    /// Until when faults are drawn anew for each seed.
+    chaos_until_s: Option<f64>,
     #[serde(default)]
     expect: RawExpect,
     survey: Option<RawSurvey>,
@@ -164,8 +166,10 @@ impl Checker {
     }
 
     fn scenario(&mut self, raw: RawScenario) -> Scenario {
-        let quality =
-            self.quality("network", PathQuality { loss: raw.network.loss, duplicate: raw.network.duplicate, mtu: raw.network.mtu });
+        let quality = self.quality(
+            "network",
+            PathQuality { loss: raw.network.loss, duplicate: raw.network.duplicate, mtu: raw.network.mtu, ..PathQuality::default() },
+        );
         let regions: Vec<Region> = raw.region.iter().filter_map(|region| self.region(region)).collect();
         let delays = self.delays(&regions, &raw.network, &raw.link);
         let mut faults: Vec<Fault> = raw.fault.into_iter().flat_map(|fault| self.fault(fault, &regions, quality)).collect();
@@ -184,6 +188,7 @@ impl Checker {
             delays,
             quality,
             faults,
+            chaos_until: raw.chaos_until_s.map(|until| self.time("chaos_until_s", until)),
             expect,
             survey: raw.survey.map(|survey| Survey {
                 every: self.seconds("survey.every_s", survey.every_s),
@@ -282,6 +287,7 @@ impl Checker {
                     loss: loss.unwrap_or(usual.loss),
                     duplicate: duplicate.unwrap_or(usual.duplicate),
                     mtu: mtu.unwrap_or(usual.mtu),
+                    ..usual
                 };
                 let quality = self.quality("fault", quality);
                 let mend = for_s.map(|length| Fault { at: self.time("fault.at_s + for_s", at_s + length), action: Action::Paths(usual) });
@@ -316,6 +322,9 @@ impl Checker {
 
     fn quality(&mut self, key: &str, quality: PathQuality) -> PathQuality {
         PathQuality {
+            late: quality.late,
+            late_ms: quality.late_ms,
+            bytes_per_s: quality.bytes_per_s,
             loss: self.within(&format!("{key}.loss"), quality.loss, 0.0, 1.0),
             duplicate: self.within(&format!("{key}.duplicate"), quality.duplicate, 0.0, 1.0),
             mtu: {

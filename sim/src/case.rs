@@ -1,0 +1,269 @@
+//! One run written down: a scenario, a seed, and which of its parts take part. What `shrink` writes,
+//! `replay` runs, and the bugbase keeps.
+
+use crate::chaos::{self, Incident};
+use crate::oracle::Rule;
+use crate::scenario::{Action, BUILT_IN, Scenario, Workload};
+use crate::sweep::ask;
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use tradewind_protocol::RegionId;
+
+/// A run, written down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// What it showed, for people.
+    #[serde(default)]
+    pub about: String,
+    /// A built-in scenario's name, or a TOML file.
+    pub scenario: String,
+    /// From which all chance follows.
+    pub seed: u64,
+    /// The rules that were broken.
+    #[serde(default)]
+    pub broke: BTreeSet<Rule>,
+    /// Only these regions take part, if any are named.
+    #[serde(default)]
+    pub regions: Vec<RegionId>,
+    /// Whether there is no traffic.
+    #[serde(default)]
+    pub silent: bool,
+    /// How long it lasts, if not as long as the scenario.
+    #[serde(default)]
+    pub duration_s: Option<f64>,
+    /// What goes wrong, instead of what the seed draws and the scenario names.
+    pub incidents: Vec<Incident>,
+}
+
+impl Case {
+    /// The run of `scenario` with `seed` as it is.
+    pub fn of(name: &str, seed: u64) -> anyhow::Result<Case> {
+        let scenario = load(name)?;
+        let incidents = scenario.chaos_until.map(|until| chaos::draw(&scenario, until, seed)).unwrap_or_default();
+        Ok(Case {
+            about: String::new(),
+            scenario: name.into(),
+            seed,
+            broke: BTreeSet::new(),
+            regions: vec![],
+            silent: false,
+            duration_s: None,
+            incidents,
+        })
+    }
+
+    /// Reads a case from a file.
+    pub fn read(path: &Path) -> anyhow::Result<Case> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is no case", path.display()))
+    }
+
+    /// Writes the case to a file.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        std::fs::write(path, serde_json::to_string(self)? + "\n").with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The scenario as this case has it.
+    pub fn scenario(&self) -> anyhow::Result<Scenario> {
+        let mut scenario = load(&self.scenario)?;
+        if !self.regions.is_empty() {
+            scenario.regions.retain(|region| self.regions.contains(&region.id));
+            scenario.delays.retain(|(a, b), _| self.regions.contains(a) && self.regions.contains(b));
+        }
+        if self.silent {
+            scenario.workload = Workload::Silence;
+        }
+        if let Some(duration) = self.duration_s {
+            scenario.duration = Duration::try_from_secs_f64(duration).context("duration_s")?;
+        }
+        // Still a scenario of chaos, whose oracle forgives while something is broken.
+        scenario.chaos_until = scenario.chaos_until.map(|_| Duration::ZERO);
+        let known: BTreeSet<RegionId> = scenario.regions.iter().map(|region| region.id.clone()).collect();
+        // Those that the scenario itself names stay.
+        let faults = self.incidents.iter().flat_map(|incident| incident.faults.clone()).chain(scenario.faults);
+        scenario.faults = chaos::in_order(
+            faults
+                .filter_map(|mut fault| {
+                    fault.action = among(fault.action, &known)?;
+                    Some(fault)
+                })
+                .collect(),
+        );
+        Ok(scenario)
+    }
+}
+
+/// The built-in scenario of that name, or the one in that file.
+pub fn load(name: &str) -> anyhow::Result<Scenario> {
+    if let Some((_, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
+        return Ok(Scenario::parse(text)?);
+    }
+    let text = std::fs::read_to_string(name)
+        .with_context(|| format!("{name:?} is neither a built-in scenario (see `tradewind-sim list`) nor a file that can be read"))?;
+    Scenario::parse(&text).with_context(|| format!("in {name}"))
+}
+
+/// What is left of an action where only these regions are.
+fn among(action: Action, known: &BTreeSet<RegionId>) -> Option<Action> {
+    let here = |region: &RegionId| known.contains(region);
+    let group = |regions: Vec<RegionId>| regions.into_iter().filter(here).collect::<Vec<_>>();
+    let kept = match &action {
+        Action::Crash(region)
+        | Action::CrashAfterWrites(region, _)
+        | Action::Restart(region)
+        | Action::Stop(region)
+        | Action::Disk(region, _)
+        | Action::Clock(region, _) => here(region),
+        Action::Deafen(from, to) | Action::Undeafen(from, to) => here(from) && here(to),
+        Action::Partition(left, right) | Action::Heal(left, right) => left.iter().any(here) && right.iter().any(here),
+        Action::Paths(_) | Action::Lie(_) => true,
+    };
+    kept.then(|| match action {
+        Action::Partition(left, right) => Action::Partition(group(left), group(right)),
+        Action::Heal(left, right) => Action::Heal(group(left), group(right)),
+        Action::Crash(_)
+        | Action::CrashAfterWrites(..)
+        | Action::Restart(_)
+        | Action::Stop(_)
+        | Action::Disk(..)
+        | Action::Clock(..)
+        | Action::Deafen(..)
+        | Action::Undeafen(..)
+        | Action::Lie(_)
+        | Action::Paths(_) => action,
+    })
+}
+
+/// The most runs of one shrinking: each takes seconds, and what is left after so many is small.
+const MAX_RUNS: usize = 200;
+
+/// Calm that a shortened run keeps after what was broken: the longest bound of the rules, and a look.
+const CALM_AFTER_S: f64 = 2.0;
+
+/// Makes a case that breaks a rule smaller as long as it breaks one of the same rules: first without
+/// incidents, then without traffic, with fewer regions, in less time. Each run is a process of its
+/// own; `scratch` is where they read their cases from.
+pub fn shrink(program: &Path, case: Case, scratch: &Path, tell: impl FnMut(&str)) -> anyhow::Result<Case> {
+    let mut shrinker = Shrinker { program, scratch, case, last_s: 0.0, runs: 0, tell };
+    if shrinker.case.broke.is_empty() {
+        let report = shrinker.run(&shrinker.case.clone())?;
+        shrinker.case.broke = report.violations.iter().map(|violation| violation.rule).collect();
+        shrinker.last_s = report.violations.iter().map(|violation| violation.first_s).fold(0.0, f64::max);
+        if shrinker.case.broke.is_empty() {
+            anyhow::bail!("this run breaks no rule");
+        }
+    }
+    shrinker.incidents()?;
+    let silent = Case { silent: true, ..shrinker.case.clone() };
+    shrinker.try_one("without traffic", silent)?;
+    shrinker.regions()?;
+    shrinker.time()?;
+    Ok(shrinker.case)
+}
+
+struct Shrinker<'a, F> {
+    program: &'a Path,
+    scratch: &'a Path,
+    case: Case,
+    /// When the last rule was broken first.
+    last_s: f64,
+    runs: usize,
+    tell: F,
+}
+
+impl<F: FnMut(&str)> Shrinker<'_, F> {
+    fn run(&mut self, case: &Case) -> anyhow::Result<crate::run::Report> {
+        self.runs += 1;
+        let file = self.scratch.join("candidate.json");
+        case.write(&file)?;
+        ask(Command::new(self.program).arg("replay").arg(&file).arg("--json"))
+    }
+
+    /// Takes the candidate if it breaks one of the rules, too.
+    fn try_one(&mut self, what: &str, candidate: Case) -> anyhow::Result<bool> {
+        if self.runs >= MAX_RUNS || candidate == self.case {
+            return Ok(false);
+        }
+        let report = self.run(&candidate)?;
+        let same: Vec<f64> = report
+            .violations
+            .iter()
+            .filter(|violation| self.case.broke.contains(&violation.rule))
+            .map(|violation| violation.first_s)
+            .collect();
+        let broken = !same.is_empty();
+        (self.tell)(&format!("{}: {what}", if broken { "still broken" } else { "holds" }));
+        if broken {
+            self.last_s = same.into_iter().fold(f64::INFINITY, f64::min);
+            self.case = candidate;
+        }
+        Ok(broken)
+    }
+
+    /// Halves, quarters and so on are left out, as in delta debugging (Zeller and Hildebrandt 2002).
+    fn incidents(&mut self) -> anyhow::Result<()> {
+        let mut chunk = self.case.incidents.len();
+        while chunk > 0 {
+            let mut at = 0;
+            while at < self.case.incidents.len() {
+                let mut candidate = self.case.clone();
+                let end = (at + chunk).min(candidate.incidents.len());
+                candidate.incidents.drain(at..end);
+                let what = format!("without {} of {} incidents", end - at, self.case.incidents.len());
+                if !self.try_one(&what, candidate)? {
+                    at = end;
+                }
+            }
+            chunk /= 2;
+        }
+        Ok(())
+    }
+
+    fn regions(&mut self) -> anyhow::Result<()> {
+        let all: Vec<RegionId> = self.case.scenario()?.regions.into_iter().map(|region| region.id).collect();
+        for region in &all {
+            let mut left = if self.case.regions.is_empty() { all.clone() } else { self.case.regions.clone() };
+            left.retain(|one| one != region);
+            if left.is_empty() {
+                break;
+            }
+            let candidate = Case { regions: left, ..self.case.clone() };
+            self.try_one(&format!("without {region}"), candidate)?;
+        }
+        Ok(())
+    }
+
+    fn time(&mut self) -> anyhow::Result<()> {
+        let whole = self.case.scenario()?.duration.as_secs_f64();
+        let shorter = (self.last_s + CALM_AFTER_S).ceil();
+        if self.last_s > 0.0 && shorter < whole {
+            let candidate = Case { duration_s: Some(shorter), ..self.case.clone() };
+            self.try_one(&format!("{shorter} s long"), candidate)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_reads_back_and_leaves_out_whom_it_does_not_name() {
+        let mut case = Case::of("chaos", 3).unwrap();
+        case.broke = [Rule::Converges].into();
+        let text = serde_json::to_string(&case).unwrap();
+        assert_eq!(serde_json::from_str::<Case>(&text).unwrap(), case);
+        let whole = case.scenario().unwrap();
+        assert_eq!(whole.regions.len(), 8);
+        case.regions = vec![RegionId::new("us-east").unwrap(), RegionId::new("eu-west").unwrap()];
+        let small = case.scenario().unwrap();
+        assert_eq!((small.regions.len(), small.delays.len()), (2, 1));
+        assert!(small.faults.len() <= whole.faults.len());
+    }
+}

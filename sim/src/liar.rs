@@ -1,0 +1,269 @@
+//! A peer that lies: it holds a valid certificate of a region of its own, and sends whatever could
+//! do harm.
+//!
+//! It knows the wire format and keeps what it hears, so its lies are near the truth: cards of other
+//! regions under its own signature, honest messages again later or with a bit turned, bodies that
+//! are too long or not what was announced, other wire versions, noise.
+
+use crate::agents::MESH_PORT;
+use crate::world::Program;
+use anyhow::Context as _;
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, Endpoint, EndpointConfig};
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
+use ring::signature::Ed25519KeyPair;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::time_provider::TimeProvider;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+use tradewind_agent::env::{Clock, Env};
+use tradewind_protocol::RegionId;
+use tradewind_protocol::pki::{Issued, MESH_NAME};
+use tradewind_protocol::wire::{ALPN, Announcement, Card, Envelope, Kind, MAX_BODY_BYTES, MAX_MESSAGE_BYTES, Published, Request, codec};
+
+/// The region that the liar's certificate names. It publishes nothing that anyone needs.
+pub(crate) const NAME: &str = "liar";
+
+/// How often it lies to each agent: often enough that a dozen seconds hold every lie, below what
+/// the agents admit from one peer.
+const LIE_EVERY: Duration = Duration::from_millis(200);
+
+/// How long it waits for a connection, or for a stream to be taken.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Honest messages that it keeps: some rounds of all agents'.
+const MAX_KEPT: usize = 200;
+
+/// What the liar needs to be believed a peer.
+pub(crate) struct Papers {
+    pub(crate) ca_pem: String,
+    pub(crate) own: Issued,
+    pub(crate) cluster: String,
+    pub(crate) victims: BTreeMap<RegionId, IpAddr>,
+    pub(crate) region: RegionId,
+}
+
+/// The liar's program: lies while `lying` is set.
+pub(crate) fn program(papers: Papers, lying: Rc<Cell<bool>>) -> Program {
+    let papers = Rc::new(papers);
+    Rc::new(move |env| {
+        let (papers, lying) = (papers.clone(), lying.clone());
+        Box::pin(async move { Liar::new(papers, env).await?.run(&lying).await })
+    })
+}
+
+struct Liar {
+    papers: Rc<Papers>,
+    key: Ed25519KeyPair,
+    certificate: Vec<u8>,
+    endpoint: Endpoint,
+    clock: Arc<dyn Clock>,
+    rng: StdRng,
+    sequence: u64,
+    kept: Rc<RefCell<VecDeque<Vec<u8>>>>,
+    connections: BTreeMap<RegionId, Connection>,
+}
+
+#[derive(Debug)]
+struct Time(Arc<dyn Clock>);
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(self.0.now().as_millis().try_into().ok()?)))
+    }
+}
+
+impl Liar {
+    async fn new(papers: Rc<Papers>, env: Env) -> anyhow::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(papers.ca_pem.as_bytes())?)?;
+        let certificate = CertificateDer::from_pem_slice(papers.own.certificate_pem.as_bytes())?;
+        let key = PrivateKeyDer::from_pem_slice(papers.own.key_pem.as_bytes())?;
+        let signing = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.secret_der()).ok().context("the liar's key is no Ed25519 key")?;
+        let mut tls = rustls::ClientConfig::builder_with_details(env.crypto.clone(), Arc::new(Time(env.clock.clone())))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![certificate.clone()], key)?;
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        let socket = env.network.bind_udp((std::net::Ipv4Addr::UNSPECIFIED, MESH_PORT).into()).await?;
+        let mut endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime))?;
+        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)));
+        Ok(Self {
+            papers,
+            key: signing,
+            certificate: certificate.to_vec(),
+            endpoint,
+            clock: env.clock.clone(),
+            rng: StdRng::from_seed(env.seed.child("lies").bytes()),
+            sequence: 1,
+            kept: Rc::default(),
+            connections: BTreeMap::new(),
+        })
+    }
+
+    async fn run(mut self, lying: &Cell<bool>) -> anyhow::Result<()> {
+        loop {
+            sleep(LIE_EVERY).await;
+            if !lying.get() {
+                for (_, connection) in std::mem::take(&mut self.connections) {
+                    connection.close(0_u32.into(), b"");
+                }
+                continue;
+            }
+            for (region, ip) in self.papers.victims.clone() {
+                let open = self.connections.get(&region).filter(|connection| connection.close_reason().is_none()).cloned();
+                let connection = match open {
+                    Some(connection) => connection,
+                    None => {
+                        let Some(connection) = self.connect(ip).await else { continue };
+                        self.connections.insert(region.clone(), connection.clone());
+                        connection
+                    }
+                };
+                self.lie(&connection, &region).await;
+            }
+        }
+    }
+
+    async fn connect(&mut self, ip: IpAddr) -> Option<Connection> {
+        let connecting = self.endpoint.connect(SocketAddr::new(ip, MESH_PORT), MESH_NAME).ok()?;
+        let connection = timeout(PATIENCE, connecting).await.ok()?.ok()?;
+        let (listening, kept) = (connection.clone(), self.kept.clone());
+        tokio::task::spawn_local(async move {
+            while let Ok(mut stream) = listening.accept_uni().await {
+                if let Ok(message) = stream.read_to_end(MAX_MESSAGE_BYTES).await {
+                    let mut kept = kept.borrow_mut();
+                    kept.push_back(message);
+                    if kept.len() > MAX_KEPT {
+                        kept.pop_front();
+                    }
+                }
+            }
+        });
+        let card = self.card(self.papers.region.clone(), 1, self.sequence, b"");
+        say(&connection, &message(Kind::Cards, &vec![card])).await;
+        Some(connection)
+    }
+
+    /// A card of whomever it likes, under its own name's signature.
+    fn card(&self, region: RegionId, generation: u64, sequence: u64, body: &[u8]) -> Card {
+        let mut body_hash = [0; 32];
+        body_hash.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, body).as_ref());
+        let announcement = Announcement {
+            cluster: self.papers.cluster.clone(),
+            region,
+            generation,
+            sequence,
+            address: self.endpoint.local_addr().unwrap_or_else(|_| (std::net::Ipv4Addr::LOCALHOST, MESH_PORT).into()),
+            issued_at: self.clock.now(),
+            body_hash,
+            body_bytes: u32::try_from(body.len()).unwrap_or(u32::MAX),
+        };
+        let signature = self.key.sign(&announcement.signing_bytes()).as_ref().to_vec();
+        Card { announcement, signature, certificate: self.certificate.clone() }
+    }
+
+    fn noise(&mut self, longest: usize) -> Vec<u8> {
+        let mut noise = vec![0; self.rng.random_range(0..longest)];
+        self.rng.fill_bytes(&mut noise);
+        noise
+    }
+
+    /// One lie, to one agent.
+    async fn lie(&mut self, to: &Connection, victim: &RegionId) {
+        let own = self.papers.region.clone();
+        let heard = {
+            let kept = self.kept.borrow();
+            (!kept.is_empty()).then(|| kept[self.rng.random_range(0..kept.len())].clone())
+        };
+        match self.rng.random_range(0..13) {
+            // A newer life and word of the victim itself, or of another honest region.
+            0 => say(to, &message(Kind::Cards, &vec![self.card(victim.clone(), u64::MAX, u64::MAX, b"")])).await,
+            1 => {
+                let body = self.noise(2_000);
+                let regions: Vec<RegionId> = self.papers.victims.keys().cloned().collect();
+                let foreign = regions[self.rng.random_range(0..regions.len())].clone();
+                let card = self.card(foreign, 1 << 60, self.sequence, &body);
+                say(to, &message(Kind::Push, &Published { card, body })).await;
+            }
+            // Its own word, older than the last, and its own body, not the one announced.
+            2 => say(to, &message(Kind::Cards, &vec![self.card(own, 0, 0, b"")])).await,
+            3 => {
+                self.sequence += 1;
+                let card = self.card(own, 1, self.sequence, b"announced");
+                say(to, &message(Kind::Push, &Published { card, body: b"another".to_vec() })).await;
+            }
+            // Its own word with a body that is no state, and one that is too long.
+            4 => {
+                self.sequence += 1;
+                let body = self.noise(10_000);
+                let card = self.card(own, 1, self.sequence, &body);
+                say(to, &message(Kind::Push, &Published { card, body })).await;
+            }
+            5 => {
+                self.sequence += 1;
+                let body = vec![7; MAX_BODY_BYTES];
+                let card = self.card(own, 1, self.sequence, &body);
+                say(to, &message(Kind::Push, &Published { card, body })).await;
+            }
+            6 => say(to, &self.noise(2 * MAX_MESSAGE_BYTES)).await,
+            7 => {
+                let noise = self.noise(50_000);
+                say(to, &Envelope { kind: Kind::Gossip, body: &noise }.to_bytes()).await;
+            }
+            8 => {
+                let noise = self.noise(1_000);
+                let _ = to.send_datagram(Envelope { kind: Kind::Gossip, body: &noise }.to_bytes().into());
+            }
+            // What others said, again, and with a bit turned.
+            9 => say(to, &heard.unwrap_or_default()).await,
+            10 => {
+                let mut turned = heard.unwrap_or_default();
+                if !turned.is_empty() {
+                    let at = self.rng.random_range(0..turned.len());
+                    turned[at] ^= 1 << self.rng.random_range(0..8);
+                }
+                say(to, &turned).await;
+            }
+            // Another version of the wire, with an honest message behind it.
+            11 => {
+                let mut other = heard.unwrap_or_default();
+                if let Some(version) = other.first_mut() {
+                    *version = version.wrapping_sub(1);
+                }
+                say(to, &other).await;
+            }
+            // A question whose answer nobody reads, for a region that does not exist.
+            12 => {
+                if let Ok(Ok((mut send, _))) = timeout(PATIENCE, to.open_bi()).await {
+                    let nowhere = Request::Fetch { region: own };
+                    let _ = timeout(PATIENCE, send.write_all(&message(Kind::Request, &nowhere))).await;
+                    let _ = send.finish();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn message<T: serde::Serialize>(kind: Kind, body: &T) -> Vec<u8> {
+    // What is beyond the codec's limit becomes an empty body: one more lie.
+    Envelope { kind, body: &codec::encode(body).unwrap_or_default() }.to_bytes()
+}
+
+async fn say(to: &Connection, bytes: &[u8]) {
+    let said = async {
+        let mut stream = to.open_uni().await.ok()?;
+        stream.write_all(bytes).await.ok()?;
+        stream.finish().ok()
+    };
+    let _ = timeout(PATIENCE, said).await;
+}

@@ -1,0 +1,155 @@
+//! Many seeds of one scenario, each in a process of its own: only the first simulation of a process
+//! is its seed's own run, and processes use all cores.
+
+use crate::run::Report;
+use anyhow::{Context as _, bail};
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Instant;
+
+/// Cells of the progress bar.
+const BAR: usize = 40;
+
+/// What to sweep over.
+pub struct Sweep<'a> {
+    /// A built-in scenario's name, or a TOML file.
+    pub scenario: &'a str,
+    /// The first seed.
+    pub base: u64,
+    /// How many.
+    pub seeds: u64,
+    /// How many processes at a time.
+    pub jobs: usize,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Seeds that ran.
+    pub ran: u64,
+    /// Seeds that broke a rule, each with its report, or that could not be run, with the reason.
+    pub failed: BTreeMap<u64, Result<Report, String>>,
+    /// Virtual seconds of all runs.
+    pub simulated_s: f64,
+    /// Seconds that it took.
+    pub wall_s: f64,
+}
+
+impl Sweep<'_> {
+    /// Runs all seeds with the program at `program`, telling of progress and failures as they come.
+    pub fn run(&self, program: &Path) -> anyhow::Result<Outcome> {
+        if self.seeds == 0 || self.jobs == 0 {
+            bail!("--seeds and --jobs must be at least 1");
+        }
+        let begun = Instant::now();
+        let next = AtomicU64::new(0);
+        let mut outcome = Outcome::default();
+        let bar = Mutex::new(Bar { total: self.seeds, shown: std::io::stderr().is_terminal() });
+        std::thread::scope(|scope| {
+            let (done, results) = mpsc::channel();
+            for _ in 0..self.jobs.min(usize::try_from(self.seeds).unwrap_or(usize::MAX)) {
+                let (done, next) = (done.clone(), &next);
+                scope.spawn(move || {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= self.seeds {
+                            return;
+                        }
+                        let seed = self.base.wrapping_add(number);
+                        if done.send((seed, simulate(program, self.scenario, seed))).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(done);
+            for (seed, result) in results {
+                outcome.ran += 1;
+                let bar = bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                match result {
+                    Ok(report) => {
+                        outcome.simulated_s += report.simulated_s;
+                        if !report.passed() {
+                            bar.clear();
+                            println!("{}", self.failure(seed, &report));
+                            outcome.failed.insert(seed, Ok(report));
+                        }
+                    }
+                    Err(error) => {
+                        bar.clear();
+                        println!("seed {seed} could not be run: {error:#}\n  replay: {}", self.command(seed));
+                        outcome.failed.insert(seed, Err(format!("{error:#}")));
+                    }
+                }
+                bar.show(outcome.ran, outcome.failed.len());
+            }
+        });
+        outcome.wall_s = begun.elapsed().as_secs_f64();
+        Ok(outcome)
+    }
+
+    fn command(&self, seed: u64) -> String {
+        format!("tradewind-sim run {} --seed {seed}", self.scenario)
+    }
+
+    fn failure(&self, seed: u64, report: &Report) -> String {
+        let mut text = format!("seed {seed} broke {} rules; replay: {}", report.violations.len(), self.command(seed));
+        for violation in &report.violations {
+            text.push_str(&format!("\n  {:?} ({}) at {:.2} s: {}", violation.rule, violation.subject, violation.first_s, violation.what));
+        }
+        text
+    }
+
+    /// The last line of a sweep.
+    pub fn summary(&self, outcome: &Outcome) -> String {
+        format!(
+            "{}: {} seeds from {}, {} failed{}, {:.0} virtual seconds in {:.0} s ({:.0} times real time on {} processes)",
+            self.scenario,
+            outcome.ran,
+            self.base,
+            outcome.failed.len(),
+            if outcome.failed.is_empty() { String::new() } else { format!(" ({:?})", outcome.failed.keys().collect::<Vec<_>>()) },
+            outcome.simulated_s,
+            outcome.wall_s,
+            outcome.simulated_s / outcome.wall_s.max(1e-9),
+            self.jobs
+        )
+    }
+}
+
+struct Bar {
+    total: u64,
+    shown: bool,
+}
+
+impl Bar {
+    fn show(&self, done: u64, failed: usize) {
+        if self.shown {
+            let full = usize::try_from(done.saturating_mul(BAR as u64) / self.total.max(1)).unwrap_or(BAR).min(BAR);
+            eprint!("\r[{}{}] {done}/{}, {failed} failed ", "#".repeat(full), " ".repeat(BAR - full), self.total);
+            let _ = std::io::stderr().flush();
+        }
+    }
+
+    fn clear(&self) {
+        if self.shown {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+fn simulate(program: &Path, scenario: &str, seed: u64) -> anyhow::Result<Report> {
+    ask(Command::new(program).args(["run", scenario, "--json", "--seed", &seed.to_string()]))
+}
+
+/// Runs a command of this program that prints a report as JSON.
+pub(crate) fn ask(command: &mut Command) -> anyhow::Result<Report> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
+    serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("it ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
+}
