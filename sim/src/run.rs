@@ -128,8 +128,6 @@ struct Simulation<'a> {
     posted_until: Duration,
     stops: BTreeMap<RegionId, Rc<Notify>>,
     lying: Rc<Cell<bool>>,
-    /// How far ahead the wall clocks are that were set.
-    ahead_ms: BTreeMap<RegionId, i64>,
     /// How the paths are when nothing is wrong with them.
     usual: PathQuality,
 }
@@ -174,7 +172,6 @@ impl<'a> Simulation<'a> {
             posted_until: Duration::ZERO,
             stops,
             lying,
-            ahead_ms: BTreeMap::new(),
             usual: scenario.quality,
         };
         simulation.add_clients(&cast)?;
@@ -304,15 +301,7 @@ impl<'a> Simulation<'a> {
                 if self.scenario.chaos_until.is_none() {
                     return Ok(());
                 }
-                let back_ms = self.ahead_ms.insert(region.clone(), ahead_ms).unwrap_or(0).saturating_sub(ahead_ms);
-                // A step is closed once: an agent whose clock was set back has none to close, and nothing new
-                // to say, until it shows the time again that it showed before.
-                if let Ok(back_ms @ 1..) = u64::try_from(back_ms) {
-                    let at = now + Duration::from_millis(back_ms);
-                    let place = self.faults.partition_point(|fault| fault.at <= at);
-                    self.faults.insert(place, Fault { at, action: Action::Clock(region.clone(), ahead_ms) });
-                }
-                self.world.set_troubled(region.as_str(), ahead_ms != 0 || back_ms > 0);
+                self.world.set_troubled(region.as_str(), ahead_ms != 0);
                 format!("clock of {region} {ahead_ms} ms ahead")
             }
         };
