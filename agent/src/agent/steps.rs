@@ -69,6 +69,8 @@ pub(super) struct StepLoop {
     outlook: Outlook,
     /// The last closed step.
     closed: Option<StepIndex>,
+    /// When the region last published.
+    spoke: Instant,
     plans: u64,
     pools: BTreeMap<PoolName, PoolMemory>,
     /// Regions that have forecast traffic to this one.
@@ -102,6 +104,7 @@ impl StepLoop {
             forecasts,
             outlook,
             closed: None,
+            spoke: Instant::now(),
             plans: 0,
             pools,
             sources: BTreeSet::new(),
@@ -136,7 +139,8 @@ impl StepLoop {
     fn due(&self) -> Instant {
         let next = self.closed.map_or_else(|| self.config.step.index(self.clock.now()), |closed| closed.offset(1));
         let at = self.config.step.end(next).after(self.config.ingest.close_after);
-        Instant::now() + at.since(self.clock.now())
+        // A clock that was set back must not silence the region until it has caught up.
+        (Instant::now() + at.since(self.clock.now())).min(self.spoke + 2 * self.config.step.length())
     }
 
     /// Learns what was counted before this life.
@@ -207,6 +211,7 @@ impl StepLoop {
     /// Tells the others and the API what is foreseen now.
     fn publish(&mut self) {
         let now = self.clock.now();
+        self.spoke = Instant::now();
         let predictions = self.outlook.foresee(self.forecasts.predictions(now), now);
         let (health, health_reasons) = self.health();
         let state = RegionState {
