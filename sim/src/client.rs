@@ -8,6 +8,7 @@
 use crate::clock::{virtual_now, wall_time};
 use crate::env::Machine;
 use crate::http;
+use crate::oracle::Rule;
 use crate::workload::Traffic;
 use anyhow::{Context as _, bail};
 use std::cell::RefCell;
@@ -39,6 +40,8 @@ pub(crate) enum Sight {
     Lost(String),
     /// A batch that the agent will not take.
     Refused(String),
+    /// A rule that does not hold for the agent's capacity.
+    Broken(Rule, String),
 }
 
 /// What the clients have seen and done. Shared by all clients of a simulation.
@@ -67,7 +70,7 @@ struct Count {
 }
 
 impl Book {
-    fn see(&mut self, region: &RegionId, sight: Sight) {
+    pub(crate) fn see(&mut self, region: &RegionId, sight: Sight) {
         self.sights.push((virtual_now(), region.clone(), sight));
     }
 }
@@ -144,7 +147,7 @@ impl Client {
             *life = self.machine.boots();
         }
         while let Some(batch) = waiting.front() {
-            let receipt = match self.send(batch).await {
+            let receipt = match self.send(batch, &batch.key).await {
                 Ok(receipt) => receipt,
                 Err(_) => {
                     self.book.borrow_mut().retries += 1;
@@ -172,7 +175,10 @@ impl Client {
     /// Posts again what an earlier life of the agent acknowledged.
     async fn repeat(&self, acknowledged: &VecDeque<Batch>) -> anyhow::Result<()> {
         for batch in acknowledged {
-            let receipt = self.send(batch).await?;
+            // Where the records have ids, those alone must do.
+            let key =
+                if batch.records.iter().all(|record| record.id.is_some()) { format!("{}-again", batch.key) } else { batch.key.clone() };
+            let receipt = self.send(batch, &key).await?;
             let mut book = self.book.borrow_mut();
             book.repeated += 1;
             if receipt.accepted > 0 && !receipt.replayed {
@@ -182,8 +188,8 @@ impl Client {
         Ok(())
     }
 
-    async fn send(&self, batch: &Batch) -> anyhow::Result<IngestReceipt> {
-        let response = http::post_json(self.api, "/v1/records", &batch.key, &batch.body).await?;
+    async fn send(&self, batch: &Batch, key: &str) -> anyhow::Result<IngestReceipt> {
+        let response = http::post_json(self.api, "/v1/records", key, &batch.body).await?;
         match response.status {
             200..300 => serde_json::from_slice(&response.body).context("the receipt"),
             status => bail!("{status}: {}", String::from_utf8_lossy(&response.body)),
@@ -221,7 +227,7 @@ impl Client {
         wrong.into_iter().for_each(|what| book.see(&self.region, Sight::Lost(what)));
     }
 
-    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+    pub(crate) async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let response = http::get(self.api, path).await?;
         match response.status {
             200 => serde_json::from_slice(&response.body).with_context(|| format!("the answer to {path}")),

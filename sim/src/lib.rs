@@ -10,8 +10,10 @@
 //! | [`trace`] | everything that happened, as lines and as a hash |
 //! | [`scenario`] | who takes part, with which traffic, and what goes wrong when |
 //! | [`oracle`] | what has to hold, as named rules |
+//! | `inspect` | what is asked of an agent about its capacity, and held against what is |
 //! | [`run`] | one scenario from beginning to end |
 //! | [`meta`] | one seed, two processes, one trace |
+//! | `mutants` | seeded bugs, and how soon the rules catch them (with the feature of that name) |
 //!
 //! The agent itself is not changed: it is given another `Env`.
 
@@ -22,7 +24,10 @@ pub mod disk;
 pub mod entropy;
 pub mod env;
 mod http;
+mod inspect;
 pub mod meta;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod net;
 pub mod oracle;
 pub mod provider;

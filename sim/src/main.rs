@@ -50,6 +50,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Seeds bugs in the agents, one at a time, and shows how soon the rules catch each.
+    #[cfg(feature = "mutants")]
+    Mutants(tradewind_sim::mutants::Arguments),
     /// Lists the built-in scenarios.
     List,
 }
@@ -66,6 +69,8 @@ fn main() -> ExitCode {
     let passed = match Arguments::parse().command {
         Command::Run { scenario, seed, json, trace, detail } => run_scenario(&scenario, seed, json, trace.as_deref(), detail),
         Command::Meta { scenario, seed, json } => compare(&scenario, seed, json),
+        #[cfg(feature = "mutants")]
+        Command::Mutants(arguments) => tradewind_sim::mutants::run(&arguments).and_then(|(text, passed)| say(&text).map(|()| passed)),
         Command::List => list(),
     };
     match passed {

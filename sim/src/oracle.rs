@@ -44,11 +44,25 @@ pub enum Rule {
     Forecasts,
     /// The agents run.
     Runs,
+    /// Capacity is not exceeded.
+    Bounded,
+    /// What is planned is done.
+    Planned,
+    /// Scale-in waits.
+    Patient,
+    /// Old forecasts are not believed.
+    Doubts,
+    /// Plans look far enough ahead.
+    Foresees,
+    /// Every step is closed when it is over.
+    Timely,
+    /// Lives are numbered.
+    Remembers,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 11] = [
+    pub const ALL: [Rule; 18] = [
         Rule::Converges,
         Rule::Fresh,
         Rule::Detects,
@@ -60,6 +74,13 @@ impl Rule {
         Rule::Answers,
         Rule::Forecasts,
         Rule::Runs,
+        Rule::Bounded,
+        Rule::Planned,
+        Rule::Patient,
+        Rule::Doubts,
+        Rule::Foresees,
+        Rule::Timely,
+        Rule::Remembers,
     ];
 
     /// The rule in words.
@@ -76,6 +97,13 @@ impl Rule {
             Rule::Answers => "an agent that has been up for the convergence bound answers its API",
             Rule::Forecasts => "at the end every agent holds forecasts of every region that it can reach and that has traffic",
             Rule::Runs => "no agent ends by itself",
+            Rule::Bounded => "a pool's instances never take more than its capacity, nor are more than its maximum",
+            Rule::Planned => "the instances that exist, and those that serve, are as many as the plans of the last steps asked for",
+            Rule::Patient => "no plan takes away what a plan within the scale-in time before it needed",
+            Rule::Doubts => "a plan names every region as stale whose state is older than the bound",
+            Rule::Foresees => "a plan looks further ahead than an instance takes to start",
+            Rule::Timely => "the last closed step is the last or the last but one that is over, for plans and forecasts alike",
+            Rule::Remembers => "no agent begins a life under a number that an earlier life had",
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::agents::{API_PORT, Cast};
 use crate::client::{Book, Client, Sight};
 use crate::entropy;
 use crate::env::simulation_seed;
+use crate::inspect::Inspector;
 use crate::oracle::{Oracle, Rule, Settled, Topology, Violation};
 use crate::scenario::{Action, Fault, Scenario, Workload};
 use crate::trace::{Detail, Recording, Summary};
@@ -13,7 +14,7 @@ use crate::world::{Delay, TICK, World};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -74,6 +75,9 @@ pub struct Report {
     pub settled: Vec<Settled>,
     /// What did not hold.
     pub violations: Vec<Violation>,
+    /// How often each coverage mark was reached, in builds with the feature `mutants`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub marks: BTreeMap<String, u64>,
 }
 
 /// Runs `scenario`. An error means that it could not be run; what agents do wrong is in the report.
@@ -146,6 +150,7 @@ impl<'a> Simulation<'a> {
                 })
             };
             tasks.push(Box::pin(client()?.watch()));
+            tasks.push(Box::pin(Inspector::new(client()?, config.clone()).run()));
             let others: Vec<RegionId> = cast.configs.keys().filter(|other| *other != id).cloned().collect();
             if let Some(traffic) = Traffic::new(&self.scenario.workload, id, &others, simulation_seed(self.seed))? {
                 let settle = 2 * config.step.length() + config.ingest.close_after + TAIL / 2;
@@ -232,6 +237,7 @@ impl<'a> Simulation<'a> {
                 Sight::Views(views) => self.oracle.on_views(at, &region, views),
                 Sight::Silence(why) => self.oracle.on_silence(at, &region, why),
                 Sight::Lost(what) => self.oracle.on_finding(at, Rule::Durable, &region, what),
+                Sight::Broken(rule, what) => self.oracle.on_finding(at, rule, &region, what),
                 Sight::Refused(what) => self.oracle.on_finding(at, Rule::Takes, &region, what),
             }
         }
@@ -262,6 +268,10 @@ impl<'a> Simulation<'a> {
             series_compared: book.compared,
             settled: oracle.settled().to_vec(),
             violations: oracle.violations().cloned().collect(),
+            #[cfg(feature = "mutants")]
+            marks: tradewind_agent::marks::reached(),
+            #[cfg(not(feature = "mutants"))]
+            marks: BTreeMap::new(),
         }
     }
 }

@@ -17,8 +17,11 @@ use tradewind_protocol::RegionId;
 use tradewind_protocol::region::Coordinates;
 
 /// The scenarios that the program carries with it.
-pub const BUILT_IN: &[(&str, &str)] =
-    &[("smoke", include_str!("../scenarios/smoke.toml")), ("power", include_str!("../scenarios/power.toml"))];
+pub const BUILT_IN: &[(&str, &str)] = &[
+    ("smoke", include_str!("../scenarios/smoke.toml")),
+    ("power", include_str!("../scenarios/power.toml")),
+    ("gauntlet", include_str!("../scenarios/gauntlet.toml")),
+];
 
 /// A scenario, checked.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,7 +8,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use std::f64::consts::TAU;
 use std::time::Duration;
 use tradewind_agent::env::Seed;
-use tradewind_protocol::{RegionId, ServiceName, TenantName, TransactionRecord, TransactionType};
+use tradewind_protocol::{RecordId, RegionId, ServiceName, TenantName, TransactionRecord, TransactionType};
 
 /// How far the season swings the rate, as a share of its mean. A guess: day and night of a service
 /// used on one continent.
@@ -23,6 +23,7 @@ pub(crate) struct Traffic {
     flows: Vec<Flow>,
     every: Duration,
     rng: StdRng,
+    batches: u64,
 }
 
 /// The traffic from one region to one other.
@@ -56,7 +57,7 @@ impl Traffic {
                 (recorded(&text, source, others, *row, *scale).with_context(|| format!("in {}", file.display()))?, *row)
             }
         };
-        Ok(Some(Traffic { source: source.clone(), flows, every, rng }))
+        Ok(Some(Traffic { source: source.clone(), flows, every, rng, batches: 0 }))
     }
 
     /// How often there is a batch.
@@ -66,7 +67,8 @@ impl Traffic {
 
     /// What happened in the interval that ends at `now`, one record a destination.
     pub(crate) fn batch(&mut self, now: Duration) -> Vec<TransactionRecord> {
-        let Self { source, flows, every, rng } = self;
+        let Self { source, flows, every, rng, batches } = self;
+        *batches += 1;
         let mut records = vec![];
         for flow in flows {
             let due = flow.shape.due(now, *every);
@@ -75,7 +77,8 @@ impl Traffic {
             let count = noisy as u64 + u64::from(rng.random_bool(noisy.fract()));
             if count > 0 {
                 records.push(TransactionRecord {
-                    id: None,
+                    // Every other batch's, so that both ways of counting once are used.
+                    id: (*batches % 2 == 0).then(|| RecordId::new(&format!("{source}-{}-{batches}", flow.destination)).ok()).flatten(),
                     tenant: TenantName::default(),
                     source_region: source.clone(),
                     destination_region: flow.destination.clone(),

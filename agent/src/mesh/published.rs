@@ -2,6 +2,7 @@
 //! the way in. Pure.
 
 use super::refusal::Refusal;
+use crate::marks::{bug, sometimes};
 use std::cmp::Ordering;
 use tradewind_protocol::region::{Coordinates, Dropped};
 use tradewind_protocol::wire::codec::{self, CodecError};
@@ -52,7 +53,7 @@ pub(super) fn build(mut state: RegionState, budget: usize) -> Result<Built, Buil
     if let Some(what) = insane_number(&state) {
         return Err(BuildError::Number(what));
     }
-    let budget = budget.min(MAX_BODY_BYTES);
+    let budget = if bug!("budget-ignored") { MAX_BODY_BYTES } else { budget.min(MAX_BODY_BYTES) };
     let mut forecasts = std::mem::take(&mut state.forecasts);
     forecasts.sort_by(by_volume);
     let volumes: Vec<f64> = forecasts.iter().map(|forecast| forecast.mean_volume).collect();
@@ -77,6 +78,7 @@ pub(super) fn build(mut state: RegionState, budget: usize) -> Result<Built, Buil
         Err(error) => return Err(error),
     };
     if best.is_none() {
+        sometimes!("mesh.state-cut-to-budget");
         let (body, dropped) = attempt(0)?;
         if body.len() > budget {
             return Err(BuildError::Budget { bytes: body.len(), budget });
