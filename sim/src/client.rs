@@ -29,6 +29,10 @@ const MAX_WAITING: usize = 1_200;
 /// Batches that are posted once more after a restart. Those acknowledged last are the ones at risk.
 const REPEATED: usize = 8;
 
+/// One batch in so many comes late, so many steps after its time: the steps are closed by then.
+const HELD_EVERY: u64 = 7;
+const HELD_STEPS: u32 = 3;
+
 /// What a client was told, or was not.
 #[derive(Debug)]
 pub(crate) enum Sight {
@@ -109,16 +113,26 @@ impl Client {
         let (mut waiting, mut acknowledged) = (VecDeque::new(), VecDeque::new());
         let (mut number, mut life) = (0, self.machine.boots());
         let mut next = virtual_now();
+        let mut held = VecDeque::new();
         while next < until {
             next += traffic.every();
             tokio::time::sleep(next.saturating_sub(virtual_now())).await;
             let records = traffic.batch(next);
             if !records.is_empty() && waiting.len() < MAX_WAITING {
                 number += 1;
-                waiting.push_back(self.open(number, records)?);
+                let batch = self.open(number, records)?;
+                if number % HELD_EVERY == 0 {
+                    held.push_back((next + HELD_STEPS * self.step.length(), batch));
+                } else {
+                    waiting.push_back(batch);
+                }
+            }
+            while held.front().is_some_and(|(due, _)| *due <= next) {
+                waiting.extend(held.pop_front().map(|(_, batch)| batch));
             }
             self.deliver(&mut waiting, &mut acknowledged, &mut life).await;
         }
+        waiting.extend(held.into_iter().map(|(_, batch)| batch));
         tokio::time::sleep(settle).await;
         self.deliver(&mut waiting, &mut acknowledged, &mut life).await;
         self.compare().await;

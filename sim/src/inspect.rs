@@ -14,7 +14,7 @@ use tradewind_agent::config::{Config, PoolConfig};
 use tradewind_agent::provider::Observed;
 use tradewind_protocol::api::{Event, ForecastView, InstanceState, RegionView};
 use tradewind_protocol::region::Mode;
-use tradewind_protocol::{PoolDecision, RegionalResourcePlan, StepIndex};
+use tradewind_protocol::{PoolDecision, RegionId, RegionalResourcePlan, StepIndex};
 
 /// How often instances are counted: several times while one drains.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
@@ -24,6 +24,9 @@ const COUNTS_PER_LOOK: u32 = 10;
 
 /// Looks in a row in which something is wrong that is not merely in flight.
 const PATIENCE: u32 = 3;
+
+/// Counts in a row with more instances than any plan asked for: the newest plan may be a look old.
+const EXCESS_PATIENCE: u32 = 18;
 
 /// What a pool needs on top of a start to come to what was planned: a drain, the step in which the plan
 /// is made, one with lost packets, and the look itself.
@@ -40,13 +43,24 @@ pub(crate) struct Inspector {
     since: Duration,
     plans: VecDeque<(Duration, RegionalResourcePlan)>,
     last_event: u64,
+    /// The life and version of each region that the agent showed last.
+    versions: BTreeMap<RegionId, (u64, u64)>,
     /// How often in a row each thing was wrong.
     wrong: BTreeMap<(Rule, &'static str), u32>,
 }
 
 impl Inspector {
     pub(crate) fn new(client: Client, config: Config) -> Self {
-        Self { client, config, life: 0, since: Duration::ZERO, plans: VecDeque::new(), last_event: 0, wrong: BTreeMap::new() }
+        Self {
+            client,
+            config,
+            life: 0,
+            since: Duration::ZERO,
+            plans: VecDeque::new(),
+            last_event: 0,
+            versions: BTreeMap::new(),
+            wrong: BTreeMap::new(),
+        }
     }
 
     /// Looks, for ever.
@@ -54,6 +68,7 @@ impl Inspector {
         let mut counts = 0;
         loop {
             self.count();
+            self.judge_excess();
             counts += 1;
             if counts % COUNTS_PER_LOOK == 0 {
                 self.begin_life();
@@ -71,6 +86,7 @@ impl Inspector {
         if life != self.life {
             (self.life, self.since, self.last_event) = (life, virtual_now(), 0);
             self.plans.clear();
+            self.versions.clear();
             self.wrong.clear();
         }
     }
@@ -97,11 +113,13 @@ impl Inspector {
                 self.broken(Rule::Remembers, event.message.clone());
             }
         }
+        // In this order: forecasts are made before the plan of a step.
+        let plan: RegionalResourcePlan = self.client.get("/v1/plan").await?;
         let forecasts: Vec<ForecastView> = self.client.get(&format!("/v1/forecasts?from={}", self.client.region)).await?;
         let views: Vec<RegionView> = self.client.get("/v1/regions").await?;
-        let plan: RegionalResourcePlan = self.client.get("/v1/plan").await?;
         self.judge_time(&plan, &forecasts);
         self.judge_sources(&plan, &views);
+        self.judge_versions(&views);
         let newest = self.plans.back().is_none_or(|(_, last)| last.version != plan.version);
         if newest {
             for decision in &plan.decisions {
@@ -126,23 +144,27 @@ impl Inspector {
         let over = step.index(wall_time(virtual_now())).offset(-1);
         let good = |closed: StepIndex| (over.offset(-1)..=over).contains(&closed);
         let wrong = (!good(plan.known_until)).then(|| format!("the plan knows step {}, step {} is over", plan.known_until.0, over.0));
-        self.suspect(Rule::Timely, "plan", wrong);
+        self.suspect(Rule::Timely, "plan", wrong, PATIENCE);
         let wrong = forecasts.iter().find_map(|forecast| {
             let known = forecast.prediction.path.start().offset(-1);
-            (known != plan.known_until).then(|| format!("a forecast knows step {}, the plan step {}", known.0, plan.known_until.0))
+            let good = (plan.known_until..=plan.known_until.offset(1)).contains(&known);
+            (!good).then(|| format!("a forecast knows step {}, the plan step {}", known.0, plan.known_until.0))
         });
-        self.suspect(Rule::Timely, "forecasts", wrong);
+        self.suspect(Rule::Timely, "forecasts", wrong, PATIENCE);
     }
 
     fn judge_sources(&mut self, plan: &RegionalResourcePlan, views: &[RegionView]) {
         // A plan is a step old at most, and then so much younger was what it was made from.
         let bound = self.config.planner.stale_after + 2 * self.config.step.length();
-        let old = |view: &&RegionView| view.forecasts > 0 && view.age_ms.is_some_and(|age| u128::from(age) > bound.as_millis());
+        // What did not fit into a state was perhaps never known here.
+        let old = |view: &&RegionView| {
+            view.forecasts > 0 && view.dropped.forecasts == 0 && view.age_ms.is_some_and(|age| u128::from(age) > bound.as_millis())
+        };
         let wrong = views.iter().filter(|view| !view.this).filter(old).find_map(|view| {
             let named = plan.decisions.iter().all(|decision| decision.reason.stale_sources.contains(&view.region));
             (!named).then(|| format!("the state of {} is {} ms old, and not among the stale", view.region, view.age_ms.unwrap_or_default()))
         });
-        self.suspect(Rule::Doubts, "sources", wrong);
+        self.suspect(Rule::Doubts, "sources", wrong, PATIENCE);
     }
 
     /// A plan against those before it, in the same life.
@@ -186,19 +208,49 @@ impl Inspector {
                 .then(|| format!("pool {}: {found} instances {what}, {least} to {most} were planned", pool.name))
         };
         let (exist, serve) = (judge("exist", exist, all), judge("serve", serve, active));
-        self.suspect(Rule::Planned, "exist", exist);
-        self.suspect(Rule::Planned, "serve", serve);
+        self.suspect(Rule::Planned, "exist", exist, PATIENCE);
+        self.suspect(Rule::Planned, "serve", serve, PATIENCE);
+    }
+
+    /// More than any recent plan asked for is too much at once, not only when it stays.
+    fn judge_excess(&mut self) {
+        let now = virtual_now();
+        if self.config.mode != Mode::Active || self.life != self.client.machine.boots() {
+            return;
+        }
+        for pool in self.config.pools.clone() {
+            let window = pool.startup + SETTLING;
+            if now.saturating_sub(self.since) < 2 * window {
+                continue;
+            }
+            let recent = self.plans.iter().filter(|(at, _)| now.saturating_sub(*at) <= window).flat_map(|(_, plan)| &plan.decisions);
+            let Some(most) = recent.filter(|decision| decision.pool == pool.name).map(|d| d.active + d.warm).max() else { continue };
+            let exist = self.census(&pool).iter().filter(|instance| instance.state != InstanceState::Draining).count();
+            let wrong =
+                (exist > most as usize).then(|| format!("pool {}: {exist} instances exist, {most} at most were planned", pool.name));
+            self.suspect(Rule::Planned, "excess", wrong, EXCESS_PATIENCE);
+        }
+    }
+
+    fn judge_versions(&mut self, views: &[RegionView]) {
+        for view in views {
+            let version = (view.generation, view.sequence);
+            let newest = self.versions.insert(view.region.clone(), version).filter(|newest| version < *newest);
+            if let Some(newest) = newest {
+                self.broken(Rule::Onward, format!("{} is shown in life and version {version:?} after {newest:?}", view.region));
+            }
+        }
     }
 
     /// Reports what has been wrong for long enough.
-    fn suspect(&mut self, rule: Rule, what: &'static str, wrong: Option<String>) {
+    fn suspect(&mut self, rule: Rule, what: &'static str, wrong: Option<String>, patience: u32) {
         let Some(words) = wrong else {
             self.wrong.remove(&(rule, what));
             return;
         };
         let times = self.wrong.entry((rule, what)).or_default();
         *times += 1;
-        if *times >= PATIENCE {
+        if *times >= patience {
             self.broken(rule, words);
         }
     }

@@ -84,6 +84,8 @@ fn main() -> ExitCode {
 }
 
 fn run_scenario(name: &str, seed: u64, json: bool, trace: Option<&str>, detail: TraceDetail) -> anyhow::Result<bool> {
+    #[cfg(feature = "mutants")]
+    tradewind_sim::mutants::check_chosen()?;
     let scenario = load(name)?;
     let detail = match detail {
         TraceDetail::Brief => Detail::Brief,

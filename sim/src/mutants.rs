@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use tradewind_agent::marks::{BUGS, Bug, CHOSEN_BY, MARKS};
+use tradewind_agent::marks::{BUGS, Bug, CHOSEN_BY, MARKS, chosen};
 
 /// Which bugs, and how long to look for each.
 #[derive(Debug, Clone, clap::Args)]
@@ -86,6 +86,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<(String, bool)> {
     let passed = outcome.control.caught.is_empty() && outcome.survivors.is_empty();
     let text = if arguments.json { serde_json::to_string_pretty(&outcome)? } else { outcome.to_text() };
     Ok((text, passed))
+}
+
+/// Refuses a run that is to have a bug which does not exist.
+pub fn check_chosen() -> anyhow::Result<()> {
+    match chosen() {
+        Some(name) if !BUGS.iter().any(|bug| bug.name == name) => bail!("{CHOSEN_BY}={name}: there is no such bug"),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Hunts for all bugs with `program`, which is this one, built with the feature `mutants`.
