@@ -9,6 +9,7 @@
 //! | [`config`] | P | the configuration file, checked as a whole |
 //! | [`events`] | S | what happened, for operators |
 //! | [`metrics`] | S | what is counted, for Prometheus |
+//! | [`marks`] | P | seeded bugs and coverage marks, in builds for the simulator's own proof only |
 //! | [`store`] | S | the one database: small facts, the agent's generation |
 //! | [`ingest`] | P | records from bytes: parse, check, fold |
 //! | [`history`] | S | counts per series and step, durable before they are acknowledged |
@@ -34,6 +35,7 @@ pub mod forecast;
 pub mod history;
 pub mod http;
 pub mod ingest;
+pub mod marks;
 pub mod mesh;
 pub mod metrics;
 pub mod planner;

@@ -9,6 +9,7 @@
 //! nobody writes over a failed fsync.
 
 use crate::env::{Env, Offload};
+use crate::marks::{bug, sometimes};
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableError};
 use std::io;
 use std::ops::Bound;
@@ -105,7 +106,9 @@ impl Store {
             let mut counters = write.open_table(COUNTERS)?;
             let last = counters.get(GENERATION)?.map_or(0, |stored| stored.value());
             let next = last.saturating_add(1).max(seconds);
-            counters.insert(GENERATION, next)?;
+            if !bug!("generation-not-written") {
+                counters.insert(GENERATION, next)?;
+            }
             drop(counters);
             write.commit()?;
             Ok(next)
@@ -196,6 +199,7 @@ impl Backend {
         };
         if self.is_unborn()? {
             tracing::warn!(file = FILE, "its creation was cut short before it held anything: creating it anew");
+            sometimes!("storage.file-made-anew");
             self.set_len(0)?;
             self.sync_data()?;
         }

@@ -8,6 +8,7 @@
 use crate::clock::{virtual_now, wall_time};
 use crate::env::Machine;
 use crate::http;
+use crate::oracle::Rule;
 use crate::workload::Traffic;
 use anyhow::{Context as _, bail};
 use std::cell::RefCell;
@@ -28,6 +29,10 @@ const MAX_WAITING: usize = 1_200;
 /// Batches that are posted once more after a restart. Those acknowledged last are the ones at risk.
 const REPEATED: usize = 8;
 
+/// One batch in so many comes late, so many steps after its time: the steps are closed by then.
+const HELD_EVERY: u64 = 7;
+const HELD_STEPS: u32 = 3;
+
 /// What a client was told, or was not.
 #[derive(Debug)]
 pub(crate) enum Sight {
@@ -39,6 +44,8 @@ pub(crate) enum Sight {
     Lost(String),
     /// A batch that the agent will not take.
     Refused(String),
+    /// A rule that does not hold for the agent's capacity.
+    Broken(Rule, String),
 }
 
 /// What the clients have seen and done. Shared by all clients of a simulation.
@@ -73,7 +80,7 @@ impl Book {
         self.counts.iter().map(|(series, counts)| (series.clone(), steps(counts))).collect()
     }
 
-    fn see(&mut self, region: &RegionId, sight: Sight) {
+    pub(crate) fn see(&mut self, region: &RegionId, sight: Sight) {
         self.sights.push((virtual_now(), region.clone(), sight));
     }
 }
@@ -116,16 +123,26 @@ impl Client {
             number += 1;
             waiting.push_back(self.open(number, records)?);
         }
+        let mut held = VecDeque::new();
         while next < until {
             next += traffic.every();
             tokio::time::sleep(next.saturating_sub(virtual_now())).await;
             let records = traffic.batch(next);
             if !records.is_empty() && waiting.len() < MAX_WAITING {
                 number += 1;
-                waiting.push_back(self.open(number, records)?);
+                let batch = self.open(number, records)?;
+                if number % HELD_EVERY == 0 {
+                    held.push_back((next + HELD_STEPS * self.step.length(), batch));
+                } else {
+                    waiting.push_back(batch);
+                }
+            }
+            while held.front().is_some_and(|(due, _)| *due <= next) {
+                waiting.extend(held.pop_front().map(|(_, batch)| batch));
             }
             self.deliver(&mut waiting, &mut acknowledged, &mut life).await;
         }
+        waiting.extend(held.into_iter().map(|(_, batch)| batch));
         tokio::time::sleep(settle).await;
         self.deliver(&mut waiting, &mut acknowledged, &mut life).await;
         self.compare().await;
@@ -154,7 +171,7 @@ impl Client {
             *life = self.machine.boots();
         }
         while let Some(batch) = waiting.front() {
-            let receipt = match self.send(batch).await {
+            let receipt = match self.send(batch, &batch.key).await {
                 Ok(receipt) => receipt,
                 Err(_) => {
                     self.book.borrow_mut().retries += 1;
@@ -182,7 +199,10 @@ impl Client {
     /// Posts again what an earlier life of the agent acknowledged.
     async fn repeat(&self, acknowledged: &VecDeque<Batch>) -> anyhow::Result<()> {
         for batch in acknowledged {
-            let receipt = self.send(batch).await?;
+            // Where the records have ids, those alone must do.
+            let key =
+                if batch.records.iter().all(|record| record.id.is_some()) { format!("{}-again", batch.key) } else { batch.key.clone() };
+            let receipt = self.send(batch, &key).await?;
             let mut book = self.book.borrow_mut();
             book.repeated += 1;
             if receipt.accepted > 0 && !receipt.replayed {
@@ -192,8 +212,8 @@ impl Client {
         Ok(())
     }
 
-    async fn send(&self, batch: &Batch) -> anyhow::Result<IngestReceipt> {
-        let response = http::post_json(self.api, "/v1/records", &batch.key, &batch.body).await?;
+    async fn send(&self, batch: &Batch, key: &str) -> anyhow::Result<IngestReceipt> {
+        let response = http::post_json(self.api, "/v1/records", key, &batch.body).await?;
         match response.status {
             200..300 => serde_json::from_slice(&response.body).context("the receipt"),
             status => bail!("{status}: {}", String::from_utf8_lossy(&response.body)),
@@ -231,7 +251,7 @@ impl Client {
         wrong.into_iter().for_each(|what| book.see(&self.region, Sight::Lost(what)));
     }
 
-    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+    pub(crate) async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let response = http::get(self.api, path).await?;
         match response.status {
             200 => serde_json::from_slice(&response.body).with_context(|| format!("the answer to {path}")),

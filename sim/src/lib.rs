@@ -13,11 +13,13 @@
 //! | [`oracle`] | what has to hold, as named rules |
 //! | [`data`] | the recordings and measurements that scenarios name |
 //! | [`report`] | what a run was like, as figures and as a page with charts |
+//! | `inspect` | what is asked of an agent about its capacity, and held against what is |
 //! | [`run`] | one scenario from beginning to end |
 //! | [`nab`] | anomaly detection, scored on labelled series |
 //! | [`sweep`] | many seeds, each in a process of its own |
 //! | [`case`] | a run written down: replayed, and made smaller |
 //! | [`meta`] | one seed, two processes, one trace |
+//! | `mutants` | seeded bugs, and how soon the rules catch them (with the feature of that name) |
 //!
 //! The agent itself is not changed: it is given another `Env`.
 
@@ -31,8 +33,11 @@ pub mod disk;
 pub mod entropy;
 pub mod env;
 mod http;
+mod inspect;
 mod liar;
 pub mod meta;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod nab;
 pub mod net;
 pub mod oracle;

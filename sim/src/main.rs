@@ -97,6 +97,9 @@ enum Command {
         #[arg(long, short)]
         output: PathBuf,
     },
+    /// Seeds bugs in the agents, one at a time, and shows how soon the rules catch each.
+    #[cfg(feature = "mutants")]
+    Mutants(tradewind_sim::mutants::Arguments),
     /// Lists the built-in scenarios.
     List,
 }
@@ -119,6 +122,8 @@ fn main() -> ExitCode {
         Command::Sweep { scenario, seeds, seed_base, jobs, save } => sweep(&scenario, seeds, seed_base, jobs, save.as_deref()),
         Command::Replay { file, json, trace } => replay(&file, json, trace.as_deref()),
         Command::Shrink { file, seed, output } => shrink(&file, seed, &output),
+        #[cfg(feature = "mutants")]
+        Command::Mutants(arguments) => tradewind_sim::mutants::run(&arguments).and_then(|(text, passed)| say(&text).map(|()| passed)),
         Command::List => list(),
     };
     match passed {
@@ -132,6 +137,8 @@ fn main() -> ExitCode {
 }
 
 fn run_scenario(name: &str, seed: u64, json: bool, html: Option<&Path>, trace: Option<&str>, detail: TraceDetail) -> anyhow::Result<bool> {
+    #[cfg(feature = "mutants")]
+    tradewind_sim::mutants::check_chosen()?;
     let scenario = load(name)?;
     let detail = match detail {
         TraceDetail::Brief => Detail::Brief,

@@ -15,7 +15,7 @@ use tradewind_protocol::api::RegionView;
 
 /// Datagrams longer than a path carries that one agent may send another: the path MTU is found by
 /// probes that are too long, three for each size that a binary search between 1,200 and 1,452
-/// bytes tries, again in every connection.
+/// bytes tries, again in every connection; and connections are made anew after each change of who is up.
 const MAX_PROBES: u64 = 64;
 
 /// A rule.
@@ -44,11 +44,27 @@ pub enum Rule {
     Forecasts,
     /// The agents run.
     Runs,
+    /// Capacity is not exceeded.
+    Bounded,
+    /// What is planned is done.
+    Planned,
+    /// Scale-in waits.
+    Patient,
+    /// Old forecasts are not believed.
+    Doubts,
+    /// Plans look far enough ahead.
+    Foresees,
+    /// Every step is closed when it is over.
+    Timely,
+    /// Lives are numbered.
+    Remembers,
+    /// Views only advance.
+    Onward,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 11] = [
+    pub const ALL: [Rule; 19] = [
         Rule::Converges,
         Rule::Fresh,
         Rule::Detects,
@@ -60,6 +76,14 @@ impl Rule {
         Rule::Answers,
         Rule::Forecasts,
         Rule::Runs,
+        Rule::Bounded,
+        Rule::Planned,
+        Rule::Patient,
+        Rule::Doubts,
+        Rule::Foresees,
+        Rule::Timely,
+        Rule::Remembers,
+        Rule::Onward,
     ];
 
     /// The rule in words.
@@ -76,6 +100,14 @@ impl Rule {
             Rule::Answers => "an agent that has been up for the convergence bound answers its API",
             Rule::Forecasts => "at the end every agent holds forecasts of every region that it can reach and that has traffic",
             Rule::Runs => "no agent ends by itself",
+            Rule::Bounded => "a pool's instances never take more than its capacity, nor are more than its maximum",
+            Rule::Planned => "the instances that exist, and those that serve, are as many as the plans of the last steps asked for",
+            Rule::Patient => "no plan takes away what a plan within the scale-in time before it needed",
+            Rule::Doubts => "a plan names every region as stale whose state is older than the bound",
+            Rule::Foresees => "a plan looks further ahead than an instance takes to start",
+            Rule::Timely => "the last closed step is the last or the last but one that is over, for plans and forecasts alike",
+            Rule::Remembers => "no agent begins a life under a number that an earlier life had",
+            Rule::Onward => "in one life an agent never shows a region in an older life or version than before",
         }
     }
 }
@@ -138,6 +170,8 @@ pub struct Oracle {
     lives: BTreeMap<RegionId, u64>,
     /// Whether the newest view of each agent since the last change was right.
     right: BTreeSet<RegionId>,
+    /// How often who is up or connected has changed: each time connections may be made anew.
+    changes: u64,
     unsettled: Option<(String, Duration)>,
     settled: Vec<Settled>,
     newest: BTreeMap<RegionId, Vec<RegionView>>,
@@ -156,6 +190,7 @@ impl Oracle {
             apart_since: BTreeMap::new(),
             lives: BTreeMap::new(),
             right: BTreeSet::new(),
+            changes: 0,
             unsettled: None,
             settled: vec![],
             newest: BTreeMap::new(),
@@ -196,6 +231,7 @@ impl Oracle {
             }
         }
         self.right.clear();
+        self.changes += 1;
         self.unsettled = Some((what.into(), now));
     }
 
@@ -294,7 +330,8 @@ impl Oracle {
         if trace.longest_packet > ETHERNET_PAYLOAD_BYTES {
             self.violated(now, Rule::Mtu, "the longest".into(), format!("{} bytes", trace.longest_packet));
         }
-        for ((from, to), count) in trace.oversized.iter().filter(|(_, count)| **count > MAX_PROBES) {
+        let probes = MAX_PROBES * self.changes.max(1);
+        for ((from, to), count) in trace.oversized.iter().filter(|(_, count)| **count > probes) {
             self.violated(now, Rule::Mtu, format!("{from} to {to}"), format!("{count} datagrams longer than the path carries"));
         }
         if with_traffic && self.regions.len() > 1 {

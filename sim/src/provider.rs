@@ -11,8 +11,9 @@ use tradewind_agent::provider::Provider;
 use tradewind_agent::provider::simulated::{Durations, SimulatedProvider};
 use tradewind_protocol::PoolName;
 
-/// How long a draining instance takes to finish. A guess, shorter than any sensible timeout.
-const DRAIN: Duration = Duration::from_millis(500);
+/// How long a draining instance takes to finish: longer than a simulation's usual step, so that the next plan comes meanwhile,
+/// and shorter than any sensible timeout.
+const DRAIN: Duration = Duration::from_millis(1_500);
 
 /// A node's instances. Clones are the same instances.
 #[derive(Clone)]

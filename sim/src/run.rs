@@ -7,6 +7,7 @@ use crate::client::{Book, Client, Sight};
 use crate::clock::wall_time;
 use crate::entropy;
 use crate::env::simulation_seed;
+use crate::inspect::Inspector;
 use crate::liar;
 use crate::net::PathQuality;
 use crate::oracle::{Oracle, Rule, Settled, Topology, Violation};
@@ -20,8 +21,8 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
 use std::io::Write;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
@@ -89,6 +90,9 @@ pub struct Report {
     pub figures: Figures,
     /// What did not hold.
     pub violations: Vec<Violation>,
+    /// How often each coverage mark was reached, in builds with the feature `mutants`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub marks: BTreeMap<String, u64>,
 }
 
 /// Runs `scenario`. An error means that it could not be run; what agents do wrong is in the report.
@@ -187,6 +191,10 @@ impl<'a> Simulation<'a> {
             let (machine, book) = (self.world.machine(id.as_str())?.clone(), self.book.clone());
             let client = || Client { region: id.clone(), api, machine: machine.clone(), step: config.step, book: book.clone() };
             tasks.push(Box::pin(client().watch()));
+            // Chaos breaks what an inspector relies on; a survey asks the same questions.
+            if self.scenario.chaos_until.is_none() && self.scenario.survey.is_none() {
+                tasks.push(Box::pin(Inspector::new(client(), config.clone()).run()));
+            }
             if let Some(survey) = self.scenario.survey.clone() {
                 let region = id.clone();
                 tasks.push(Box::pin(Surveyor { region, api, survey, findings: self.findings.clone() }.run()));
@@ -318,6 +326,7 @@ impl<'a> Simulation<'a> {
                 Sight::Views(views) => self.oracle.on_views(at, &region, views),
                 Sight::Silence(why) => self.oracle.on_silence(at, &region, why),
                 Sight::Lost(what) => self.oracle.on_finding(at, Rule::Durable, &region, what),
+                Sight::Broken(rule, what) => self.oracle.on_finding(at, rule, &region, what),
                 Sight::Refused(what) => self.oracle.on_finding(at, Rule::Takes, &region, what),
             }
         }
@@ -361,6 +370,10 @@ impl<'a> Simulation<'a> {
             series_compared: book.compared,
             settled: oracle.settled().to_vec(),
             violations: oracle.violations().cloned().collect(),
+            #[cfg(feature = "mutants")]
+            marks: tradewind_agent::marks::reached(),
+            #[cfg(not(feature = "mutants"))]
+            marks: BTreeMap::new(),
         }
     }
 }

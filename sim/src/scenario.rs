@@ -25,6 +25,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("abilene12", include_str!("../scenarios/abilene12.toml")),
     ("planet30", include_str!("../scenarios/planet30.toml")),
     ("chaos", include_str!("../scenarios/chaos.toml")),
+    ("gauntlet", include_str!("../scenarios/gauntlet.toml")),
 ];
 
 /// A scenario, checked.

@@ -9,7 +9,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use std::f64::consts::TAU;
 use std::time::Duration;
 use tradewind_agent::env::Seed;
-use tradewind_protocol::{RegionId, ServiceName, TenantName, Timestamp, TransactionRecord, TransactionType};
+use tradewind_protocol::{RecordId, RegionId, ServiceName, TenantName, Timestamp, TransactionRecord, TransactionType};
 
 /// How far the season swings the rate, as a share of its mean. A guess: day and night of a service
 /// used on one continent.
@@ -27,6 +27,7 @@ pub(crate) struct Traffic {
     flows: Vec<Flow>,
     every: Duration,
     rng: StdRng,
+    batches: u64,
 }
 
 /// The traffic from one region to one other.
@@ -76,7 +77,7 @@ impl Traffic {
                 (flows, *row)
             }
         };
-        Ok(Some(Traffic { source: source.clone(), flows, every, rng }))
+        Ok(Some(Traffic { source: source.clone(), flows, every, rng, batches: 0 }))
     }
 
     /// How often there is a batch.
@@ -86,7 +87,8 @@ impl Traffic {
 
     /// What happened in the interval that ends at `now`, one record a destination.
     pub(crate) fn batch(&mut self, now: Duration) -> Vec<TransactionRecord> {
-        let Self { source, flows, every, rng } = self;
+        let Self { source, flows, every, rng, batches } = self;
+        *batches += 1;
         let mut records = vec![];
         for flow in flows {
             let due = flow.shape.due(now, *every);
@@ -98,7 +100,11 @@ impl Traffic {
             // What is left of the last whole transaction happens with that probability.
             let count = noisy as u64 + u64::from(rng.random_bool(noisy.fract()));
             if count > 0 {
-                records.push(record(source, &flow.destination, wall_time(now), count));
+                records.push(TransactionRecord {
+                    // Every other batch's, so that both ways of counting once are used.
+                    id: (*batches % 2 == 0).then(|| RecordId::new(&format!("{source}-{}-{batches}", flow.destination)).ok()).flatten(),
+                    ..record(source, &flow.destination, wall_time(now), count)
+                });
             }
         }
         records
@@ -215,6 +221,7 @@ mod tests {
             flows: recorded(text, &a, std::slice::from_ref(&b), Duration::from_secs(1), 1.0).unwrap(),
             every: Duration::from_secs(1),
             rng: StdRng::from_seed([0; 32]),
+            batches: 0,
         };
         if let Shape::Rows { before, .. } = &mut traffic.flows[0].shape {
             *before = 1;

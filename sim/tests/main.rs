@@ -2,6 +2,8 @@
 //! run.
 
 mod bugbase;
+#[cfg(feature = "mutants")]
+mod canary;
 mod disk;
 mod meta;
 mod net;

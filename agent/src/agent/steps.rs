@@ -12,6 +12,7 @@ use crate::events::EventLog;
 use crate::forecast::Forecasts;
 use crate::history::{Closed, HistoryHandle, Stopped};
 use crate::http::Progress;
+use crate::marks::{bug, sometimes};
 use crate::mesh::MeshHandle;
 use crate::planner::{self, Outcome, PoolSnapshot, RecentNeeds, Snapshot, SourceForecast, Tuner};
 use crate::pool::{PoolHandle, Target};
@@ -168,13 +169,17 @@ impl StepLoop {
     async fn step(&mut self) -> Result<(), Stopped> {
         let now = self.clock.now();
         // The newest step that is due; usually the one after the last closed one.
-        let newest = self.config.step.index(now.before(self.config.ingest.close_after)).offset(-1);
+        let newest =
+            self.config.step.index(now.before(self.config.ingest.close_after)).offset(if bug!("step-closed-early") { 0 } else { -1 });
         let first = self.closed.map_or(newest, |closed| closed.offset(1)).max(newest.offset(1 - MAX_CATCH_UP));
         let mut step = first;
+        if first < newest {
+            sometimes!("steps.caught-up");
+        }
         while step <= newest {
             let closed = self.history.close(step).await?;
             self.learn(closed).await?;
-            self.closed = Some(step);
+            self.closed = Some(if bug!("step-skipped") { step.offset(1) } else { step });
             step = step.offset(1);
         }
         self.publish();
@@ -339,6 +344,7 @@ impl StepLoop {
             let targets = plan.decisions.iter().map(|d| Target { pool: d.pool.clone(), active: d.active, warm: d.warm });
             match self.pool.validate(targets.collect()) {
                 // Refused only while the agent is stopping.
+                Ok(_) if self.plans > 1 && bug!("plan-not-applied") => {}
                 Ok(targets) => drop(self.pool.apply(targets).await),
                 Err(error) => self.events.note(Severity::Error, "plan.refused", format!("nothing is changed: {error}")),
             }

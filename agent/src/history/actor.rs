@@ -6,6 +6,7 @@ use super::{AppendError, RETRY_AFTER, Reservation, Shared, tables};
 use crate::env::Clock;
 use crate::ingest::Batch;
 use crate::ingest::batch::IdHash;
+use crate::marks::{bug, sometimes};
 use crate::store::{Store, StoreError};
 use futures_util::future::{BoxFuture, FutureExt, OptionFuture};
 use std::collections::BTreeMap;
@@ -126,6 +127,9 @@ impl History {
             group.push((append.batch, append.key));
             senders.push((append.reply, append.reservation));
         }
+        if group.len() > 1 {
+            sometimes!("ingest.two-batches-in-one-commit");
+        }
         let (delta, outcomes) = self.state.judge(group, self.clock.now());
         let waiting: Vec<_> =
             senders.into_iter().zip(outcomes).map(|((reply, reservation), outcome)| (reply, outcome, reservation)).collect();
@@ -136,6 +140,12 @@ impl History {
                 Outcome::Counted(_) | Outcome::SameAs(_) | Outcome::NoRoom { .. } => None,
             })
             .collect();
+        let waiting = if bug!("ack-before-commit") {
+            self.answer(waiting, &Receipts::new());
+            vec![]
+        } else {
+            waiting
+        };
         let store = self.store.clone();
         let commit = async move {
             let written = store.run("making records durable", move |database| {
@@ -153,6 +163,7 @@ impl History {
             Ok(written) => written,
             Err(error) => {
                 tracing::error!(%error, source = ?std::error::Error::source(&error), "records cannot be made durable any more");
+                sometimes!("storage.commit-failed");
                 self.shared.failed.store(true, Ordering::Relaxed);
                 for (reply, _, _) in waiting {
                     let _ = reply.send(Err(AppendError::Storage(error.clone())));

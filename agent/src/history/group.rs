@@ -10,6 +10,7 @@ use super::seen::{MAX_BATCH_KEYS, MAX_RECORD_IDS, Seen};
 use crate::config::IngestConfig;
 use crate::ingest::Batch;
 use crate::ingest::batch::{IdHash, Sum};
+use crate::marks::{bug, sometimes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tradewind_protocol::api::IngestReceipt;
@@ -116,7 +117,8 @@ impl State {
             };
             outcomes.push(if let Some(first) = places.get(&key) {
                 Outcome::SameAs(*first)
-            } else if let Some(expires) = self.seen.key(key) {
+            } else if let Some(expires) = self.seen.key(key).filter(|_| !bug!("key-not-checked")) {
+                sometimes!("ingest.key-replayed");
                 Outcome::Replay { key, expires }
             } else if self.seen.keys() + places.len() >= self.limits.max_keys {
                 Outcome::NoRoom { until: self.seen.first_expiry() }
@@ -149,6 +151,9 @@ impl State {
         for (step, counts) in delta.counts {
             for (id, count) in counts {
                 self.rollups.add(id, step, count);
+                if bug!("counted-twice") {
+                    self.rollups.add(id, step, count);
+                }
             }
         }
         for (step, ids) in delta.ids {
@@ -246,7 +251,8 @@ impl<'s> Judge<'s> {
             let place = record.series;
             if Some(record.step) < self.from {
                 refused[place].late += 1;
-            } else if self.state.seen.has_id(record.id) || self.new_ids.contains(&record.id) {
+            } else if (self.state.seen.has_id(record.id) || self.new_ids.contains(&record.id)) && !bug!("record-ids-not-checked") {
+                sometimes!("ingest.id-repeated");
                 duplicates += 1;
             } else if self.state.seen.ids() + self.new_ids.len() >= self.state.limits.max_ids {
                 refused[place].ids += 1;

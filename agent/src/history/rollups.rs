@@ -4,6 +4,7 @@
 //! and counted again afterwards is reported as revised by the next close, once.
 
 use super::ring::Ring;
+use crate::marks::{bug, sometimes};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use tradewind_protocol::{SeriesKey, StepIndex};
@@ -90,9 +91,14 @@ impl Rollups {
     /// Counts, and notes the series as revised if the step is closed.
     pub(crate) fn add(&mut self, id: SeriesId, step: StepIndex, count: u64) {
         let Some(series) = self.series.get_mut(&id) else { return };
+        if bug!("late-counts-dropped") && Some(step) <= self.closed {
+            return;
+        }
+        let step = if bug!("rollup-off-by-one") { step.offset(1) } else { step };
         series.ring.add(step, count);
         self.newest = self.newest.max(Some(step));
         if Some(step) <= self.closed {
+            sometimes!("ingest.late-record-counted");
             let earliest = self.revised.entry(id).or_insert(step);
             *earliest = step.min(*earliest);
         }

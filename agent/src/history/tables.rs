@@ -16,6 +16,7 @@ use super::HistoryError;
 use super::group::{Delta, Limits, State};
 use super::rollups::SeriesId;
 use crate::ingest::batch::IdHash;
+use crate::marks::bug;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::collections::{BTreeMap, BTreeSet};
 use tradewind_protocol::api::IngestReceipt;
@@ -56,6 +57,9 @@ pub(super) fn load(database: &Database, step: Step, region: &RegionId, limits: L
         state.rollups.insert(SeriesId(id.value()), key, StepIndex(since));
     }
     for row in write.open_table(COUNTS)?.iter()? {
+        if bug!("counts-not-read") {
+            break;
+        }
         let (step, counts) = row?;
         let counts = decode_counts(counts.value()).ok_or_else(|| corrupt("history_counts", step.value()))?;
         for (id, count) in counts {
@@ -69,6 +73,9 @@ pub(super) fn load(database: &Database, step: Step, region: &RegionId, limits: L
         state.seen.insert_ids(StepIndex(step), &hashes);
     }
     for row in write.open_table(KEYS)?.iter()? {
+        if bug!("batch-keys-not-read") {
+            break;
+        }
         let (expires, hash) = row?.0.value();
         state.seen.insert_key(IdHash(hash), Timestamp::saturating_from_millis(expires));
     }
@@ -107,7 +114,10 @@ pub(super) fn write(database: &Database, delta: &Delta) -> Result<(), redb::Erro
     if delta.is_empty() {
         return Ok(());
     }
-    let write = database.begin_write()?;
+    let mut write = database.begin_write()?;
+    if bug!("commit-without-sync") {
+        let _ = write.set_durability(redb::Durability::None);
+    }
     add_series(&write, delta)?;
     add_counts(&write, delta)?;
     add_ids(&write, delta)?;
@@ -154,7 +164,7 @@ fn add_ids(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error> {
         write.open_table(META)?.insert(META_IDS_FROM, before.0.to_string().as_str())?;
         write.open_table(IDS)?.retain_in(..(before.0, 0), |_, _| false)?;
     }
-    if delta.ids.is_empty() {
+    if delta.ids.is_empty() || bug!("record-ids-not-written") {
         return Ok(());
     }
     let mut rows = write.open_table(IDS)?;
@@ -169,7 +179,7 @@ fn add_ids(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error> {
 }
 
 fn add_keys(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error> {
-    if delta.keys.is_empty() && delta.forget.keys_before.is_none() {
+    if delta.keys.is_empty() && delta.forget.keys_before.is_none() || bug!("batch-keys-not-written") {
         return Ok(());
     }
     let mut keys = write.open_table(KEYS)?;

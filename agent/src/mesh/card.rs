@@ -7,6 +7,7 @@
 use super::bounds;
 use super::identity::Identity;
 use super::tls::{Authority, CertificateError, ed25519_of};
+use crate::marks::bug;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ring::digest::{SHA256, digest};
@@ -110,6 +111,9 @@ impl Verifier {
     /// Whether `card` is to be believed at `now`.
     pub(super) fn verify(&mut self, card: &Card, now: Timestamp) -> Result<(), CardError> {
         let Announcement { cluster, region, sequence, address, .. } = &card.announcement;
+        if bug!("card-not-verified") {
+            return Ok(());
+        }
         if cluster.len() > MAX_CLUSTER_BYTES || card.certificate.len() > MAX_CERTIFICATE_BYTES || card.signature.len() != SIGNATURE_BYTES {
             return Err(CardError::Size);
         }

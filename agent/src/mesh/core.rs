@@ -7,6 +7,7 @@ use super::liveness::{Contacts, Signs, Verdict};
 use super::refusal::Refusal;
 use super::roster::{Held, Offer, Roster};
 use super::view::{MeshView, RegionEntry};
+use crate::marks::{bug, sometimes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,7 +143,7 @@ impl Core {
     /// A state's card and hash, before its body is opened. `owner`: whose state it must be.
     pub(super) fn weigh(&mut self, owner: &RegionId, published: &Published, now: Now) -> Result<(Worth, Learned), Refusal> {
         let Published { card, body } = published;
-        if card.announcement.region != *owner {
+        if card.announcement.region != *owner && !bug!("foreign-state-taken") {
             return Err(Refusal::Foreign);
         }
         let held = self.roster.get(owner).and_then(|known| known.held.as_ref());
@@ -212,9 +213,15 @@ impl Core {
             let met = self.met.get(region).copied();
             match (verdict.live, self.live.contains(region), met) {
                 (true, _, None) => changes.push((region.clone(), Change::Joined)),
-                (true, false, Some(_)) => changes.push((region.clone(), Change::Returned)),
+                (true, false, Some(_)) => {
+                    sometimes!("mesh.region-returned");
+                    changes.push((region.clone(), Change::Returned));
+                }
                 (true, true, Some(life)) if life < generation => changes.push((region.clone(), Change::Returned)),
-                (false, true, _) => changes.push((region.clone(), Change::Left)),
+                (false, true, _) => {
+                    sometimes!("mesh.region-left");
+                    changes.push((region.clone(), Change::Left));
+                }
                 (true, true, Some(_)) | (false, false, _) => {}
             }
             if verdict.live {

@@ -13,6 +13,7 @@ use super::frame::Unpacker;
 use super::message::{Entry, Message, NodeDelta};
 use super::refusal::Refusal;
 use super::roster::{Offer, Roster};
+use crate::marks::bug;
 use chitchat::ChitchatId;
 use std::collections::BTreeMap;
 use tokio::time::Instant;
@@ -180,6 +181,9 @@ enum Standing {
 }
 
 fn is_current(id: &ChitchatId, region: &RegionId, roster: &Roster) -> Standing {
+    if bug!("guard-lets-foreign-pass") {
+        return Standing::Current;
+    }
     let Some(known) = roster.get(region) else { return Standing::Not(Refusal::Unknown) };
     let Announcement { generation, address, .. } = &known.card.announcement;
     if id.generation_id < *generation {

@@ -10,6 +10,7 @@ use super::pool::Entered;
 use super::refusal::Refusal;
 use super::speaker::Spoken;
 use super::{Mesh, gossip, published, rpc, tls};
+use crate::marks::{bug, sometimes};
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, RecvStream, VarInt};
 use std::net::SocketAddr;
@@ -87,6 +88,7 @@ impl Link {
             }
             return;
         }
+        sometimes!("mesh.gossip-on-a-stream");
         let Ok(permit) = self.gossip_streams.clone().try_acquire_owned() else {
             return counters.messages_lost.bump();
         };
@@ -145,6 +147,7 @@ pub(super) async fn run(mesh: Arc<Mesh>, connection: Connection, dialled_to: Opt
     mesh.core().contacts.on_connected(&link.region, now);
     let entered = mesh.pool.enter(&mesh.region, &link);
     if let Entered::Crossed { kept } = entered {
+        sometimes!("mesh.connections-crossed");
         mesh.counters.crossed_dials.bump();
         if let Some(kept) = kept {
             // Should the other end have lost it, this brings it to say so.
@@ -216,6 +219,9 @@ async fn push(mesh: &Mesh, link: &Link, spoken: &Spoken) {
     let Some(message) = &spoken.push else {
         return send_cards(mesh, link, std::slice::from_ref(&spoken.card)).await;
     };
+    if bug!("states-not-pushed") {
+        return;
+    }
     // What is not sent in time, the peer will fetch.
     if send_on_stream(mesh, &link.connection, message).await {
         mesh.counters.pushes_sent.bump();
@@ -299,6 +305,7 @@ fn on_gossip(mesh: &Arc<Mesh>, link: &Link, frame: &[u8]) -> Result<(), Refusal>
     };
     drop(core);
     for reason in admitted.left_out {
+        sometimes!("mesh.gossip-left-out");
         mesh.refuse(&link.region, reason);
     }
     mesh.on_exceeded(admitted.exceeded_by);

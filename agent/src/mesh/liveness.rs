@@ -5,6 +5,7 @@
 //! chitchat thinks a region dead that is still connected, the region itself is asked; when chitchat
 //! thinks a region alive that nobody here has heard for long, it is not believed.
 
+use crate::marks::bug;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -80,6 +81,9 @@ impl Contacts {
             // Never met: hearsay, which chitchat is not told as long as it cannot be checked.
             return Verdict { live: signs.gossip, ask: false };
         };
+        if bug!("silence-is-life") {
+            return Verdict { live: true, ask: false };
+        }
         // On one of two connections it may mean that connection alone.
         if contact.said_goodbye && !signs.linked {
             return Verdict { live: false, ask: false };

@@ -9,6 +9,7 @@ use super::link::{CODE_DUPLICATE, Link};
 use super::refusal::Refusal;
 use super::stats::MeshStats;
 use super::{Mesh, tls};
+use crate::marks::bug;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -161,7 +162,8 @@ impl Pool {
         let mut state = self.state();
         let udp = udp_of(&link.connection);
         add_udp(&mut state.gone, &udp);
-        if state.links.get(&link.region).is_some_and(|l| l.connection.stable_id() == link.connection.stable_id()) {
+        if state.links.get(&link.region).is_some_and(|l| l.connection.stable_id() == link.connection.stable_id()) && !bug!("dead-link-kept")
+        {
             state.links.remove(&link.region);
         }
         if let Some(address) = link.dialled_to
@@ -197,6 +199,9 @@ impl Pool {
 
     /// A dial came to nothing.
     fn on_failed(&self, address: SocketAddr, now: Instant) {
+        if bug!("dial-not-retried") {
+            return;
+        }
         let mut state = self.state();
         if let Some(dial @ Dial::Trying { .. }) = state.dials.get_mut(&address) {
             *dial = Dial::waiting(dial.failures().saturating_add(1), now);

@@ -3,6 +3,7 @@
 
 use super::refusal::Refusal;
 use super::zip;
+use crate::marks::{bug, sometimes};
 use std::cmp::Ordering;
 use tradewind_protocol::calendar::MAX_EVENTS;
 use tradewind_protocol::region::{Coordinates, Dropped};
@@ -54,7 +55,7 @@ pub(super) fn build(mut state: RegionState, budget: usize) -> Result<Built, Buil
     if let Some(what) = insane_number(&state) {
         return Err(BuildError::Number(what));
     }
-    let budget = budget.min(MAX_BODY_BYTES);
+    let budget = if bug!("budget-ignored") { MAX_BODY_BYTES } else { budget.min(MAX_BODY_BYTES) };
     let mut forecasts = std::mem::take(&mut state.forecasts);
     forecasts.sort_by(by_volume);
     let volumes: Vec<f64> = forecasts.iter().map(|forecast| forecast.mean_volume).collect();
@@ -79,6 +80,7 @@ pub(super) fn build(mut state: RegionState, budget: usize) -> Result<Built, Buil
         Err(error) => return Err(error),
     };
     if best.is_none() {
+        sometimes!("mesh.state-cut-to-budget");
         let (body, dropped) = attempt(0)?;
         if body.len() > budget {
             return Err(BuildError::Budget { bytes: body.len(), budget });

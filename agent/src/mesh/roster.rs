@@ -6,6 +6,7 @@
 use super::bounds::{FORGET_AFTER, MAX_REGIONS};
 use super::bucket::Bucket;
 use super::refusal::Refusal;
+use crate::marks::{bug, sometimes};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -93,7 +94,8 @@ impl Roster {
 
     /// Whether a card with this announcement would change anything, were it valid.
     pub(super) fn is_news(&self, announcement: &Announcement) -> bool {
-        self.get(&announcement.region).is_none_or(|known| announcement.version() > known.card.announcement.version())
+        self.get(&announcement.region)
+            .is_none_or(|known| announcement.version() > known.card.announcement.version() || bug!("sequence-not-checked"))
     }
 
     /// Takes in a card that is known to be valid.
@@ -113,15 +115,22 @@ impl Roster {
             return Ok(Offer::Life);
         };
         let old = &known.card.announcement;
-        if new.version() <= old.version() {
+        if new.generation > old.generation && bug!("new-life-ignored") {
+            return Ok(Offer::Stale);
+        }
+        if new.version() <= old.version() && !bug!("sequence-not-checked") {
             // Two cards of one version: the first one stays, or a region could tell tales.
             let same = new.version() != old.version() || new == old;
+            if !same {
+                sometimes!("mesh.contradiction");
+            }
             return if same { Ok(Offer::Stale) } else { Err(Refusal::Contradiction) };
         }
         let offer = if new.generation > old.generation {
             if !known.lives.try_take(now) {
                 return Err(Refusal::Generation);
             }
+            sometimes!("mesh.new-life");
             known.since = now;
             Offer::Life
         } else if new.address != old.address {
@@ -160,12 +169,13 @@ impl Roster {
     pub(super) fn start_fetches(&mut self, now: Instant) -> Vec<(RegionId, u32)> {
         let mut due = Vec::new();
         for (region, known) in &mut self.regions {
-            if self.fetching + due.len() >= MAX_FETCHES {
+            if self.fetching + due.len() >= MAX_FETCHES || bug!("states-not-fetched") {
                 break;
             }
             if let Fetch::Due(at, failures) = known.fetch
                 && at <= now
             {
+                sometimes!("mesh.fetch-started");
                 known.fetch = Fetch::Trying(failures);
                 due.push((region.clone(), failures));
             }
@@ -179,6 +189,11 @@ impl Roster {
         let Some(known) = self.regions.get_mut(region) else { return };
         if let Fetch::Trying(failures) = known.fetch {
             self.fetching -= 1;
+            sometimes!("mesh.fetch-failed");
+            if bug!("fetch-not-retried") {
+                known.fetch = Fetch::Idle;
+                return;
+            }
             let wait = (FETCH_GRACE * (1 << failures.min(8))).min(FETCH_BACKOFF_MAX);
             known.fetch = Fetch::Due(now + wait, failures.saturating_add(1));
         }

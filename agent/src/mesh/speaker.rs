@@ -9,6 +9,7 @@ use super::message::CARD_KEY;
 use super::published::{self, Built};
 use super::roster::Held;
 use super::{Mesh, card, gossip, link};
+use crate::marks::{bug, sometimes};
 use bytes::Bytes;
 use chitchat::ChitchatHandle;
 use std::sync::Arc;
@@ -121,7 +122,8 @@ impl Speaker {
     fn on_exceeded(&mut self) {
         let Some(generation) = *self.exceeded.borrow_and_update() else { return };
         let own = self.generation();
-        if generation < own || self.restart_at.is_some() {
+        sometimes!("mesh.generation-exceeded");
+        if generation < own || self.restart_at.is_some() || bug!("former-generation-ignored") {
             return;
         }
         let text = format!(
@@ -177,6 +179,9 @@ impl Speaker {
             Err(error) => return self.mesh.events.note(Severity::Error, "mesh.state_not_published", error.to_string()),
         };
         let last = self.mesh.core().own.card.announcement.clone();
+        if last.sequence > 20 && bug!("publishing-stalls") {
+            return;
+        }
         let announcement = Announcement {
             sequence: last.sequence + 1,
             issued_at: self.mesh.clock.now(),

@@ -6,6 +6,7 @@
 
 use super::identity::Identity;
 use crate::env::{Clock, Env, Seed};
+use crate::marks::bug;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     ClientConfig, ConnectionError, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
@@ -229,6 +230,9 @@ pub(super) fn quic_config(identity: &Identity, env: &Env, seed: &Seed) -> Result
 
 fn transport_config() -> TransportConfig {
     let mut transport = TransportConfig::default();
+    if bug!("mtu-assumed") {
+        transport.initial_mtu(1452).min_mtu(1452);
+    }
     transport
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
         .keep_alive_interval(Some(KEEP_ALIVE))

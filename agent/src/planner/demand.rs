@@ -7,6 +7,7 @@
 //! (independent pairs), at `r = 1` the plain sum (comonotone).
 
 use super::Snapshot;
+use crate::marks::{bug, sometimes};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tradewind_protocol::{PredictionData, Quantile, RegionId, ServiceName, StepIndex};
@@ -59,13 +60,15 @@ impl Demand {
             }
             let observed = sane(forecast.prediction.observed);
             demand.observed_rate += observed / seconds;
-            if forecast.age > snapshot.config.stale_after {
+            if forecast.age > snapshot.config.stale_after && !bug!("stale-forecasts-used") {
+                sometimes!("planner.stale-source");
                 demand.stale.insert(forecast.source.clone());
                 // What was seen last goes on until something newer is known.
                 sums.iter_mut().for_each(|sum| sum.median += observed);
                 continue;
             }
             if !forecast.live {
+                sometimes!("planner.departed-source");
                 demand.departed.insert(forecast.source.clone());
             }
             demand.forecasts += 1;

@@ -26,6 +26,7 @@ pub use history::RecentNeeds;
 pub use tuner::{Outcome, Tuner};
 
 use crate::config::{PlannerConfig, PoolConfig};
+use crate::marks::{bug, sometimes};
 use demand::{Demand, StepDemand, lead_steps};
 use sizing::{Limit, need, usable};
 use std::collections::BTreeSet;
@@ -139,7 +140,7 @@ impl Notes {
 fn decide(pool: &PoolSnapshot, snapshot: &Snapshot, notes: &mut Notes) -> PoolDecision {
     let config = &pool.config;
     let quantile = snapshot.config.quantile;
-    let lead = lead_steps(pool.measured_startup.unwrap_or(config.startup), snapshot);
+    let lead = if bug!("lead-ignored") { 1 } else { lead_steps(pool.measured_startup.unwrap_or(config.startup), snapshot) };
     let share = share(config, snapshot);
     let demand = Demand::on(&config.service, snapshot, lead, quantile);
     notes.on(config, &demand, lead);
@@ -218,10 +219,21 @@ struct Sized {
 impl Wanted {
     fn size(self, pool: &PoolConfig) -> Sized {
         let limit = Limit::of(pool);
-        let active = self.near.max(self.floor).max(pool.min_instances);
-        let total = active.max(self.lead).max(self.recent);
+        let floor = if bug!("floor-ignored") { 0 } else { self.floor };
+        let recent = if bug!("scale-in-at-once") { 0 } else { self.recent };
+        let active = self.near.max(floor).max(pool.min_instances);
+        let total = active.max(self.lead).max(recent);
+        if total > active.max(self.lead) {
+            sometimes!("planner.scale-in-waits");
+        }
+        if floor > self.near.max(pool.min_instances) {
+            sometimes!("planner.floor-decides");
+        }
         let wanted = total.max(active.saturating_add(pool.min_warm));
-        let granted = wanted.min(limit.instances);
+        let granted = if bug!("max-ignored") { wanted } else { wanted.min(limit.instances) };
+        if granted < wanted {
+            sometimes!("planner.blocked");
+        }
         let serving = active.min(granted);
         let blocked = if !usable(pool.rate_per_instance) {
             Some(format!("rate_per_instance is {}; it must be above 0 to size the pool by demand", pool.rate_per_instance))

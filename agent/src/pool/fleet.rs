@@ -7,6 +7,7 @@ use super::ledger::{Change, Error, Input, Ledger, Output, ReservationId, Terms, 
 use super::reconcile::{Action, Desired, Limits, Member, Obedience, Reason, reconcile};
 use super::{Totals, limits};
 use crate::config::PoolConfig;
+use crate::marks::{bug, sometimes};
 use crate::provider::{EndCause, Ended, Observed, Order, Provider, ProviderError};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -176,6 +177,10 @@ impl Fleet {
 
     fn see(&mut self, seen: Observed, now: Now, totals: &mut Totals, news: &mut Vec<News>) {
         let Some(card) = self.members.get_mut(&seen.id) else {
+            if bug!("adoption-forgotten") {
+                return;
+            }
+            sometimes!("pool.adopted");
             totals.adopted += 1;
             news.push((Severity::Info, "pool.instance_adopted", format!("{} {} ({}): {:?}", self.name, seen.id, seen.handle, seen.state)));
             self.members.insert(seen.id, Card::new(seen.state, seen.handle, now));
@@ -210,6 +215,7 @@ impl Fleet {
             totals.ended += 1;
             news.push((Severity::Info, "pool.instance_ended", format!("{} {id}: {reason}", self.name)));
         } else {
+            sometimes!("pool.lost");
             totals.lost += 1;
             let words = format!("{} {id} ({:?}) ended unexpectedly: {reason}", self.name, card.state);
             self.fail(now, words.clone());
@@ -259,8 +265,9 @@ impl Fleet {
         }
         let resources = self.instance_resources();
         let mut inputs = vec![Input::Tick];
-        inputs.extend(self.members.keys().map(|id| Input::Adopt { id: ReservationId::of_instance(id), resources }));
-        let held: std::collections::BTreeSet<_> = self.members.keys().map(ReservationId::of_instance).collect();
+        let counted = self.members.iter().filter(|(_, card)| card.state != InstanceState::Draining || !bug!("released-before-gone"));
+        let held: std::collections::BTreeSet<_> = counted.map(|(id, _)| ReservationId::of_instance(id)).collect();
+        inputs.extend(held.iter().map(|id| Input::Adopt { id: id.clone(), resources }));
         let over = self.ledger.reservations().filter(|r| r.id.is_instance() && !held.contains(&r.id));
         inputs.extend(over.map(|r| Input::Release { id: r.id.clone() }).collect::<Vec<_>>());
         for input in inputs {
@@ -309,7 +316,9 @@ impl Fleet {
                     if let Some(card) = self.members.get_mut(&id) {
                         card.in_flight = Some(order);
                     }
-                    orders.push((order, id));
+                    if order != Order::Drain || !bug!("drain-forgotten") {
+                        orders.push((order, id));
+                    }
                     room -= 1;
                 }
                 Action::Start(reason) if starts > 0 => match self.reserve(now, changes) {
@@ -320,6 +329,7 @@ impl Fleet {
                         room -= 1;
                     }
                     Err(why) => {
+                        sometimes!("pool.does-not-fit");
                         blocked = Some(why);
                         starts = 0;
                     }

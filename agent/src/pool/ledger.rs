@@ -15,6 +15,7 @@
 //! - R4 a reservation that was not refreshed no longer counts from the moment it lapses;
 //! - R5 a firm reservation is never revoked by the owner.
 
+use crate::marks::bug;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -364,7 +365,9 @@ impl Ledger {
         }
         match terms.tier {
             Tier::Firm => {
-                self.fits(&terms, self.capacity, |tier| tier == Tier::Firm)?;
+                if !bug!("hold-always-fits") {
+                    self.fits(&terms, self.capacity, |tier| tier == Tier::Firm)?;
+                }
                 self.preempt_for(&terms, now, out);
             }
             Tier::Soft => self.fits(&terms, self.overbooked, |_| true)?,

@@ -12,6 +12,7 @@
 //! Invariant: no start lifts the number of existing instances, draining ones included, above
 //! [`Limits::max_instances`]: their resources are not free before they are gone.
 
+use crate::marks::{bug, sometimes};
 use crate::provider::Order;
 use std::fmt;
 use std::time::Duration;
@@ -123,16 +124,21 @@ pub(crate) fn reconcile(desired: Desired, limits: &Limits, members: &[Member]) -
     let missing = wanted.active.saturating_sub(active);
     let returning = sides.retire_active(active.saturating_sub(wanted.active), wanted.warm, &mut round.actions);
 
-    let stand_by = sides.warm.count + sides.starting.count + returning;
+    let starting = if bug!("double-start") { 0 } else { sides.starting.count };
+    let stand_by = sides.warm.count + starting + returning;
     let needed = missing + wanted.warm;
     if stand_by < needed {
         let room = limits.max_instances.saturating_sub(u32::try_from(members.len()).unwrap_or(u32::MAX));
+        let room = if bug!("max-not-kept") { u32::MAX } else { room };
         let starts = (needed - stand_by).min(room);
         let serving = missing.saturating_sub(stand_by).min(starts);
         let reasons = std::iter::repeat_n(Reason::MoreActive, serving as usize);
         let reasons = reasons.chain(std::iter::repeat_n(Reason::MoreWarm, (starts - serving) as usize));
         round.actions.extend(reasons.map(Action::Start));
         round.waiting_for_room = needed - stand_by - starts;
+        if round.waiting_for_room > 0 {
+            sometimes!("pool.waits-for-room");
+        }
     } else {
         sides.retire_stand_by(stand_by - needed, &mut round.actions);
     }
@@ -207,7 +213,7 @@ impl Sides {
 
     /// Activates warm instances up to `wanted`; how many.
     fn activate(&mut self, wanted: u32, actions: &mut Vec<Action>) -> u32 {
-        let missing = wanted.saturating_sub(self.active.count) as usize;
+        let missing = if bug!("activation-forgotten") { 0 } else { wanted.saturating_sub(self.active.count) as usize };
         let taken = missing.min(self.warm.free.len());
         for (_, id) in self.warm.free.drain(..taken) {
             actions.push(Action::Order(Order::Activate, id, Reason::MoreActive));
@@ -226,6 +232,7 @@ impl Sides {
         for id in taken {
             let order = if self.warm.count < wanted_warm { Order::Deactivate } else { Order::Drain };
             if order == Order::Deactivate {
+                sometimes!("pool.returned-to-warm");
                 self.warm.count += 1;
             }
             actions.push(Action::Order(order, id, Reason::FewerActive));

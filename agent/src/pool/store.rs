@@ -1,6 +1,7 @@
 //! The ledgers' entries in the agent's database.
 
 use super::ledger::{Change, ReservationId};
+use crate::marks::bug;
 use crate::store::{Facts, Store, StoreError};
 use tradewind_protocol::PoolName;
 
@@ -10,6 +11,9 @@ const ENTRIES: Facts = Facts("pool_reservations");
 /// Every entry, with its pool.
 pub(super) async fn load(store: &Store) -> Result<Vec<(PoolName, Change)>, StoreError> {
     let mut entries = vec![];
+    if bug!("ledger-not-read") {
+        return Ok(entries);
+    }
     for (key, value) in store.all(ENTRIES).await? {
         let pool = key.split_once('/').and_then(|(pool, _)| PoolName::new(pool).ok());
         match (pool, serde_json::from_slice(&value)) {
@@ -23,7 +27,7 @@ pub(super) async fn load(store: &Store) -> Result<Vec<(PoolName, Change)>, Store
 
 /// Makes all `changes` durable, or none.
 pub(super) async fn commit(store: &Store, changes: &[(PoolName, Change)]) -> Result<(), StoreError> {
-    if changes.is_empty() {
+    if changes.is_empty() || bug!("ledger-not-written") {
         return Ok(());
     }
     let entry = |(pool, change): &(PoolName, Change)| {

@@ -79,6 +79,19 @@ impl SimulatedProvider {
         self.world().durations = durations;
     }
 
+    /// The instances that exist now, without anyone being told of what has become due meanwhile.
+    pub fn census(&self) -> Vec<Observed> {
+        let now = self.clock.now();
+        let world = self.shared.world.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = |instance: &Simulated| match (instance.state, instance.due.is_some_and(|due| due <= now)) {
+            (InstanceState::Draining, true) => None,
+            (InstanceState::Starting, true) => Some(InstanceState::Warm),
+            (state, _) => Some(state),
+        };
+        let present = world.instances.iter().filter_map(|(id, instance)| Some((id, state(instance)?)));
+        present.map(|(id, state)| Observed { id: id.clone(), state, handle: "simulated".into() }).collect()
+    }
+
     /// The world as it is now.
     fn world(&self) -> MutexGuard<'_, World> {
         let mut world = self.shared.world.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,0 +1,268 @@
+//! Asks an agent for its plan, its forecasts and its view, and holds them against each other, against
+//! what a second later follows from them, and against the instances that exist.
+//!
+//! The instances are counted where they are, on the machine, not where the agent says. Everything else
+//! is what any operator could ask. An answer that is out of step with another by a hair is no finding:
+//! what may be in flight has to be wrong in [`PATIENCE`] looks in a row.
+
+use crate::client::{Client, Sight};
+use crate::clock::{virtual_now, wall_time};
+use crate::oracle::Rule;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use tradewind_agent::config::{Config, PoolConfig};
+use tradewind_agent::provider::Observed;
+use tradewind_protocol::api::{Event, ForecastView, InstanceState, RegionView};
+use tradewind_protocol::region::Mode;
+use tradewind_protocol::{PoolDecision, RegionId, RegionalResourcePlan, StepIndex};
+
+/// How often instances are counted: several times while one drains.
+const COUNT_EVERY: Duration = Duration::from_millis(100);
+
+/// Counts from one look at the API to the next: the steps of a simulation last a second or more.
+const COUNTS_PER_LOOK: u32 = 10;
+
+/// Looks in a row in which something is wrong that is not merely in flight.
+const PATIENCE: u32 = 3;
+
+/// Counts in a row with more instances than any plan asked for: the newest plan may be a look old.
+const EXCESS_PATIENCE: u32 = 18;
+
+/// What a pool needs on top of a start to come to what was planned: a drain, the step in which the plan
+/// is made, one with lost packets, and the look itself.
+const SETTLING: Duration = Duration::from_secs(4);
+
+/// Plans that are remembered at most: the scale-in time of any sensible scenario, in steps.
+const MAX_PLANS: usize = 1_000;
+
+/// Looks at one agent.
+pub(crate) struct Inspector {
+    client: Client,
+    config: Config,
+    life: u64,
+    since: Duration,
+    plans: VecDeque<(Duration, RegionalResourcePlan)>,
+    last_event: u64,
+    /// The life and version of each region that the agent showed last.
+    versions: BTreeMap<RegionId, (u64, u64)>,
+    /// How often in a row each thing was wrong.
+    wrong: BTreeMap<(Rule, &'static str), u32>,
+}
+
+impl Inspector {
+    pub(crate) fn new(client: Client, config: Config) -> Self {
+        Self {
+            client,
+            config,
+            life: 0,
+            since: Duration::ZERO,
+            plans: VecDeque::new(),
+            last_event: 0,
+            versions: BTreeMap::new(),
+            wrong: BTreeMap::new(),
+        }
+    }
+
+    /// Looks, for ever.
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        let mut counts = 0;
+        loop {
+            self.count();
+            self.judge_excess();
+            counts += 1;
+            if counts % COUNTS_PER_LOOK == 0 {
+                self.begin_life();
+                // An agent that is away is another rule's matter.
+                if self.look().await.is_err() {
+                    self.wrong.clear();
+                }
+            }
+            tokio::time::sleep(COUNT_EVERY).await;
+        }
+    }
+
+    fn begin_life(&mut self) {
+        let life = self.client.machine.boots();
+        if life != self.life {
+            (self.life, self.since, self.last_event) = (life, virtual_now(), 0);
+            self.plans.clear();
+            self.versions.clear();
+            self.wrong.clear();
+        }
+    }
+
+    fn census(&self, pool: &PoolConfig) -> Vec<Observed> {
+        self.client.machine.providers.pool(&pool.name).map(|provider| provider.census()).unwrap_or_default()
+    }
+
+    fn count(&self) {
+        for pool in &self.config.pools {
+            let count = self.census(pool).len();
+            let fits = pool.instance.times_in(pool.capacity).unwrap_or(u64::MAX).min(u64::from(pool.max_instances));
+            if count as u64 > fits {
+                self.broken(Rule::Bounded, format!("pool {} has {count} instances, and room for {fits}", pool.name));
+            }
+        }
+    }
+
+    async fn look(&mut self) -> anyhow::Result<()> {
+        let events: Vec<Event> = self.client.get(&format!("/v1/events?since={}", self.last_event)).await?;
+        for event in &events {
+            self.last_event = event.id;
+            if event.kind == "mesh.generation_raised" {
+                self.broken(Rule::Remembers, event.message.clone());
+            }
+        }
+        // In this order: forecasts are made before the plan of a step.
+        let plan: RegionalResourcePlan = self.client.get("/v1/plan").await?;
+        let forecasts: Vec<ForecastView> = self.client.get(&format!("/v1/forecasts?from={}", self.client.region)).await?;
+        let views: Vec<RegionView> = self.client.get("/v1/regions").await?;
+        self.judge_time(&plan, &forecasts);
+        self.judge_sources(&plan, &views);
+        self.judge_versions(&views);
+        let newest = self.plans.back().is_none_or(|(_, last)| last.version != plan.version);
+        if newest {
+            for decision in &plan.decisions {
+                self.judge_patience(&plan, decision);
+                self.judge_reach(decision);
+            }
+            if self.plans.len() == MAX_PLANS {
+                self.plans.pop_front();
+            }
+            self.plans.push_back((virtual_now(), plan));
+        }
+        if self.config.mode == Mode::Active {
+            for pool in self.config.pools.clone() {
+                self.judge_pool(&pool);
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_time(&mut self, plan: &RegionalResourcePlan, forecasts: &[ForecastView]) {
+        let step = self.config.step;
+        let over = step.index(wall_time(virtual_now())).offset(-1);
+        let good = |closed: StepIndex| (over.offset(-1)..=over).contains(&closed);
+        let wrong = (!good(plan.known_until)).then(|| format!("the plan knows step {}, step {} is over", plan.known_until.0, over.0));
+        self.suspect(Rule::Timely, "plan", wrong, PATIENCE);
+        let wrong = forecasts.iter().find_map(|forecast| {
+            let known = forecast.prediction.path.start().offset(-1);
+            let good = (plan.known_until..=plan.known_until.offset(1)).contains(&known);
+            (!good).then(|| format!("a forecast knows step {}, the plan step {}", known.0, plan.known_until.0))
+        });
+        self.suspect(Rule::Timely, "forecasts", wrong, PATIENCE);
+    }
+
+    fn judge_sources(&mut self, plan: &RegionalResourcePlan, views: &[RegionView]) {
+        // A plan is a step old at most, and then so much younger was what it was made from.
+        let bound = self.config.planner.stale_after + 2 * self.config.step.length();
+        // What did not fit into a state was perhaps never known here.
+        let old = |view: &&RegionView| {
+            view.forecasts > 0 && view.dropped.forecasts == 0 && view.age_ms.is_some_and(|age| u128::from(age) > bound.as_millis())
+        };
+        let wrong = views.iter().filter(|view| !view.this).filter(old).find_map(|view| {
+            let named = plan.decisions.iter().all(|decision| decision.reason.stale_sources.contains(&view.region));
+            (!named).then(|| format!("the state of {} is {} ms old, and not among the stale", view.region, view.age_ms.unwrap_or_default()))
+        });
+        self.suspect(Rule::Doubts, "sources", wrong, PATIENCE);
+    }
+
+    /// A plan against those before it, in the same life.
+    fn judge_patience(&self, plan: &RegionalResourcePlan, decision: &PoolDecision) {
+        let Some(pool) = self.config.pools.iter().find(|pool| pool.name == decision.pool) else { return };
+        let waits = self.config.step.count_covering(self.config.planner.scale_in_after);
+        let from = plan.known_until.offset(-i64::from(waits));
+        let total = u64::from(decision.active) + u64::from(decision.warm);
+        let needed = self.plans.iter().filter(|(_, earlier)| (from..plan.known_until).contains(&earlier.known_until));
+        let needed = needed.flat_map(|(_, earlier)| &earlier.decisions).filter(|earlier| earlier.pool == decision.pool);
+        let needed = needed.map(|earlier| need(earlier, pool)).max().unwrap_or(0);
+        if decision.blocked.is_none() && total < needed {
+            self.broken(Rule::Patient, format!("pool {}: {total} planned, {needed} were needed less than {waits} steps ago", pool.name));
+        }
+    }
+
+    fn judge_reach(&self, decision: &PoolDecision) {
+        let Some(pool) = self.config.pools.iter().find(|pool| pool.name == decision.pool) else { return };
+        if u128::from(decision.reason.lead_ms) < pool.startup.as_millis() {
+            let lead = decision.reason.lead_ms;
+            self.broken(Rule::Foresees, format!("pool {}: the plan looks {lead} ms ahead, a start takes {:?}", pool.name, pool.startup));
+        }
+    }
+
+    /// What exists against what the last plans asked for: within their range, since the newest has had no time yet.
+    fn judge_pool(&mut self, pool: &PoolConfig) {
+        let (now, window) = (virtual_now(), pool.startup + SETTLING);
+        if now.saturating_sub(self.since) < 2 * window {
+            return;
+        }
+        let recent = self.plans.iter().filter(|(at, _)| now.saturating_sub(*at) <= window).flat_map(|(_, plan)| &plan.decisions);
+        let recent: Vec<&PoolDecision> = recent.filter(|decision| decision.pool == pool.name).collect();
+        let range = |of: &dyn Fn(&PoolDecision) -> u32| Some((recent.iter().map(|d| of(d)).min()?, recent.iter().map(|d| of(d)).max()?));
+        let (Some(all), Some(active)) = (range(&|d| d.active + d.warm), range(&|d| d.active)) else { return };
+        let census = self.census(pool);
+        let count = |wanted: &dyn Fn(InstanceState) -> bool| census.iter().filter(|instance| wanted(instance.state)).count() as u32;
+        let exist = count(&|state| state != InstanceState::Draining);
+        let serve = count(&|state| state == InstanceState::Active);
+        let judge = |what: &str, found: u32, (least, most): (u32, u32)| {
+            (!(least..=most).contains(&found))
+                .then(|| format!("pool {}: {found} instances {what}, {least} to {most} were planned", pool.name))
+        };
+        let (exist, serve) = (judge("exist", exist, all), judge("serve", serve, active));
+        self.suspect(Rule::Planned, "exist", exist, PATIENCE);
+        self.suspect(Rule::Planned, "serve", serve, PATIENCE);
+    }
+
+    /// More than any recent plan asked for is too much at once, not only when it stays.
+    fn judge_excess(&mut self) {
+        let now = virtual_now();
+        if self.config.mode != Mode::Active || self.life != self.client.machine.boots() {
+            return;
+        }
+        for pool in self.config.pools.clone() {
+            let window = pool.startup + SETTLING;
+            if now.saturating_sub(self.since) < 2 * window {
+                continue;
+            }
+            let recent = self.plans.iter().filter(|(at, _)| now.saturating_sub(*at) <= window).flat_map(|(_, plan)| &plan.decisions);
+            let Some(most) = recent.filter(|decision| decision.pool == pool.name).map(|d| d.active + d.warm).max() else { continue };
+            let exist = self.census(&pool).iter().filter(|instance| instance.state != InstanceState::Draining).count();
+            let wrong =
+                (exist > most as usize).then(|| format!("pool {}: {exist} instances exist, {most} at most were planned", pool.name));
+            self.suspect(Rule::Planned, "excess", wrong, EXCESS_PATIENCE);
+        }
+    }
+
+    fn judge_versions(&mut self, views: &[RegionView]) {
+        for view in views {
+            let version = (view.generation, view.sequence);
+            let newest = self.versions.insert(view.region.clone(), version).filter(|newest| version < *newest);
+            if let Some(newest) = newest {
+                self.broken(Rule::Onward, format!("{} is shown in life and version {version:?} after {newest:?}", view.region));
+            }
+        }
+    }
+
+    /// Reports what has been wrong for long enough.
+    fn suspect(&mut self, rule: Rule, what: &'static str, wrong: Option<String>, patience: u32) {
+        let Some(words) = wrong else {
+            self.wrong.remove(&(rule, what));
+            return;
+        };
+        let times = self.wrong.entry((rule, what)).or_default();
+        *times += 1;
+        if *times >= patience {
+            self.broken(rule, words);
+        }
+    }
+
+    fn broken(&self, rule: Rule, what: String) {
+        self.client.book.borrow_mut().see(&self.client.region, Sight::Broken(rule, what));
+    }
+}
+
+/// Instances that a decision's own figures ask for, before any limit.
+fn need(decision: &PoolDecision, pool: &PoolConfig) -> u64 {
+    // As the planner rounds, less what a figure loses on its way through JSON.
+    let by_demand = (decision.reason.demand_rate / pool.rate_per_instance * (1.0 - 1e-9)).ceil() as u64;
+    by_demand.max(u64::from(decision.reason.reactive_floor))
+}

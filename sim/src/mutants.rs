@@ -1,0 +1,224 @@
+//! The proof that the simulator finds bugs: seeds one bug at a time into the agents, runs a scenario
+//! with one seed after another, each in a process of its own, and shows how soon a rule caught it.
+//!
+//! A bug counts as caught by the first seed whose run breaks a rule. One that no seed catches is a
+//! survivor: either it cannot be told from the agent without it, or a rule is missing. The agents
+//! without any bug are run with the same seeds, and have to pass: a rule that is broken anyway
+//! catches nothing.
+
+use crate::oracle::Rule;
+use crate::run::Report;
+use anyhow::{Context as _, bail, ensure};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use tradewind_agent::marks::{BUGS, Bug, CHOSEN_BY, MARKS, chosen};
+
+/// Which bugs, and how long to look for each.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// A built-in scenario's name, or a TOML file.
+    #[arg(default_value = "gauntlet")]
+    pub scenario: String,
+    /// How many seeds each bug is looked for with.
+    #[arg(long, default_value_t = 20)]
+    pub seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    pub seed_base: u64,
+    /// Runs all seeds, also after one has caught the bug.
+    #[arg(long)]
+    pub all_seeds: bool,
+    /// How many processes at a time.
+    #[arg(long, default_value_t = 2)]
+    pub jobs: usize,
+    /// Only these bugs.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Prints the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What became of one bug; without a name, of the agents as they are.
+#[derive(Debug, Clone, Serialize)]
+pub struct Hunt {
+    /// The bug's name.
+    pub bug: Option<&'static str>,
+    /// The part of the agent that has it.
+    pub part: &'static str,
+    /// What goes wrong.
+    pub what: &'static str,
+    /// How many seeds were run.
+    pub runs: u64,
+    /// Those of them that ran into the place of the bug.
+    pub reached: u64,
+    /// Those of them that broke a rule.
+    pub caught: Vec<u64>,
+    /// How many seeds it took, counted from one.
+    pub seeds_until_caught: Option<u64>,
+    /// The rules that were broken, and by how many seeds.
+    pub rules: BTreeMap<Rule, u64>,
+}
+
+/// What became of all of them.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The agents as they are.
+    pub control: Hunt,
+    /// One entry a bug.
+    pub hunts: Vec<Hunt>,
+    /// The median of the seeds until a bug was caught, over those that were.
+    pub median_seeds: Option<u64>,
+    /// Names of the bugs that no seed has caught.
+    pub survivors: Vec<&'static str>,
+    /// How often each coverage mark was reached by the agents as they are, over all seeds.
+    pub marks: BTreeMap<&'static str, u64>,
+}
+
+/// Hunts for all bugs; the result as text, and whether the agents as they are pass and every bug was caught.
+pub fn run(arguments: &Arguments) -> anyhow::Result<(String, bool)> {
+    let outcome = hunt(&std::env::current_exe()?, arguments)?;
+    let passed = outcome.control.caught.is_empty() && outcome.survivors.is_empty();
+    let text = if arguments.json { serde_json::to_string_pretty(&outcome)? } else { outcome.to_text() };
+    Ok((text, passed))
+}
+
+/// Refuses a run that is to have a bug which does not exist.
+pub fn check_chosen() -> anyhow::Result<()> {
+    match chosen() {
+        Some(name) if !BUGS.iter().any(|bug| bug.name == name) => bail!("{CHOSEN_BY}={name}: there is no such bug"),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Hunts for all bugs with `program`, which is this one, built with the feature `mutants`.
+pub fn hunt(program: &Path, arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let unknown = arguments.only.iter().find(|name| !BUGS.iter().any(|bug| bug.name == **name));
+    if let Some(name) = unknown {
+        bail!("there is no bug {name:?}; there are {}", BUGS.iter().map(|bug| bug.name).collect::<Vec<_>>().join(", "));
+    }
+    ensure!(arguments.seeds > 0 && arguments.jobs > 0, "seeds and jobs must be at least 1");
+    let chosen = BUGS.iter().filter(|bug| arguments.only.is_empty() || arguments.only.iter().any(|name| name == bug.name));
+    let waiting: VecDeque<Option<&Bug>> = std::iter::once(None).chain(chosen.map(Some)).collect();
+    let waiting = Mutex::new(waiting.into_iter().enumerate().collect::<VecDeque<_>>());
+    let done = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        let work = || -> anyhow::Result<()> {
+            loop {
+                let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let Some((place, bug)) = next else { return Ok(()) };
+                let hunted = hunt_one(program, arguments, bug)?;
+                eprintln!("{}", hunted.0.to_line());
+                done.lock().unwrap_or_else(PoisonError::into_inner).insert(place, hunted);
+            }
+        };
+        let workers: Vec<_> = (0..arguments.jobs).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| bail!("a worker has panicked")))
+    })?;
+    let mut hunts = done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values();
+    let (control, marks) = hunts.next().context("the agents as they are were not run")?;
+    let hunts: Vec<Hunt> = hunts.map(|(hunt, _)| hunt).collect();
+    let mut seeds: Vec<u64> = hunts.iter().filter_map(|hunt| hunt.seeds_until_caught).collect();
+    seeds.sort_unstable();
+    Ok(Outcome {
+        scenario: arguments.scenario.clone(),
+        control,
+        median_seeds: seeds.get(seeds.len() / 2).copied(),
+        survivors: hunts.iter().filter(|hunt| hunt.caught.is_empty()).filter_map(|hunt| hunt.bug).collect(),
+        hunts,
+        marks: MARKS.iter().map(|mark| (*mark, marks.get(*mark).copied().unwrap_or(0))).collect(),
+    })
+}
+
+/// One bug, or none: seed after seed until it is caught. Also how often each mark was reached.
+fn hunt_one(program: &Path, arguments: &Arguments, bug: Option<&Bug>) -> anyhow::Result<(Hunt, BTreeMap<String, u64>)> {
+    let mut hunt = Hunt {
+        bug: bug.map(|bug| bug.name),
+        part: bug.map_or("none", |bug| bug.part),
+        what: bug.map_or("the agents as they are", |bug| bug.what),
+        runs: 0,
+        reached: 0,
+        caught: vec![],
+        seeds_until_caught: None,
+        rules: BTreeMap::new(),
+    };
+    let mut marks = BTreeMap::new();
+    for seed in arguments.seed_base..arguments.seed_base.saturating_add(arguments.seeds) {
+        let report = simulate(program, &arguments.scenario, seed, hunt.bug)?;
+        hunt.runs += 1;
+        hunt.reached += u64::from(hunt.bug.is_some_and(|name| report.marks.contains_key(name)));
+        report.marks.iter().for_each(|(mark, times)| *marks.entry(mark.clone()).or_default() += times);
+        let broken: BTreeSet<Rule> = report.violations.iter().map(|violation| violation.rule).collect();
+        broken.iter().for_each(|rule| *hunt.rules.entry(*rule).or_default() += 1);
+        if !broken.is_empty() {
+            hunt.caught.push(seed);
+            hunt.seeds_until_caught.get_or_insert(hunt.runs);
+            if bug.is_some() && !arguments.all_seeds {
+                break;
+            }
+        }
+    }
+    Ok((hunt, marks))
+}
+
+fn simulate(program: &Path, scenario: &str, seed: u64, bug: Option<&str>) -> anyhow::Result<Report> {
+    let mut command = Command::new(program);
+    command.args(["run", scenario, "--json", "--seed", &seed.to_string()]).stdin(Stdio::null()).env_remove(CHOSEN_BY);
+    if let Some(bug) = bug {
+        command.env(CHOSEN_BY, bug);
+    }
+    let output = command.output().with_context(|| format!("cannot run {}", program.display()))?;
+    let told = || format!("{scenario}, seed {seed}, bug {bug:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).with_context(told)
+}
+
+impl Hunt {
+    /// A row of a Markdown table.
+    fn to_line(&self) -> String {
+        let name = self.bug.unwrap_or("none");
+        let rules: Vec<String> = self.rules.keys().map(|rule| format!("{rule:?}")).collect();
+        let until = self.seeds_until_caught.map_or("not caught".into(), |seeds| seeds.to_string());
+        let rules = if rules.is_empty() { "-".into() } else { rules.join(", ") };
+        format!(
+            "| {} | `{name}` | {} | {until} | {} of {} | {} | {rules} |",
+            self.part,
+            self.what,
+            self.caught.len(),
+            self.runs,
+            self.reached
+        )
+    }
+}
+
+impl Outcome {
+    /// The result for people: tables in Markdown, and a last line that sums it up.
+    pub fn to_text(&self) -> String {
+        let mut lines = vec![
+            "| part | bug | what goes wrong | seeds until caught | caught by | ran into it | rules |".to_owned(),
+            "|---|---|---|---|---|---|---|".to_owned(),
+            self.control.to_line(),
+        ];
+        lines.extend(self.hunts.iter().map(Hunt::to_line));
+        lines.extend([String::new(), format!("| mark | times, in {} runs |", self.control.runs), "|---|---|".into()]);
+        lines.extend(self.marks.iter().map(|(mark, times)| format!("| {mark} | {times} |")));
+        let caught = self.hunts.len() - self.survivors.len();
+        let median = self.median_seeds.map_or("none".into(), |seeds| seeds.to_string());
+        lines.extend([
+            String::new(),
+            format!(
+                "{}: {caught} of {} bugs caught, median seeds until caught {median}, survivors: {}; without a bug {} of {} seeds broke a rule",
+                self.scenario,
+                self.hunts.len(),
+                if self.survivors.is_empty() { "none".into() } else { self.survivors.join(", ") },
+                self.control.caught.len(),
+                self.control.runs
+            ),
+        ]);
+        lines.join("\n")
+    }
+}
