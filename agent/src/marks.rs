@@ -1,11 +1,11 @@
 //! Seeded bugs and coverage marks, for the simulator to prove itself on.
 //!
 //! `bug!("name")` is a place where the agent goes wrong on purpose, if the feature `mutants` is built
-//! in and the environment variable [`CHOSEN_BY`] names it; `sometimes!("name")` counts that a place
+//! in and the environment variable `CHOSEN_BY` names it; `sometimes!("name")` counts that a place
 //! was reached that a good set of simulations must reach. Without the feature, which no program that
 //! users run has, the first is the constant `false` and the second nothing: both vanish.
 //!
-//! Invariant: every name is used in the source and listed in [`BUGS`] or [`MARKS`]; a test reads the
+//! Invariant: every name is used in the source and listed in `BUGS` or `MARKS`; a test reads the
 //! source to compare.
 
 /// The environment variable that names the seeded bug of this process.
