@@ -3,7 +3,6 @@
 mod attacks;
 mod hostile;
 mod life;
-mod measure;
 pub(super) mod pki;
 
 use self::pki::{Pki, state};
