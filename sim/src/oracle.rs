@@ -198,6 +198,15 @@ impl Oracle {
         }
     }
 
+    /// A machine has booted, perhaps in the very moment in which it had lost power: what its agent said of
+    /// itself was said by its former life.
+    pub fn on_new_life(&mut self, region: &RegionId) {
+        self.up_since.remove(region);
+        self.lives.remove(region);
+        self.newest.remove(region);
+        self.reachable_since.retain(|(a, b), _| a != region && b != region);
+    }
+
     /// `what` has changed who is up or connected.
     pub fn on_change(&mut self, now: Duration, what: &str, topology: &impl Topology) {
         for region in &self.regions {

@@ -259,6 +259,7 @@ impl<'a> Simulation<'a> {
             }
             Action::Restart(region) => {
                 self.world.restart(region.as_str())?;
+                self.oracle.on_new_life(&region);
                 format!("restart of {region}")
             }
             Action::Partition(left, right) => {
