@@ -3,7 +3,7 @@
 //! It keeps the contract of [`control`](crate::provider::process::control) to the letter and serves
 //! nothing: what the demo and the tests run, and a model for real workers. It loads for
 //! `TRADEWIND_WORKER_STARTUP_MS` before it is warm, and drains for `TRADEWIND_WORKER_DRAIN_MS`; both
-//! are 0 when left out.
+//! are 0 when left out. Without an agent's control socket, as in a container, it does the same and lives until SIGTERM.
 
 use crate::provider::process::control::{
     DEFAULT_ORPHAN_TIMEOUT, ENV_CONTROL, ENV_INSTANCE, ENV_ORPHAN_TIMEOUT, FromWorker, Lines, RECONNECT, ToWorker,
@@ -26,10 +26,31 @@ const ENV_DRAIN: &str = "TRADEWIND_WORKER_DRAIN_MS";
 
 /// Runs a worker until it has drained. Its whole configuration is in its environment.
 pub fn run() -> anyhow::Result<()> {
-    let settings = Settings::from_env()?;
     // One thread: a worker that only waits should cost next to nothing.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(work(settings))
+    if std::env::var_os(ENV_CONTROL).is_none() {
+        return runtime.block_on(serve_alone());
+    }
+    runtime.block_on(work(Settings::from_env()?))
+}
+
+/// What a container's process does: nobody talks to it but by signals.
+async fn serve_alone() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    tokio::time::sleep(millis(ENV_STARTUP, Duration::ZERO)?).await;
+    terminate.recv().await;
+    tokio::time::sleep(millis(ENV_DRAIN, Duration::ZERO)?).await;
+    Ok(())
+}
+
+fn millis(name: &str, default: Duration) -> anyhow::Result<Duration> {
+    match std::env::var(name) {
+        Ok(text) => {
+            let ms = text.parse().with_context(|| format!("{name} is {text:?} and must be a whole number of milliseconds"))?;
+            Ok(Duration::from_millis(ms))
+        }
+        Err(_) => Ok(default),
+    }
 }
 
 struct Settings {
@@ -43,13 +64,6 @@ struct Settings {
 impl Settings {
     fn from_env() -> anyhow::Result<Self> {
         let var = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set; an agent starts its workers with it"));
-        let millis = |name: &str, default: Duration| match std::env::var(name) {
-            Ok(text) => {
-                let ms = text.parse().with_context(|| format!("{name} is {text:?} and must be a whole number of milliseconds"))?;
-                anyhow::Ok(Duration::from_millis(ms))
-            }
-            Err(_) => Ok(default),
-        };
         Ok(Self {
             instance: InstanceId::new(&var(ENV_INSTANCE)?)?,
             control: var(ENV_CONTROL)?.into(),

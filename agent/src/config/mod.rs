@@ -197,6 +197,23 @@ pub struct PoolConfig {
 pub enum ProviderConfig {
     /// Processes of this machine.
     Process(ProcessConfig),
+    /// Containers of a Docker engine.
+    Docker(DockerConfig),
+}
+
+/// How to start a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DockerConfig {
+    /// The image, which the engine must have.
+    pub image: String,
+    /// Replaces the image's command when it is not empty.
+    pub command: Vec<String>,
+    /// Environment variables of the container.
+    pub env: Vec<(String, String)>,
+    /// The network that it joins: `none`, `host`, `bridge` or one of the engine's. The engine's choice if left out.
+    pub network: Option<String>,
+    /// The path of the engine's socket.
+    pub socket: String,
 }
 
 /// How to start a worker process.

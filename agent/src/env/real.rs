@@ -3,6 +3,7 @@
 use super::{Clock, Env, Listener, Network, Offload, Providers, Seed, Storage, Stream};
 use crate::config::{PoolConfig, ProviderConfig};
 use crate::provider::Provider;
+use crate::provider::docker::{self, DockerProvider};
 use crate::provider::process::{self, ProcessProvider};
 use async_trait::async_trait;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -90,6 +91,7 @@ impl Providers for OsProviders {
     fn open(&self, pool: &PoolConfig) -> anyhow::Result<Arc<dyn Provider>> {
         match &pool.provider {
             ProviderConfig::Process(config) => Ok(Arc::new(ProcessProvider::open(&self.data_dir, pool, config)?)),
+            ProviderConfig::Docker(config) => Ok(Arc::new(DockerProvider::open(&self.data_dir, pool, config)?)),
         }
     }
 
@@ -97,6 +99,9 @@ impl Providers for OsProviders {
         let mut retired: Vec<(PoolName, Arc<dyn Provider>)> = vec![];
         for pool in process::known_pools(&self.data_dir)?.difference(configured) {
             retired.push((pool.clone(), Arc::new(ProcessProvider::open_retired(&self.data_dir, pool)?)));
+        }
+        for (pool, provider) in docker::retired(&self.data_dir, configured)? {
+            retired.push((pool, Arc::new(provider)));
         }
         Ok(retired)
     }

@@ -6,10 +6,12 @@
 //!
 //! | module | what it runs |
 //! |---|---|
+//! | [`docker`] | containers of a Docker engine |
 //! | [`process`] | worker processes of this machine |
 //! | [`simulated`] | instances that exist in memory only, for tests and the simulator |
 
 pub mod conformance;
+pub mod docker;
 pub mod process;
 pub mod simulated;
 
