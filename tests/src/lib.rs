@@ -6,6 +6,7 @@
 //! with it, also when it fails.
 
 pub mod cluster;
+pub mod docker;
 pub mod http;
 pub mod processes;
 

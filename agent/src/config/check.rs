@@ -2,8 +2,8 @@
 
 use super::section::{Section, address, duration, number, path, text, texts, whole};
 use super::{
-    AnomalyConfig, ApiConfig, Config, DockerConfig, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, ProcessConfig,
-    ProviderConfig, TlsPaths,
+    AnomalyConfig, ApiConfig, Config, DockerConfig, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig,
+    ProcessConfig, ProviderConfig, TlsPaths,
 };
 use std::collections::BTreeSet;
 use std::fmt;

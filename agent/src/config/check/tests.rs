@@ -39,6 +39,26 @@ fn a_minimal_file_gets_the_defaults() {
 }
 
 #[test]
+fn a_pool_has_one_provider() {
+    let pool = |provider: &str| {
+        format!(
+            "region = \"eu\"\ncluster = \"c\"\ndata_dir = \"/tmp/x\"\n[mesh]\nlisten = \"0.0.0.0:1\"\n\
+             tls = {{ ca = \"a\", certificate = \"b\", key = \"c\" }}\n[[pool]]\nrate_per_instance = 1\nmax_instances = 1\n{provider}"
+        )
+    };
+    assert_eq!(problems(&pool("docker = { image = \"game:1\", env = { A = \"b\" } }")), [""; 0]);
+    let cases = [
+        ("docker = { image = \"\" }", "pool[0].docker.image = \"\": must be text that is not empty"),
+        ("docker = { image = \"i\", socket = \"tcp://x\" }", "pool[0].docker.socket = \"tcp://x\": must be the path"),
+        ("docker = { image = \"i\" }\nprocess = { command = [\"w\"] }", "pool[0].docker = a table: a pool has one provider"),
+    ];
+    for (provider, expected) in cases {
+        let found = problems(&pool(provider));
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{provider}: {found:#?}");
+    }
+}
+
+#[test]
 fn every_mistake_is_reported_at_once_with_key_value_and_remedy() {
     let text = r#"
         region = "EU West"

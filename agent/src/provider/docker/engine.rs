@@ -89,7 +89,10 @@ impl Engine {
             let client = Docker::connect_with_unix(&self.socket, TIMEOUT_SECONDS, bollard::API_DEFAULT_VERSION)?;
             client.negotiate_version().await
         };
-        self.client.get_or_try_init(|| connect).await.map_err(|error| format!("the Docker engine at {} does not answer: {error}", self.socket))
+        self.client
+            .get_or_try_init(|| connect)
+            .await
+            .map_err(|error| format!("the Docker engine at {} does not answer: {error}", self.socket))
     }
 
     /// All containers of the pool, ascending by instance.

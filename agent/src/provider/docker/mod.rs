@@ -117,14 +117,7 @@ impl DockerProvider {
         Self::open_as(data_dir, pool, socket, recipe, RETIRED_DRAIN_TIMEOUT, Some(note))
     }
 
-    fn open_as(
-        data_dir: &Path,
-        pool: &PoolName,
-        socket: &str,
-        recipe: Recipe,
-        drain_timeout: Duration,
-        note: Option<PathBuf>,
-    ) -> Self {
+    fn open_as(data_dir: &Path, pool: &PoolName, socket: &str, recipe: Recipe, drain_timeout: Duration, note: Option<PathBuf>) -> Self {
         let owner = data_dir.canonicalize().unwrap_or_else(|_| data_dir.into()).display().to_string();
         let shared = Arc::new(Shared {
             engine: Engine::new(socket, &owner, pool),
@@ -382,7 +375,8 @@ impl Shared {
 
     /// Brings an instance to its next state, once at a time: a starting one to warm, a draining one to its end.
     fn attend(self: &Arc<Self>, id: &InstanceId) {
-        let Some(turn) = self.known().get_mut(id).and_then(|known| (!std::mem::replace(&mut known.attended, true)).then(|| known.turn.clone()))
+        let Some(turn) =
+            self.known().get_mut(id).and_then(|known| (!std::mem::replace(&mut known.attended, true)).then(|| known.turn.clone()))
         else {
             return;
         };

@@ -1,59 +1,40 @@
-//! The Docker provider with a real engine: the one at `TRADEWIND_DOCKER_SOCKET`.
+//! Pools of containers, with a real engine: the one at `TRADEWIND_DOCKER_SOCKET`.
 
-use crate::support::{id, our_worker, pool, process, until, until_empty, until_state};
 use async_trait::async_trait;
-use std::fs;
+use serde_json::json;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tradewind_agent::config::{DockerConfig, PoolConfig, ProviderConfig};
 use tradewind_agent::provider::conformance::{self, Subject};
 use tradewind_agent::provider::docker::{DockerProvider, retired};
 use tradewind_agent::provider::{EndCause, Observed, Provider};
-use tradewind_protocol::api::InstanceState::{Active, Draining, Starting, Warm};
+use tradewind_protocol::api::InstanceState::{self, Active, Draining, Starting, Warm};
+use tradewind_protocol::pool::MicroUsd;
+use tradewind_protocol::{InstanceId, PoolName, Resources, ServiceName};
+use tradewind_tests::docker::{self, IMAGE, engine, image};
+use tradewind_tests::{Cluster, PATIENCE, Setup, eventually};
 
-const IMAGE: &str = "tradewind-worker:test";
-
-/// The engine's socket, or `None`, said aloud.
-fn engine() -> Option<String> {
-    let socket = std::env::var("TRADEWIND_DOCKER_SOCKET").ok();
-    if socket.is_none() {
-        eprintln!("skipped: TRADEWIND_DOCKER_SOCKET names no Docker engine");
-    }
-    socket
+fn id(name: &str) -> InstanceId {
+    InstanceId::new(name).unwrap()
 }
 
-fn docker(socket: &str, arguments: &[&str]) -> String {
-    let output = Command::new("docker").arg("-H").arg(format!("unix://{socket}")).args(arguments).output().unwrap();
-    assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Makes an image of our own worker and the libraries that it needs.
-fn image(socket: &str) {
-    static MADE: OnceLock<()> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let root = tempfile::tempdir().unwrap();
-        let worker = our_worker().remove(0);
-        let strip = Command::new("strip").args(["-o", root.path().join("worker").to_str().unwrap(), &worker]).status().unwrap();
-        assert!(strip.success());
-        let libraries = String::from_utf8(Command::new("ldd").arg(&worker).output().unwrap().stdout).unwrap();
-        for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
-            let to = root.path().join(library.trim_start_matches('/'));
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(library, to).unwrap();
+/// Waits until the instances are what `wanted` says, as a pool does.
+async fn until(provider: &dyn Provider, what: &str, wanted: impl Fn(&[Observed]) -> bool) -> Vec<Observed> {
+    let waited = async {
+        loop {
+            let listed = provider.list().await.unwrap();
+            if wanted(&listed) {
+                return listed;
+            }
+            provider.changed().await;
         }
-        let mut tar = Command::new("tar").arg("-C").arg(root.path()).args(["-c", "."]).stdout(Stdio::piped()).spawn().unwrap();
-        let import = Command::new("docker")
-            .arg("-H")
-            .arg(format!("unix://{socket}"))
-            .args(["import", "-", IMAGE])
-            .stdin(tar.stdout.take().unwrap())
-            .stdout(Stdio::null())
-            .status();
-        assert!(import.unwrap().success() && tar.wait().unwrap().success());
-    });
+    };
+    tokio::time::timeout(PATIENCE, waited).await.unwrap_or_else(|_| panic!("waited in vain until {what}"))
+}
+
+async fn until_state(provider: &dyn Provider, name: &str, state: InstanceState) {
+    until(provider, name, |all| all.iter().any(|seen| seen.id.as_str() == name && seen.state == state)).await;
 }
 
 fn containers(socket: &str) -> DockerConfig {
@@ -67,22 +48,26 @@ fn containers(socket: &str) -> DockerConfig {
 }
 
 fn config(name: &str, socket: &str) -> PoolConfig {
-    let mut config = pool(name, process(vec![], &[]));
     // The engine of a test may not be able to limit CPU time.
-    config.instance.cpu_millis = 0;
-    config.drain_timeout = Duration::from_secs(5);
-    config.provider = ProviderConfig::Docker(containers(socket));
-    config
+    let instance = Resources { memory_bytes: 64 << 20, ..Resources::ZERO };
+    PoolConfig {
+        name: PoolName::new(name).unwrap(),
+        service: ServiceName::default(),
+        rate_per_instance: 10.0,
+        instance,
+        capacity: instance.checked_mul(8).unwrap(),
+        min_instances: 0,
+        max_instances: 8,
+        min_warm: 0,
+        startup: Duration::from_secs(1),
+        drain_timeout: Duration::from_secs(5),
+        instance_hour_price: MicroUsd(1_000),
+        provider: ProviderConfig::Docker(containers(socket)),
+    }
 }
 
 fn open(dir: &Path, name: &str, socket: &str) -> Arc<DockerProvider> {
     Arc::new(DockerProvider::open(dir, &config(name, socket), &containers(socket)).unwrap())
-}
-
-/// The containers of the agent with this directory, whatever state they are in.
-fn census(dir: &Path, socket: &str) -> Vec<String> {
-    let filter = format!("label=io.tradewind.owner={}", dir.canonicalize().unwrap().display());
-    docker(socket, &["ps", "-a", "--format", "{{.Names}} {{.Status}}", "--filter", &filter]).lines().map(String::from).collect()
 }
 
 struct Real(Arc<DockerProvider>, String);
@@ -94,7 +79,7 @@ impl Subject for Real {
     }
 
     async fn kill(&self, instance: &Observed) {
-        docker(&self.1, &["kill", instance.handle.trim_start_matches("container ")]);
+        docker::run(&self.1, &["kill", instance.handle.trim_start_matches("container ")]);
     }
 }
 
@@ -111,12 +96,12 @@ async fn it_conforms() {
 /// Remains of ended containers are cleared away in the background.
 async fn nothing_is_left(dir: &Path, socket: &str) {
     for _ in 0..100 {
-        if census(dir, socket).is_empty() {
+        if docker::census(dir, socket).is_empty() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("left behind: {:?}", census(dir, socket));
+    panic!("left behind: {:?}", docker::census(dir, socket));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,8 +122,9 @@ async fn containers_are_adopted_whatever_they_were_doing() {
     first.close().await;
     assert!(first.start(&id("late")).await.is_err());
     drop(first);
-    let dead = census(dir.path(), &socket).iter().find(|line| line.contains("-dead ")).unwrap().split(' ').next().unwrap().to_string();
-    docker(&socket, &["kill", &dead]);
+    let dead =
+        docker::census(dir.path(), &socket).iter().find(|line| line.contains("-dead ")).unwrap().split(' ').next().unwrap().to_string();
+    docker::run(&socket, &["kill", &dead]);
 
     let next = open(dir.path(), "edge", &socket);
     until_state(&*next, "starting", Warm).await;
@@ -159,7 +145,7 @@ async fn containers_are_adopted_whatever_they_were_doing() {
     for seen in orphans.list().await.unwrap() {
         orphans.stop(&seen.id).await.unwrap();
     }
-    until_empty(&orphans).await;
+    until(&orphans, "none is left", <[Observed]>::is_empty).await;
     nothing_is_left(dir.path(), &socket).await;
     orphans.list().await.unwrap();
     assert!(retired(dir.path(), &configured).unwrap().is_empty(), "an empty pool is not looked for again");
@@ -183,7 +169,7 @@ async fn what_cannot_start_leaves_nothing_and_says_why() {
         let error = provider.start(&id("one")).await.unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
-    assert!(census(dir.path(), &socket).is_empty());
+    assert!(docker::census(dir.path(), &socket).is_empty());
 
     // One that starts and ends at once is reported.
     let provider = with(|docker| docker.command = vec!["/worker".into(), "no-such-subcommand".into()]);
@@ -192,4 +178,53 @@ async fn what_cannot_start_leaves_nothing_and_says_why() {
     let ended = provider.take_ended();
     assert_eq!(ended.first().map(|ended| ended.cause), Some(EndCause::Unexpected), "{ended:?}");
     nothing_is_left(dir.path(), &socket).await;
+}
+
+fn record(cluster: &Cluster, count: u64) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    let records = json!([{"source_region": "solo", "destination_region": "solo", "service": "game", "timestamp": now, "count": count}]);
+    assert_eq!(cluster.member("solo").post("/v1/records", &records.to_string()).status, 200);
+}
+
+#[test]
+fn containers_follow_the_load_through_a_crash_and_none_is_left() {
+    let Some(socket) = engine() else { return };
+    image(&socket);
+    let mut cluster = Cluster::new();
+    let tables = format!(
+        "[planner]\nscale_in_after = \"400ms\"\n[[pool]]\nname = \"rooms\"\nservice = \"game\"\nrate_per_instance = 100.0\n\
+         min_instances = 1\nmax_instances = 8\nmin_warm = 1\ninstance = {{ memory_bytes = 67108864 }}\nstartup = \"1s\"\ndrain_timeout = \"5s\"\n\
+         docker = {{ image = {IMAGE:?}, command = [\"/worker\", \"worker\"], network = \"none\", socket = {socket:?} }}\n"
+    );
+    let top = "mode = \"active\"\non_shutdown = \"drain\"\n".into();
+    cluster.start("solo", &Setup { top, tables, ..Setup::default() });
+    let home = cluster.home("solo");
+    // Thawed and frozen, as the engine has them.
+    let count = |cluster: &Cluster| {
+        let _alive = cluster.member("solo");
+        let lines = docker::census(&home, &socket);
+        let settled: Vec<&String> = lines.iter().filter(|line| !line.contains(".starting") && !line.contains(".draining")).collect();
+        let paused = settled.iter().filter(|line| line.contains("Paused")).count();
+        (settled.len() - paused, paused)
+    };
+    eventually("the least is there, one frozen in reserve", || (count(&cluster) == (1, 1)).then_some(()));
+
+    let loaded = |cluster: &Cluster| {
+        // 400 a second: more than three can serve.
+        record(cluster, 80);
+        std::thread::sleep(Duration::from_millis(150));
+        count(cluster)
+    };
+    eventually("containers follow the load", || (loaded(&cluster).0 >= 3).then_some(()));
+    cluster.kill("solo");
+    assert!(count(&cluster).0 >= 3, "containers outlive their agent");
+    cluster.restart("solo");
+    let adopted = eventually("they are adopted", || Some(loaded(&cluster)).filter(|(active, _)| *active >= 3));
+    assert!(adopted.0 + adopted.1 <= 8);
+    let known = cluster.member("solo").instances().len();
+    assert!(known >= 3, "the agent knows of {known}");
+
+    eventually("the load is gone, and so are they", || (count(&cluster).0 == 1).then_some(()));
+    cluster.stop("solo", "TERM");
+    eventually("nothing is left", || docker::census(&home, &socket).is_empty().then_some(()));
 }
