@@ -4,4 +4,5 @@ mod agents;
 mod api;
 mod command_line;
 mod outlook;
+mod reservations;
 mod strangers;
