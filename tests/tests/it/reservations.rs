@@ -17,59 +17,59 @@ fn workers(max: u32, extra: &str) -> Setup {
     Setup { top: "mode = \"active\"\n".into(), tables, ..Setup::default() }
 }
 
-/// Records `count` transactions of west's own users, now.
-fn record(west: &Member, count: u64) {
+/// Records `count` transactions of east's own users, now.
+fn record(east: &Member, count: u64) {
     let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
-    let records = json!([{ "source_region": "west", "destination_region": "west", "service": "game", "timestamp": at, "count": count }]);
-    assert_eq!(west.post("/v1/records", &records.to_string()).status, 200);
+    let records = json!([{ "source_region": "east", "destination_region": "east", "service": "game", "timestamp": at, "count": count }]);
+    assert_eq!(east.post("/v1/records", &records.to_string()).status, 200);
 }
 
 fn active(member: &Member) -> usize {
     member.instances().iter().filter(|instance| instance.state == InstanceState::Active).count()
 }
 
-/// What east has confirmed to west, firmly: the ids.
-fn lent(east: &Member) -> Option<BTreeSet<String>> {
-    let all: Reservations = east.try_get("/v1/reservations")?;
-    let firm = all.granted.into_iter().filter(|r| r.id.starts_with("west/") && r.phase == Phase::Confirmed && r.terms.tier == Tier::Firm);
+/// What west has confirmed to east, firmly: the ids.
+fn lent(west: &Member) -> Option<BTreeSet<String>> {
+    let all: Reservations = west.try_get("/v1/reservations")?;
+    let firm = all.granted.into_iter().filter(|r| r.id.starts_with("east/") && r.phase == Phase::Confirmed && r.terms.tier == Tier::Firm);
     Some(firm.map(|r| r.id).collect())
 }
 
-fn claimed(west: &Member) -> usize {
-    let all: Reservations = west.get("/v1/reservations");
-    let firm = all.claimed.iter().filter(|c| c.owner.as_str() == "east" && c.phase == Some(Phase::Confirmed) && c.valid_for_ms > 0);
+fn claimed(east: &Member) -> usize {
+    let all: Reservations = east.get("/v1/reservations");
+    let firm = all.claimed.iter().filter(|c| c.owner.as_str() == "west" && c.phase == Some(Phase::Confirmed) && c.valid_for_ms > 0);
     firm.filter(|c| c.terms.tier == Tier::Firm).count()
 }
 
 #[test]
 fn a_gap_in_one_region_is_covered_by_another_and_a_killed_owner_loses_no_grant() {
     let mut cluster = Cluster::new();
-    cluster.start("east", &workers(8, ""));
-    let seeds = vec!["east".into()];
-    cluster.start("west", &Setup { seeds, ..workers(2, "[reservations]\nborrow = true\n") });
+    // The owner knows where the other is, so that it finds back at another address.
+    cluster.start("east", &workers(2, "[reservations]\nborrow = true\n"));
+    cluster.start("west", &Setup { seeds: vec!["east".into()], ..workers(8, "") });
     cluster.converged(&["east", "west"]);
 
-    // 100 in each step of 200 ms are 500 a second: five instances, where west may run two.
-    let most = eventually("east runs what west lacks", || {
-        record(cluster.member("west"), 100);
-        Some(active(cluster.member("east"))).filter(|n| *n >= 4)
+    // 100 in each step of 200 ms are 500 a second: five instances, where east may run two.
+    let most = eventually("west runs what east lacks", || {
+        record(cluster.member("east"), 100);
+        Some(active(cluster.member("west"))).filter(|n| *n >= 4)
     });
-    assert!(most <= 8, "never more than east has room for");
+    assert!(most <= 8, "never more than west has room for");
     eventually("both sides say so", || {
-        record(cluster.member("west"), 100);
-        (!lent(cluster.member("east"))?.is_empty() && claimed(cluster.member("west")) > 0).then_some(())
+        record(cluster.member("east"), 100);
+        (!lent(cluster.member("west"))?.is_empty() && claimed(cluster.member("east")) > 0).then_some(())
     });
 
-    let before = lent(cluster.member("east")).unwrap();
-    cluster.kill("east");
-    cluster.restart("east");
-    let after = lent(cluster.member("east")).unwrap();
-    // Windows are two seconds; what was granted is there until a minute after, unless west gave it back.
+    let before = lent(cluster.member("west")).unwrap();
+    cluster.kill("west");
+    cluster.restart("west");
+    let after = lent(cluster.member("west")).unwrap();
+    // Windows are two seconds; what was granted is there until a minute after, unless east gave it back.
     let released: BTreeSet<_> = before.difference(&after).collect();
-    assert!(released.is_empty(), "lost: {released:?} of {before:?}; {}", cluster.log("east"));
+    assert!(released.is_empty(), "lost: {released:?} of {before:?}; {}", cluster.log("west"));
     cluster.converged(&["east", "west"]);
-    eventually("west is covered again", || {
-        record(cluster.member("west"), 100);
-        (claimed(cluster.member("west")) > 0 && active(cluster.member("east")) >= 4).then_some(())
+    eventually("east is covered again", || {
+        record(cluster.member("east"), 100);
+        (claimed(cluster.member("east")) > 0 && active(cluster.member("west")) >= 4).then_some(())
     });
 }

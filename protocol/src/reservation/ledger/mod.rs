@@ -102,7 +102,8 @@ impl Ledger {
         }
     }
 
-    /// Takes in a change that was made durable in an earlier life. Before the first input only.
+    /// Takes in a change that was made durable in an earlier life: all of them in their order, or only the last
+    /// of each id. Before the first input only.
     pub fn restore(&mut self, change: Change, now: Now) {
         match change {
             Change::Live(reservation) => {
@@ -112,10 +113,12 @@ impl Ledger {
                 self.put_in(*reservation, expires, 0);
                 self.note_stretch();
             }
-            Change::Ended(ReservationId::Remote { holder, number }) => {
-                let _ = self.holders.entry(holder).or_default().insert(number);
+            Change::Ended(id) => {
+                self.take_out(&id);
+                if let ReservationId::Remote { holder, number } = id {
+                    let _ = self.holders.entry(holder).or_default().insert(number);
+                }
             }
-            Change::Ended(ReservationId::Instance(_)) => {}
             Change::LowWater { holder, below, covers: _ } => {
                 let _ = self.holders.entry(holder).or_default().raise(below);
             }
