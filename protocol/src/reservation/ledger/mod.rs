@@ -183,6 +183,11 @@ impl Ledger {
         self.live.values().map(|entry| &entry.reservation)
     }
 
+    /// How many reservations of other regions stand.
+    pub fn reservations_of_others(&self) -> usize {
+        self.remote
+    }
+
     /// The reservation of this id.
     pub fn get(&self, id: &ReservationId) -> Option<&Reservation> {
         self.live.get(id).map(|entry| &entry.reservation)
