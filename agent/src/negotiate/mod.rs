@@ -25,7 +25,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tradewind_protocol::api::ClaimView;
+use tokio::time::Instant;
+use tradewind_protocol::api::{ClaimView, Severity};
 use tradewind_protocol::region::Mode;
 use tradewind_protocol::reservation::first_number;
 use tradewind_protocol::reservation::holder::{self, Holder, Input};
@@ -179,10 +180,16 @@ impl Negotiator {
                     if self.under_way.len() >= MAX_UNDER_WAY {
                         continue;
                     }
-                    let mesh = self.parts.mesh.clone();
+                    let (mesh, events, sent) = (self.parts.mesh.clone(), self.parts.events.clone(), Instant::now());
+                    let is_hold = matches!(message, Message::Hold { .. });
                     self.under_way.spawn(async move {
                         match mesh.request(&to, Request::Reserve(Box::new(message))).await {
-                            Ok(Response::Reserved(answer)) => Some((to, *answer)),
+                            Ok(Response::Reserved(answer)) => {
+                                if is_hold {
+                                    note_hold(&mesh, &events, &to, sent.elapsed());
+                                }
+                                Some((to, *answer))
+                            }
                             Ok(Response::Published(_) | Response::NotHeld | Response::Plan(_) | Response::Refused { .. }) => None,
                             Err(error) => {
                                 tracing::debug!(%to, %error, "no answer about a reservation");
@@ -204,6 +211,14 @@ impl Negotiator {
             }
             news
         });
+    }
+}
+
+/// How long a hold took, beside the round trip: what is more is the owner's commit.
+fn note_hold(mesh: &MeshHandle, events: &EventLog, owner: &RegionId, took: Duration) {
+    if let Some(rtt) = mesh.view().regions.get(owner).and_then(|entry| entry.rtt) {
+        let words = format!("{owner} answered a hold in {} ms, the round trip is {} ms", took.as_millis(), rtt.as_millis());
+        events.note(Severity::Info, "reserve.answered", words);
     }
 }
 

@@ -137,6 +137,7 @@ impl Actor {
                     }
                     Some(Command::Shutdown(how, over)) => {
                         self.end(how).await;
+                        self.book.let_go().await;
                         drop(commands);
                         // The store is free for another holder when this is answered.
                         drop(self);

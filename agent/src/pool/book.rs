@@ -43,7 +43,6 @@ pub(crate) struct Notice {
 }
 
 /// One pool's ledger, and what it takes.
-#[derive(Debug)]
 struct Page {
     ledger: Ledger,
     /// What one unit is; other regions' units must be the same.
@@ -59,7 +58,7 @@ pub(super) struct PageSetup {
     pub(super) closed: Option<String>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inner {
     pages: BTreeMap<PoolName, Page>,
     /// Decided, and not being written yet.
@@ -67,12 +66,13 @@ struct Inner {
     /// How many changes were decided.
     decided: u64,
     failed: Option<Unwritten>,
+    /// None once the pools have been let go: the file is free for another holder then.
+    store: Option<Store>,
 }
 
 /// The ledgers.
 pub(super) struct Book {
     inner: Arc<Mutex<Inner>>,
-    store: Store,
     /// How many changes are written; held while writing.
     written: Arc<tokio::sync::Mutex<u64>>,
     notices: mpsc::Sender<Notice>,
@@ -101,8 +101,8 @@ impl Book {
             store::forget(&store, &unclaimed).await?;
         }
         let (notices, receiver) = mpsc::channel(MAX_NOTICES);
-        let inner = Arc::new(Mutex::new(Inner { pages, ..Inner::default() }));
-        Ok((Self { inner, store, written: Arc::default(), notices, changed: Arc::default() }, receiver))
+        let inner = Arc::new(Mutex::new(Inner { pages, store: Some(store), ..Inner::default() }));
+        Ok((Self { inner, written: Arc::default(), notices, changed: Arc::default() }, receiver))
     }
 
     /// Rings when another region's confirmed reservations change.
@@ -113,6 +113,17 @@ impl Book {
     /// Other regions are granted nothing from now on, and this is why.
     pub(super) fn close(&self, why: &str) {
         self.inner().pages.values_mut().for_each(|page| page.closed = Some(why.to_owned()));
+    }
+
+    /// Promises nothing more, to anyone, and lets the file go.
+    pub(super) async fn let_go(&self) {
+        let _writing = self.written.lock().await;
+        self.inner().store = None;
+    }
+
+    /// How many changes were decided.
+    pub(super) fn decided(&self) -> u64 {
+        self.inner().decided
     }
 
     /// Adds one more instance's resources, whether it fits or not; nothing changes if it is counted already.
@@ -326,7 +337,8 @@ impl Book {
         if *written >= ticket.0 {
             return Ok(());
         }
-        let (inner, store) = (self.inner.clone(), self.store.clone());
+        let inner = self.inner.clone();
+        let Some(store) = self.inner().store.clone() else { return Err(Unwritten("the agent has let its pools go".into())) };
         // A task of its own: whoever waits may be cancelled, what was taken to be written may not.
         let writing = tokio::spawn(async move {
             let (changes, decided) = {

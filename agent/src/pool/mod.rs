@@ -25,7 +25,7 @@ use book::Book;
 pub(crate) use book::Notice;
 use reconcile::{Desired, Limits};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -210,13 +210,9 @@ impl PoolHandle {
         self.book.each(|(pool, ledger)| (pool.clone(), ledger.stats(), ledger.reservations().filter(|r| !r.id.is_instance()).count()))
     }
 
-    /// Judges every ledger by its rules; for the simulator, which does so all the time.
-    pub fn broken_rules(&self) -> Vec<String> {
-        let check = |(pool, ledger): (&PoolName, &ledger::Ledger)| {
-            let broken = invariants::check(ledger).and_then(|()| invariants::r6_placing_conserves(ledger));
-            broken.err().map(|broken| format!("pool {pool}: {broken}"))
-        };
-        self.book.each(check).into_iter().flatten().collect()
+    /// Watches the ledgers' rules; for the simulator, which looks all the time.
+    pub fn rules(&self) -> RuleWatch {
+        RuleWatch { book: Arc::downgrade(&self.book), seen: None }
     }
 
     /// The holders that are to be told to leave, for whoever tells them; the first caller gets it.
@@ -291,6 +287,29 @@ impl PoolHandle {
             // An error says that another call has ended it.
             let _ = done.await;
         }
+    }
+}
+
+/// Judges every ledger by its rules whenever one has changed. Keeps nothing alive.
+#[derive(Clone)]
+pub struct RuleWatch {
+    book: Weak<Book>,
+    seen: Option<u64>,
+}
+
+impl RuleWatch {
+    /// What is broken, if anything has changed since the last look.
+    pub fn look(&mut self) -> Vec<String> {
+        let Some(book) = self.book.upgrade() else { return vec![] };
+        let decided = Some(book.decided());
+        if std::mem::replace(&mut self.seen, decided) == decided {
+            return vec![];
+        }
+        let check = |(pool, ledger): (&PoolName, &ledger::Ledger)| {
+            let broken = invariants::check(ledger).and_then(|()| invariants::r6_placing_conserves(ledger));
+            broken.err().map(|broken| format!("pool {pool}: {broken}"))
+        };
+        book.each(check).into_iter().flatten().collect()
     }
 }
 
