@@ -5,6 +5,8 @@
 //! fit and are answered with offers), fifteen confirmations and fifteen releases. Nothing is made durable here; the
 //! agent does that once for all that wait together. The number of live reservations is kept at 10,000.
 
+#![expect(clippy::disallowed_methods, reason = "a bench measures time")]
+
 use std::time::{Duration, Instant};
 use tradewind_protocol::reservation::ledger::{Config, Error, Granted, Input, Ledger, MAX_RESERVATIONS, Output};
 use tradewind_protocol::reservation::{Confidence, Now, ReservationId, Terms, Tier, Window};
