@@ -9,7 +9,8 @@
 //! that the holder is told to expect. Neither side looks at its clock unless that step is taken: a pause is a
 //! row of ticks without it. The owner's wall clock may jump.
 //!
-//! `cargo test` explores a small bound; `TRADEWIND_MODEL=deep cargo test --release ...` more.
+//! `cargo test` looks at the nearest states only; `TRADEWIND_MODEL=deep cargo test --release -p tradewind-protocol --test main
+//! model -- --nocapture` at all within the bound.
 
 use crate::reservation::naive::{at, cpu};
 use stateright::{Checker, Model, Property};
@@ -426,28 +427,33 @@ impl Model for Pair {
     }
 }
 
+/// How many states `cargo test` looks at, the nearest first: a few seconds in a build without optimisation.
+const SHALLOW_STATES: usize = 20_000;
+
 fn is_deep() -> bool {
     std::env::var("TRADEWIND_MODEL").is_ok_and(|depth| depth == "deep")
 }
 
 #[test]
 fn no_order_of_events_breaks_a_rule() {
-    let bounds: &[(u32, u32, u32)] = if is_deep() { &[(5, 1, 0), (4, 1, 1)] } else { &[(3, 1, 0), (2, 1, 1)] };
+    let bounds: &[(u32, u32, u32)] = if is_deep() { &[(5, 1, 0), (4, 1, 1)] } else { &[(5, 1, 1)] };
     for &(ticks, asks, crashes) in bounds {
-        let checker = Pair { mutant: Mutant::None, ticks, asks, crashes }.checker().threads(2).spawn_bfs().join();
+        let checker = Pair { mutant: Mutant::None, ticks, asks, crashes }.checker().threads(2);
+        let checker = if is_deep() { checker } else { checker.target_state_count(SHALLOW_STATES) };
+        let checker = checker.spawn_bfs().join();
         println!(
-            "{ticks} ticks, {asks} requests, {crashes} crashes: {} states, {} generated, depth {}, complete: {}",
+            "{ticks} ticks, {asks} requests, {crashes} crashes: {} states, {} generated, depth {}, {}",
             checker.unique_state_count(),
             checker.state_count(),
             checker.max_depth(),
-            checker.is_done()
+            if is_deep() { "complete" } else { "as far as the count goes" }
         );
         if let Some(path) = checker.discovery("no rule is broken") {
             let rule = path.last_state().broken;
             panic!("{rule:?}: {:#?}", path.into_actions());
         }
         assert!(checker.discovery("a request is granted").is_some());
-        assert!(ticks < 4 || checker.discovery("a promise lapses").is_some());
+        assert!(!is_deep() || checker.discovery("a promise lapses").is_some());
     }
 }
 
