@@ -19,6 +19,7 @@
 //! | [`mesh`] | S | QUIC, gossip, signed state, the view of the other regions |
 //! | [`planner`] | P | a plan from one snapshot, and the checker of plans |
 //! | [`pool`] | S | ledger, reconciler and accounting of the region's instances |
+//! | [`negotiate`] | S | asks other regions for what this one lacks; what, whom and how much is pure |
 //! | [`provider`] | S | what starts, activates, drains and stops instances |
 //! | [`http`] | S | the API |
 //! | [`agent`] | S | the composition root: the only module that knows all the others |
@@ -38,6 +39,7 @@ pub mod ingest;
 pub mod marks;
 pub mod mesh;
 pub mod metrics;
+pub mod negotiate;
 pub mod planner;
 pub mod pool;
 pub mod provider;

@@ -6,6 +6,7 @@
 use crate::history::HistoryStats;
 use crate::http::Progress;
 use crate::mesh::{MeshStats, MeshView};
+use crate::negotiate::Claims;
 use crate::pool::Totals;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text};
@@ -17,7 +18,8 @@ use std::fmt;
 use std::sync::Arc;
 use tradewind_protocol::api::{AnomalyKind, Status};
 use tradewind_protocol::region::{Health, Mode};
-use tradewind_protocol::{Quantile, ResourcePool, SeriesKey};
+use tradewind_protocol::reservation::ledger;
+use tradewind_protocol::{PoolName, Quantile, ResourcePool, SeriesKey};
 
 /// How many series have their forecast among the metrics, those of the highest volume first: more
 /// would make a scrape take longer than its usefulness.
@@ -32,6 +34,10 @@ pub(crate) struct Sample {
     pub view: Arc<MeshView>,
     pub pools: Vec<ResourcePool>,
     pub totals: Totals,
+    /// What became of other regions' requests, by pool, and how many stand.
+    pub ledgers: Vec<(PoolName, ledger::Stats, usize)>,
+    /// What became of this region's requests.
+    pub claims: Arc<Claims>,
     pub history: HistoryStats,
 }
 
@@ -124,6 +130,7 @@ impl Collector for Sample {
         self.records(&mut out)?;
         self.mesh(&mut out)?;
         self.pools(&mut out)?;
+        self.reservations(&mut out)?;
         self.forecasts(&mut out)?;
         self.anomalies(&mut out)
     }
@@ -195,6 +202,27 @@ impl Sample {
         let decisions = self.progress.plan.iter().flat_map(|plan| &plan.decisions);
         let wanted = decisions.map(|d| ([("pool", d.pool.to_string())], f64::from(d.active) + f64::from(d.warm)));
         out.gauges("instances_planned", "Instances that the newest plan wants", None, wanted)
+    }
+
+    fn reservations(&self, out: &mut Families) -> fmt::Result {
+        let standing = self.ledgers.iter().map(|(pool, _, standing)| ([("pool", pool.to_string())], *standing as f64));
+        out.gauges("reservations", "Reservations of other regions that stand", None, standing)?;
+        let outcomes = self.ledgers.iter().flat_map(|(pool, s, _)| {
+            let counts = [
+                ("held", s.held),
+                ("countered", s.countered),
+                ("refused", s.refused),
+                ("confirmed", s.confirmed),
+                ("released", s.released),
+                ("lapsed", s.lapsed),
+                ("preempted", s.preempted),
+            ];
+            counts.map(|(state, count)| (PoolState { pool: pool.to_string(), state }, count))
+        });
+        out.counters("reservation_requests", "What became of other regions' requests", outcomes)?;
+        let stats = self.claims.stats;
+        let own = [("asked", stats.asked), ("granted", stats.granted), ("refused", stats.refused), ("lost", stats.lost)];
+        out.counters("claims", "What became of this region's requests to others", own.map(|(s, n)| ([("state", s)], n)).into_iter())
     }
 
     fn forecasts(&self, out: &mut Families) -> fmt::Result {

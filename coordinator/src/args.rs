@@ -74,6 +74,12 @@ pub(crate) enum Query {
     Pools,
     /// The instances of the agent's own pools.
     Instances,
+    /// What the agent's pools are promised to, and what other regions have promised it.
+    Reservations {
+        /// Leave the agent's own instances out.
+        #[arg(long)]
+        no_instances: bool,
+    },
     /// What the agent foresees, with a chart of the busiest series.
     Forecasts {
         /// Only of transactions from this region.

@@ -33,6 +33,7 @@ pub mod plan;
 pub mod pool;
 pub mod record;
 pub mod region;
+pub mod reservation;
 pub mod resources;
 pub mod time;
 pub mod wire;

@@ -7,5 +7,6 @@ mod hostile;
 mod json;
 mod meter;
 mod pki;
+mod reservation;
 mod samples;
 mod strategies;

@@ -6,6 +6,9 @@ use tradewind_protocol::forecast::{ForecastScore, PredictionData, SeriesKey};
 use tradewind_protocol::plan::DecisionReason;
 use tradewind_protocol::pool::{InstanceCounts, MicroUsd};
 use tradewind_protocol::region::{Coordinates, Dropped, Health, Mode};
+use tradewind_protocol::reservation::ledger::{Error, Shortage};
+use tradewind_protocol::reservation::message::{Answer, Claim, Message, Refusal};
+use tradewind_protocol::reservation::{Confidence, Offer, Phase, Terms, Tier, Window};
 use tradewind_protocol::wire::codec::{decode, encode};
 use tradewind_protocol::wire::{Announcement, Card, Published, Request, Response};
 use tradewind_protocol::{
@@ -145,6 +148,47 @@ pub(crate) fn plan() -> RegionalResourcePlan {
     }
 }
 
+pub(crate) fn terms() -> Terms {
+    Terms {
+        tenant: "acme".parse().unwrap(),
+        unit: Resources { cpu_millis: 500, memory_bytes: 1 << 29, ..Resources::ZERO },
+        units: 3,
+        window: Window { from: at("2026-01-01T00:05:00Z"), until: at("2026-01-01T00:15:00Z") },
+        tier: Tier::Soft,
+        confidence: Confidence::nearest(0.25),
+    }
+}
+
+fn claim() -> Claim {
+    Claim { number: 7 << 32, nonce: 2 }
+}
+
+fn reserve(message: Message) -> Request {
+    Request::Reserve(Box::new(message))
+}
+
+fn reserved(answer: Answer) -> Response {
+    Response::Reserved(Box::new(answer))
+}
+
+/// Every reason there is.
+fn refusals() -> Vec<Refusal> {
+    let all = Resources { cpu_millis: 1_000, ..Resources::ZERO };
+    let shortage = Box::new(Shortage { wanted: terms().unit, capacity: all, promised: all, at: at("2026-01-01T00:06:00Z") });
+    let ledger = [
+        Error::DoesNotFit { shortage: shortage.clone(), offers: vec![] },
+        Error::OverQuota { tenant: "acme".parse().unwrap(), quota: Box::new(all), shortage, offers: vec![] },
+        Error::BadTerms { what: "nothing".to_owned() },
+        Error::Conflict,
+        Error::Spent,
+        Error::Unknown,
+        Error::Full,
+        Error::NotPlaceable,
+    ];
+    let others = [Refusal::NoSuchPool, Refusal::NotGranting("advisory".to_owned())];
+    others.into_iter().chain(ledger.map(Refusal::Ledger)).collect()
+}
+
 /// One kind of value: its name, the bytes of its sample, and whether bytes are such a value.
 pub(crate) struct Sample {
     pub(crate) name: &'static str,
@@ -170,6 +214,24 @@ pub(crate) fn all() -> Vec<Sample> {
         "published": Published = published();
         "request_fetch": Request = Request::Fetch { region: region("denver") };
         "request_predictive_scale": Request = Request::PredictiveScale { dry_run: true };
+        "request_hold": Request = reserve(Message::Hold {
+            pool: "web".parse().unwrap(), number: 7 << 32, nonce: 1, terms: terms(), ttl_ms: 30_000, settled_below: (7 << 32) - 2,
+        });
+        "request_confirm": Request = reserve(Message::Confirm { pool: "web".parse().unwrap(), claim: claim() });
+        "request_refresh": Request = reserve(Message::Refresh { pool: "web".parse().unwrap(), claims: vec![claim(), claim()] });
+        "request_release": Request = reserve(Message::Release { pool: "web".parse().unwrap(), number: 7 << 32 });
+        "request_preempted": Request = reserve(Message::Preempted {
+            pool: "web".parse().unwrap(), number: 7 << 32, leave_by: at("2026-01-01T00:05:00Z"),
+        });
+        "response_held": Response = reserved(Answer::Held { claim: claim(), phase: Phase::Held, ttl_ms: 30_000 });
+        "response_countered": Response = reserved(Answer::Countered {
+            claim: claim(),
+            offers: vec![Offer::Less { terms: terms() }, Offer::Later { terms: terms() }, Offer::OtherTier { terms: terms() }],
+        });
+        "response_reserve_refused": Response = reserved(Answer::Many(
+            refusals().into_iter().map(|reason| Answer::Refused { claim: claim(), reason }).collect(),
+        ));
+        "response_released": Response = reserved(Answer::Many(vec![Answer::Released { number: 3 }, Answer::Noted]));
         "response_published": Response = Response::Published(Box::new(published()));
         "response_not_held": Response = Response::NotHeld;
         "response_plan": Response = Response::Plan(Box::new(plan()));

@@ -6,6 +6,7 @@ use crate::liar::{self, Papers};
 use crate::scenario::{Region, Scenario};
 use crate::world::{Program, World};
 use anyhow::{Context as _, bail};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 use tradewind_agent::agent::Agent;
 use tradewind_agent::config::{Config, TlsPaths};
 use tradewind_agent::env::Seed;
+use tradewind_agent::pool::RuleWatch;
 use tradewind_protocol::RegionId;
 use tradewind_protocol::pki::{self, Subject, Validity};
 
@@ -37,6 +39,8 @@ const OWN_KEYS: [&str; 3] = ["region", "data_dir", "coordinates"];
 /// The configurations of all agents of a scenario.
 pub(crate) struct Cast {
     pub(crate) configs: BTreeMap<RegionId, Config>,
+    /// What watches each agent's ledgers, from its start on.
+    pub(crate) watches: Rc<RefCell<BTreeMap<RegionId, RuleWatch>>>,
     ca: pki::Issued,
     validity: Validity,
     root: Seed,
@@ -76,7 +80,7 @@ impl Cast {
             };
             configs.insert(id.clone(), config);
         }
-        Ok(Cast { configs, ca, validity, root })
+        Ok(Cast { configs, watches: Rc::default(), ca, validity, root })
     }
 
     /// The papers of the peer that lies: a certificate of a region that no agent is of.
@@ -95,8 +99,9 @@ impl Cast {
     /// What runs on the region's machine.
     pub(crate) fn program(&self, region: &RegionId, stop: Rc<Notify>) -> anyhow::Result<Program> {
         let config = self.configs.get(region).with_context(|| format!("no configuration for {region}"))?.clone();
+        let (watches, region) = (self.watches.clone(), region.clone());
         Ok(Rc::new(move |env| {
-            let (config, stop) = (config.clone(), stop.clone());
+            let (config, stop, watches, region) = (config.clone(), stop.clone(), watches.clone(), region.clone());
             Box::pin(async move {
                 // What the life before was told.
                 tokio::select! {
@@ -105,6 +110,7 @@ impl Cast {
                     () = std::future::ready(()) => {}
                 }
                 let running = Agent::start(config, env).await?;
+                watches.borrow_mut().insert(region, running.pool().rules());
                 stop.notified().await;
                 running.shutdown().await;
                 // Until the machine boots again.

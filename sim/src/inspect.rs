@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tradewind_agent::config::{Config, PoolConfig};
 use tradewind_agent::provider::Observed;
-use tradewind_protocol::api::{Event, ForecastView, InstanceState, RegionView};
+use tradewind_protocol::api::{Event, ForecastView, InstanceState, RegionView, Reservations};
 use tradewind_protocol::region::Mode;
-use tradewind_protocol::{PoolDecision, RegionId, RegionalResourcePlan, StepIndex};
+use tradewind_protocol::reservation::Tier;
+use tradewind_protocol::{PoolDecision, PoolName, RegionId, RegionalResourcePlan, StepIndex};
 
 /// How often instances are counted: several times while one drains.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
@@ -32,6 +33,9 @@ const EXCESS_PATIENCE: u32 = 18;
 /// is made, one with lost packets, and the look itself.
 const SETTLING: Duration = Duration::from_secs(4);
 
+/// What a hold may take beyond its round trip, besides half of it for jitter: ticks of the simulation on both sides.
+const HOLD_SLACK_MS: u64 = 20;
+
 /// Plans that are remembered at most: the scale-in time of any sensible scenario, in steps.
 const MAX_PLANS: usize = 1_000;
 
@@ -42,6 +46,8 @@ pub(crate) struct Inspector {
     life: u64,
     since: Duration,
     plans: VecDeque<(Duration, RegionalResourcePlan)>,
+    /// What other regions were owed, at each look.
+    lent: VecDeque<(Duration, BTreeMap<PoolName, u32>)>,
     last_event: u64,
     /// The life and version of each region that the agent showed last.
     versions: BTreeMap<RegionId, (u64, u64)>,
@@ -57,6 +63,7 @@ impl Inspector {
             life: 0,
             since: Duration::ZERO,
             plans: VecDeque::new(),
+            lent: VecDeque::new(),
             last_event: 0,
             versions: BTreeMap::new(),
             wrong: BTreeMap::new(),
@@ -86,6 +93,7 @@ impl Inspector {
         if life != self.life {
             (self.life, self.since, self.last_event) = (life, virtual_now(), 0);
             self.plans.clear();
+            self.lent.clear();
             self.versions.clear();
             self.wrong.clear();
         }
@@ -112,7 +120,12 @@ impl Inspector {
             if event.kind == "mesh.generation_raised" {
                 self.broken(Rule::Remembers, event.message.clone());
             }
+            if event.kind == "reserve.answered" {
+                self.judge_hold(&event.message);
+            }
         }
+        let reservations: Reservations = self.client.get("/v1/reservations").await?;
+        self.note_lent(&reservations);
         // In this order: forecasts are made before the plan of a step.
         let plan: RegionalResourcePlan = self.client.get("/v1/plan").await?;
         let forecasts: Vec<ForecastView> = self.client.get(&format!("/v1/forecasts?from={}", self.client.region)).await?;
@@ -137,6 +150,35 @@ impl Inspector {
             }
         }
         Ok(())
+    }
+
+    /// Two round trips would be one too many; commits take no virtual time.
+    fn judge_hold(&self, words: &str) {
+        let mut millis = words.split(' ').filter_map(|word| word.parse::<u64>().ok());
+        if let (Some(took), Some(rtt)) = (millis.next(), millis.next())
+            && took > rtt + rtt / 2 + HOLD_SLACK_MS
+        {
+            self.broken(Rule::Prompt, words.to_owned());
+        }
+    }
+
+    /// Remembers what other regions are owed: its instances are in no plan.
+    fn note_lent(&mut self, reservations: &Reservations) {
+        let firm = reservations.granted.iter().filter(|r| !r.id.starts_with("instance/") && r.terms.tier == Tier::Firm);
+        let mut lent: BTreeMap<PoolName, u32> = BTreeMap::new();
+        for reservation in firm {
+            *lent.entry(reservation.pool.clone()).or_default() += reservation.terms.units;
+        }
+        if self.lent.len() == MAX_PLANS {
+            self.lent.pop_front();
+        }
+        self.lent.push_back((virtual_now(), lent));
+    }
+
+    /// The most that other regions were owed of a pool lately.
+    fn most_lent(&self, pool: &PoolName, window: Duration) -> u32 {
+        let recent = self.lent.iter().filter(|(at, _)| virtual_now().saturating_sub(*at) <= window);
+        recent.filter_map(|(_, lent)| lent.get(pool)).max().copied().unwrap_or(0)
     }
 
     fn judge_time(&mut self, plan: &RegionalResourcePlan, forecasts: &[ForecastView]) {
@@ -203,7 +245,9 @@ impl Inspector {
         let count = |wanted: &dyn Fn(InstanceState) -> bool| census.iter().filter(|instance| wanted(instance.state)).count() as u32;
         let exist = count(&|state| state != InstanceState::Draining);
         let serve = count(&|state| state == InstanceState::Active);
+        let lent = self.most_lent(&pool.name, window);
         let judge = |what: &str, found: u32, (least, most): (u32, u32)| {
+            let most = most + lent;
             (!(least..=most).contains(&found))
                 .then(|| format!("pool {}: {found} instances {what}, {least} to {most} were planned", pool.name))
         };
@@ -225,6 +269,7 @@ impl Inspector {
             }
             let recent = self.plans.iter().filter(|(at, _)| now.saturating_sub(*at) <= window).flat_map(|(_, plan)| &plan.decisions);
             let Some(most) = recent.filter(|decision| decision.pool == pool.name).map(|d| d.active + d.warm).max() else { continue };
+            let most = most + self.most_lent(&pool.name, window);
             let exist = self.census(&pool).iter().filter(|instance| instance.state != InstanceState::Draining).count();
             let wrong =
                 (exist > most as usize).then(|| format!("pool {}: {exist} instances exist, {most} at most were planned", pool.name));

@@ -60,11 +60,15 @@ pub enum Rule {
     Remembers,
     /// Views only advance.
     Onward,
+    /// Ledgers promise no more than there is.
+    Promises,
+    /// A hold costs one round trip.
+    Prompt,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 19] = [
+    pub const ALL: [Rule; 21] = [
         Rule::Converges,
         Rule::Fresh,
         Rule::Detects,
@@ -84,6 +88,8 @@ impl Rule {
         Rule::Timely,
         Rule::Remembers,
         Rule::Onward,
+        Rule::Promises,
+        Rule::Prompt,
     ];
 
     /// The rule in words.
@@ -108,6 +114,8 @@ impl Rule {
             Rule::Timely => "the last closed step is the last or the last but one that is over, for plans and forecasts alike",
             Rule::Remembers => "no agent begins a life under a number that an earlier life had",
             Rule::Onward => "in one life an agent never shows a region in an older life or version than before",
+            Rule::Promises => "no ledger promises more than its pool has, at any instant of any window (R1, R1s, R3, R6), after every step",
+            Rule::Prompt => "a hold in another region is answered after one round trip and the owner's commit",
         }
     }
 }

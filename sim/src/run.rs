@@ -29,6 +29,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tradewind_agent::pool::RuleWatch;
 use tradewind_protocol::RegionId;
 
 /// The participant that all clients run on. No region can be called so.
@@ -132,6 +133,7 @@ struct Simulation<'a> {
     /// When clients stop posting.
     posted_until: Duration,
     stops: BTreeMap<RegionId, Rc<Notify>>,
+    watches: Rc<RefCell<BTreeMap<RegionId, RuleWatch>>>,
     lying: Rc<Cell<bool>>,
     /// How the paths are when nothing is wrong with them.
     usual: PathQuality,
@@ -176,6 +178,7 @@ impl<'a> Simulation<'a> {
             scale,
             posted_until: Duration::ZERO,
             stops,
+            watches: cast.watches.clone(),
             lying,
             usual: scenario.quality,
         };
@@ -236,6 +239,11 @@ impl<'a> Simulation<'a> {
                 Err(error) => {
                     self.oracle.on_failure(now, format!("{error:#}"));
                     break;
+                }
+            }
+            for (region, watch) in self.watches.borrow_mut().iter_mut() {
+                for what in watch.look() {
+                    self.oracle.on_finding(self.world.elapsed(), Rule::Promises, region, what);
                 }
             }
             self.look();

@@ -21,6 +21,7 @@ use tradewind_protocol::region::Coordinates;
 /// The scenarios that the program carries with it.
 pub const BUILT_IN: &[(&str, &str)] = &[
     ("smoke", include_str!("../scenarios/smoke.toml")),
+    ("negotiation", include_str!("../scenarios/negotiation.toml")),
     ("power", include_str!("../scenarios/power.toml")),
     ("abilene12", include_str!("../scenarios/abilene12.toml")),
     ("planet30", include_str!("../scenarios/planet30.toml")),

@@ -25,3 +25,16 @@ fn nothing_acknowledged_is_lost_when_power_fails_inside_writes() {
     assert!(report.passed(), "{}", report.to_text());
     assert!(report.repeated_after_restart >= 8 * 8 && report.retries > 10, "eight restarts with eight batches each: {}", report.to_text());
 }
+
+#[test]
+fn regions_help_each_other_and_no_ledger_promises_too_much() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tradewind-sim"));
+    let run = command.args(["run", "negotiation", "--seed", "1", "--trace"]).arg(&trace).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let times = |kind: &str| trace.lines().filter(|line| line.contains(kind)).count();
+    let (agreed, answered) = (times("reserve.agreed"), times("reserve.answered"));
+    assert!(agreed >= 5 && answered >= agreed, "{agreed} agreed, {answered} answered");
+}

@@ -15,6 +15,7 @@ use crate::events::EventLog;
 use crate::history::{self, HistoryHandle};
 use crate::http::{self, Api, Planning, Progress};
 use crate::mesh::{self, MeshHandle, PeerService};
+use crate::negotiate::{self, NegotiatorHandle};
 use crate::pool::{self, PoolHandle, Shutdown};
 use crate::store::Store;
 use anyhow::Context as _;
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tradewind_protocol::api::Severity;
+use tradewind_protocol::reservation::message::Message;
 use tradewind_protocol::wire::{Request, Response};
 use tradewind_protocol::{RegionId, RegionalResourcePlan};
 
@@ -75,6 +77,7 @@ pub struct Agent {
     on_shutdown: OnShutdown,
     stop: watch::Sender<bool>,
     steps: JoinHandle<()>,
+    negotiator: JoinHandle<()>,
     api: JoinHandle<()>,
     mesh: MeshHandle,
     pool: PoolHandle,
@@ -94,12 +97,20 @@ impl Agent {
         let (history, counting) = history::open(&env, &store, config.step, &config.region, &config.ingest).await?;
         let counting = tokio::spawn(counting.run());
         let calendar = CalendarHandle::open(config.region.clone(), config.calendar.clone(), store.clone()).await?;
-        let pools = pool::Setup { pools: config.pools.clone(), step: config.step, mode: config.mode, store, events: events.clone() };
+        let pools = pool::Setup {
+            pools: config.pools.clone(),
+            step: config.step,
+            mode: config.mode,
+            store,
+            events: events.clone(),
+            reservations: config.reservations.clone(),
+        };
         let pool = PoolHandle::start(&env, pools).await?;
 
         let (plan_tx, plan_rx) = mpsc::channel(MAX_PLAN_REQUESTS);
         let planning = Arc::new(Planner(plan_tx));
-        let service = Arc::new(Peers(planning.clone()));
+        let (negotiator, waiting) = negotiate::handle();
+        let service = Arc::new(Peers { planner: planning.clone(), pool: pool.clone(), negotiator: negotiator.clone() });
         let mesh =
             mesh::start(&env, config.region.clone(), config.cluster.clone(), &config.mesh, generation, service, events.clone()).await?;
 
@@ -120,9 +131,18 @@ impl Agent {
             pool: pool.clone(),
             calendar: calendar.clone(),
             events: events.clone(),
+            negotiator: negotiator.clone(),
         };
         let steps = StepLoop::new(&env, parts, progress_tx);
         let steps = tokio::spawn(steps.run(plan_rx, stopped.clone()));
+        let parts = negotiate::Parts {
+            config: config.clone(),
+            mesh: mesh.clone(),
+            pool: pool.clone(),
+            events: events.clone(),
+            clock: env.clock.clone(),
+        };
+        let negotiating = tokio::spawn(negotiate::run(waiting, parts, stopped.clone()));
 
         let runtime = Runtime {
             region: config.region.clone(),
@@ -138,6 +158,7 @@ impl Agent {
             history: history.clone(),
             mesh: mesh.clone(),
             pool: pool.clone(),
+            negotiator,
             events: events.clone(),
             calendar,
             progress,
@@ -151,7 +172,19 @@ impl Agent {
             "agent.started",
             format!("the agent of {} is up: mesh at {}, API at {}", runtime.region, runtime.mesh, runtime.api),
         );
-        Ok(Agent { runtime, on_shutdown: config.on_shutdown, stop, steps, api, mesh, pool, history, counting, events })
+        Ok(Agent {
+            runtime,
+            on_shutdown: config.on_shutdown,
+            stop,
+            steps,
+            negotiator: negotiating,
+            api,
+            mesh,
+            pool,
+            history,
+            counting,
+            events,
+        })
     }
 
     /// Where the agent is reached.
@@ -180,6 +213,7 @@ impl Agent {
         self.events.note(Severity::Info, "agent.stopping", format!("the agent of {} is stopping", self.runtime.region));
         self.stop.send_replace(true);
         let _ = self.steps.await;
+        let _ = self.negotiator.await;
         let _ = self.api.await;
         let how = match self.on_shutdown {
             OnShutdown::Keep => Shutdown::KeepInstances,
@@ -210,7 +244,11 @@ impl Planning for Planner {
 }
 
 /// Answers what other regions' agents ask.
-struct Peers(Arc<Planner>);
+struct Peers {
+    planner: Arc<Planner>,
+    pool: PoolHandle,
+    negotiator: NegotiatorHandle,
+}
 
 #[async_trait]
 impl PeerService for Peers {
@@ -220,10 +258,16 @@ impl PeerService for Peers {
             Request::Fetch { .. } => Response::NotHeld,
             Request::PredictiveScale { dry_run } => {
                 tracing::debug!(%from, dry_run, "a peer asks for a planning round");
-                match self.0.plan_now(dry_run).await {
+                match self.planner.plan_now(dry_run).await {
                     Ok(plan) => Response::Plan(Box::new(plan)),
                     Err(reason) => Response::Refused { reason },
                 }
+            }
+            Request::Reserve(message) => {
+                if let Message::Preempted { number, leave_by, .. } = *message {
+                    self.negotiator.on_preempted(from, number, leave_by);
+                }
+                Response::Reserved(Box::new(self.pool.reserve(from, *message).await))
             }
         }
     }

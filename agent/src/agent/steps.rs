@@ -14,6 +14,7 @@ use crate::history::{Closed, HistoryHandle, Stopped};
 use crate::http::Progress;
 use crate::marks::{bug, sometimes};
 use crate::mesh::MeshHandle;
+use crate::negotiate::NegotiatorHandle;
 use crate::planner::{self, Outcome, PoolSnapshot, RecentNeeds, Snapshot, SourceForecast, Tuner};
 use crate::pool::{PoolHandle, Target};
 use crate::stop::told;
@@ -52,6 +53,7 @@ pub(super) struct Parts {
     pub pool: PoolHandle,
     pub calendar: CalendarHandle,
     pub events: EventLog,
+    pub negotiator: NegotiatorHandle,
 }
 
 /// The state of the loop.
@@ -65,6 +67,7 @@ pub(super) struct StepLoop {
     mesh: MeshHandle,
     pool: PoolHandle,
     events: EventLog,
+    negotiator: NegotiatorHandle,
     progress: watch::Sender<Progress>,
     forecasts: Forecasts,
     outlook: Outlook,
@@ -88,7 +91,7 @@ struct PoolMemory {
 
 impl StepLoop {
     pub(super) fn new(env: &Env, parts: Parts, progress: watch::Sender<Progress>) -> Self {
-        let Parts { config, api_url, history, mesh, pool, calendar, events } = parts;
+        let Parts { config, api_url, history, mesh, pool, calendar, events, negotiator } = parts;
         let outlook = Outlook::new(config.clone(), calendar, mesh.clone(), events.clone());
         let forecasts = Forecasts::new(&config.forecast, config.step);
         let pools = config.pools.iter().map(|pool| (pool.name.clone(), PoolMemory::default())).collect();
@@ -101,6 +104,7 @@ impl StepLoop {
             mesh,
             pool,
             events,
+            negotiator,
             progress,
             forecasts,
             outlook,
@@ -353,6 +357,7 @@ impl StepLoop {
             }
         }
         let plan = Arc::new(plan);
+        self.negotiator.on_plan(plan.clone());
         self.progress.send_modify(|progress| progress.plan = Some(plan));
     }
 

@@ -167,6 +167,7 @@ fn config(s: &mut Section) -> Option<Config> {
     let anomaly = s.table("anomaly", anomaly);
     let calendar = super::calendar::read(s);
     let planner = s.table("planner", |s| planner(s, step));
+    let reservations = s.table("reservations", super::reservations::read);
     let mut names = BTreeSet::new();
     let pools = s.tables("pool", |s| {
         let pool = pool(s, &names)?;
@@ -190,6 +191,7 @@ fn config(s: &mut Section) -> Option<Config> {
         anomaly,
         calendar,
         planner,
+        reservations,
         pools,
     })
 }

@@ -5,16 +5,18 @@
 
 mod calendar;
 mod check;
+mod reservations;
 mod section;
 
 use crate::calendar::Country;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tradewind_protocol::calendar::Effect;
 use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::region::{Coordinates, Mode};
-use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources, ServiceName, Step};
+use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources, ServiceName, Step, TenantName};
 
 pub use check::{ConfigError, LoadError, Problem};
 
@@ -49,8 +51,48 @@ pub struct Config {
     pub calendar: CalendarConfig,
     /// Plans.
     pub planner: PlannerConfig,
+    /// Agreements with other regions.
+    pub reservations: ReservationConfig,
     /// Pools, ascending by name.
     pub pools: Vec<PoolConfig>,
+}
+
+/// The part of agreements with other regions about capacity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReservationConfig {
+    /// Whether other regions may reserve in this region's pools.
+    pub lend: bool,
+    /// Whether this region asks others for what it lacks.
+    pub borrow: bool,
+    /// How many thousandths of a pool may be promised when soft reservations count as well.
+    pub overbooking_per_mille: u32,
+    /// How long a preempted reservation that has begun is left to its holder.
+    pub notice: Duration,
+    /// How long a promise of another region is to stand without a refresh.
+    pub ttl: Duration,
+    /// The longest that this region promises without a refresh.
+    pub max_ttl: Duration,
+    /// How many thousandths of a pool one tenant may reserve at any instant, where `quotas` does not say.
+    pub default_quota_per_mille: Option<u32>,
+    /// The same for single tenants.
+    pub quotas: BTreeMap<TenantName, u32>,
+}
+
+impl Default for ReservationConfig {
+    /// What a configuration without `[reservations]` means.
+    fn default() -> Self {
+        Self {
+            lend: true,
+            // Until an operator says that its users may be served elsewhere.
+            borrow: false,
+            overbooking_per_mille: 1_500,
+            notice: Duration::from_secs(30),
+            ttl: Duration::from_secs(30),
+            max_ttl: Duration::from_secs(300),
+            default_quota_per_mille: None,
+            quotas: BTreeMap::new(),
+        }
+    }
 }
 
 /// What becomes of the instances when the agent is told to stop.

@@ -194,6 +194,11 @@ pub(super) fn number(min: f64, max: f64) -> impl Fn(&Value) -> Result<f64, Strin
     }
 }
 
+/// Yes or no.
+pub(super) fn switch(value: &Value) -> Result<bool, &'static str> {
+    value.as_bool().ok_or("must be true or false")
+}
+
 /// A list of text.
 pub(super) fn texts(value: &Value) -> Result<Vec<String>, &'static str> {
     let wanted = "must be a list of text, like [\"a\", \"b\"]";

@@ -19,6 +19,7 @@ use crate::env::{Clock, Offload};
 use crate::events::EventLog;
 use crate::history::HistoryHandle;
 use crate::mesh::MeshHandle;
+use crate::negotiate::NegotiatorHandle;
 use crate::pool::PoolHandle;
 use axum::Router;
 use axum::routing::any;
@@ -68,6 +69,7 @@ pub(crate) struct Api {
     pub(crate) history: HistoryHandle,
     pub(crate) mesh: MeshHandle,
     pub(crate) pool: PoolHandle,
+    pub(crate) negotiator: NegotiatorHandle,
     pub(crate) events: EventLog,
     pub(crate) calendar: CalendarHandle,
     pub(crate) progress: watch::Receiver<Progress>,
@@ -103,6 +105,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(views::regions))
         .routes(routes!(views::pools))
         .routes(routes!(views::instances))
+        .routes(routes!(views::reservations))
         .routes(routes!(views::forecasts))
         .routes(routes!(views::plan))
         .routes(routes!(views::capacity))

@@ -34,6 +34,8 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
         view: api.mesh.view(),
         pools: api.pool.status(),
         totals: api.pool.totals(),
+        ledgers: api.pool.ledger_stats(),
+        claims: api.negotiator.claims(),
         history: api.history.stats(),
     });
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)

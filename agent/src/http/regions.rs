@@ -46,7 +46,7 @@ pub(super) async fn predictive_scale(
     match api.mesh.request(&region, Request::PredictiveScale { dry_run }).await {
         Ok(Response::Plan(plan)) => Ok(Json(ScaleOutcome { dry_run, planned_by: region, plan: *plan })),
         Ok(Response::Refused { reason }) => Err(ApiError::bad_gateway(format!("the agent of {region} refused: {reason}"))),
-        Ok(Response::Published(_) | Response::NotHeld) => {
+        Ok(Response::Published(_) | Response::NotHeld | Response::Reserved(_)) => {
             Err(ApiError::bad_gateway(format!("the agent of {region} answered something else")))
         }
         Err(error) => Err(ApiError::bad_gateway(format!("the agent of {region} did not answer: {error}"))),

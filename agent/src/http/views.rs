@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
-use tradewind_protocol::api::{CapacitySample, Event, ForecastView, InstanceView, Problem, RegionPools, RegionView, Status};
+use tradewind_protocol::api::{CapacitySample, Event, ForecastView, InstanceView, Problem, RegionPools, RegionView, Reservations, Status};
 use tradewind_protocol::{PredictionData, RegionId, RegionalResourcePlan, StepIndex, TransactionType};
 
 /// How many past counts go with a forecast: enough for a chart twice as wide as the default horizon.
@@ -95,6 +95,12 @@ pub(super) async fn pools(State(api): State<Arc<Api>>) -> Json<Vec<RegionPools>>
 #[utoipa::path(get, path = "/v1/instances", tag = "inspect", responses((status = 200, body = [InstanceView])))]
 pub(super) async fn instances(State(api): State<Arc<Api>>) -> Json<Vec<InstanceView>> {
     Json(api.pool.instances())
+}
+
+/// What this region's pools are promised to, and what it was promised by other regions.
+#[utoipa::path(get, path = "/v1/reservations", tag = "inspect", responses((status = 200, body = Reservations)))]
+pub(super) async fn reservations(State(api): State<Arc<Api>>) -> Json<Reservations> {
+    Json(Reservations { granted: api.pool.reservations(), claimed: api.negotiator.claims().claims.clone() })
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]

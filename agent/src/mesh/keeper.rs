@@ -146,7 +146,7 @@ fn fetch(mesh: &Arc<Mesh>, now: Instant) {
                         false
                     }
                 },
-                Ok(Response::NotHeld | Response::Plan(_) | Response::Refused { .. }) | Err(_) => false,
+                Ok(Response::NotHeld | Response::Plan(_) | Response::Refused { .. } | Response::Reserved(_)) | Err(_) => false,
             };
             if !brought {
                 mesh.counters.fetch_failures.bump();

@@ -90,7 +90,7 @@ pub(super) async fn respond(mesh: &Mesh, from: &RegionId, request: Request) -> R
                 None => Response::NotHeld,
             }
         }
-        request @ Request::PredictiveScale { .. } => {
+        request @ (Request::PredictiveScale { .. } | Request::Reserve(_)) => {
             let service: &dyn PeerService = &*mesh.service;
             let handled = timeout(REQUEST_TIMEOUT, service.handle(from, request)).await;
             handled.unwrap_or_else(|_| Response::Refused { reason: format!("not done within {REQUEST_TIMEOUT:?}") })

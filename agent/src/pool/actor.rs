@@ -1,15 +1,14 @@
 //! The pools' one task: wakes when something changed or is due, looks at everything, persists what
 //! it promises, and orders the difference.
 
+use super::book::{Book, KeepOthers, Notice, PageSetup};
 use super::fleet::{Begin, Fleet, News, Now};
-use super::ledger::Change;
 use super::reconcile::Desired;
-use super::store;
 use super::{PoolError, Samples, Setup, Shutdown, Snapshot, Totals};
+use crate::config::{PoolConfig, ReservationConfig};
 use crate::env::{Clock, Env};
 use crate::events::EventLog;
 use crate::provider::{Order, ProviderError, carry_out};
-use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tradewind_protocol::api::Severity;
 use tradewind_protocol::region::Mode;
-use tradewind_protocol::{InstanceId, PoolName};
+use tradewind_protocol::reservation::ledger;
+use tradewind_protocol::{InstanceId, PoolName, Resources};
 
 /// How often everything is looked at even if nobody says that anything changed: for providers whose
 /// notices can get lost.
@@ -59,7 +59,7 @@ pub(super) struct Actor {
     clock: Arc<dyn Clock>,
     begun: Instant,
     mode: Mode,
-    store: Store,
+    book: Arc<Book>,
     events: EventLog,
     samples: Samples,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -74,8 +74,10 @@ pub(super) struct Actor {
 
 impl Actor {
     /// Opens all providers, adopts what they have, and reads the ledgers.
-    pub(super) async fn open(env: &Env, setup: Setup, samples: Samples) -> Result<(Self, watch::Receiver<Arc<Snapshot>>), PoolError> {
-        let Setup { pools, step, mode, store, events } = setup;
+    pub(super) async fn open(env: &Env, setup: Setup, samples: Samples) -> Result<Opened, PoolError> {
+        let Setup { pools, step, mode, store, events, reservations } = setup;
+        let mut pages: BTreeMap<PoolName, PageSetup> =
+            pools.iter().map(|pool| (pool.name.clone(), page(pool, &reservations, mode))).collect();
         let mut opened = vec![];
         let configured: BTreeSet<PoolName> = pools.iter().map(|pool| pool.name.clone()).collect();
         for pool in pools {
@@ -87,28 +89,26 @@ impl Actor {
             events.note(Severity::Warning, "pool.retired", format!("{name} is no longer configured, and has instances"));
             opened.push((name, None, provider));
         }
+        for (name, _, _) in &opened {
+            pages.entry(name.clone()).or_insert_with(nothing);
+        }
+        let begun = Instant::now();
+        let now = Now { clock: env.clock.now(), uptime: Duration::ZERO };
+        let keep_others = if mode == Mode::Active { KeepOthers::No } else { KeepOthers::Yes };
+        let (book, notices) = Book::open(store, pages, keep_others, now.ledger()).await?;
+        let book = Arc::new(book);
         let seed = env.seed.child("pool");
         let mut fleets = BTreeMap::new();
         for (name, config, provider) in opened {
-            let begin = Begin { step, clock: env.clock.now(), seed: seed.child(name.as_str()).bytes() };
+            let begin = Begin { step, clock: env.clock.now(), seed: seed.child(name.as_str()).bytes(), book: book.clone() };
             fleets.insert(name.clone(), Fleet::new(name, config, provider, begin));
-        }
-        let mut unclaimed = vec![];
-        for (pool, entry) in store::load(&store).await? {
-            match fleets.get_mut(&pool) {
-                Some(fleet) => fleet.restore(entry),
-                None => unclaimed.push((pool, forget(entry))),
-            }
-        }
-        if mode == Mode::Active {
-            store::commit(&store, &unclaimed).await?;
         }
         let (snapshot, receiver) = watch::channel(Arc::default());
         let mut actor = Self {
             clock: env.clock.clone(),
-            begun: Instant::now(),
+            begun,
             mode,
-            store,
+            book: book.clone(),
             events,
             samples,
             snapshot,
@@ -122,7 +122,7 @@ impl Actor {
         actor.listen();
         actor.look().await;
         actor.publish();
-        Ok((actor, receiver))
+        Ok(Opened { actor, snapshot: receiver, book, begun, notices })
     }
 
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -137,6 +137,7 @@ impl Actor {
                     }
                     Some(Command::Shutdown(how, over)) => {
                         self.end(how).await;
+                        self.book.let_go().await;
                         drop(commands);
                         // The store is free for another holder when this is answered.
                         drop(self);
@@ -161,13 +162,20 @@ impl Actor {
                 }
             });
         }
+        let (reservations, changed) = (self.book.changed(), Arc::clone(&self.changed));
+        self.listeners.spawn(async move {
+            loop {
+                reservations.notified().await;
+                changed.notify_one();
+            }
+        });
     }
 
     fn now(&self) -> Now {
         Now { clock: self.clock.now(), uptime: self.begun.elapsed() }
     }
 
-    /// Until an order is done, a provider has news, or something is due. Cancel-safe.
+    /// Until an order is done, other regions' reservations change, a provider has news, or something is due. Cancel-safe.
     async fn wait(&mut self) {
         let now = self.now();
         let due = self.fleets.values().map(|fleet| fleet.next_wait(now)).min().unwrap_or(RESYNC).clamp(SHORTEST_SLEEP, RESYNC);
@@ -239,18 +247,16 @@ impl Actor {
     /// Does what is missing between what is and what should be.
     async fn reconcile(&mut self) {
         let now = self.now();
-        let (mut changes, mut planned, mut news) = (vec![], vec![], vec![]);
+        let (mut planned, mut news) = (vec![], vec![]);
         for (name, fleet) in &mut self.fleets {
-            let mut own = fleet.settle_ledger(now);
-            planned.push((name.clone(), fleet.plan(now, &mut own, &mut news)));
-            changes.extend(own.into_iter().map(|change| (name.clone(), change)));
+            fleet.settle_ledger(now);
+            planned.push((name.clone(), fleet.plan(now, &mut news)));
         }
+        let ticket = self.book.ticket();
         if self.ledger_failure.is_none()
-            && let Err(error) = store::commit(&self.store, &changes).await
+            && let Err(error) = self.book.durable(ticket).await
         {
-            // Not tried again: what a failed fsync left on the disk is unknown until it is read anew.
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            let words = format!("nothing is started any more: {error}: {cause}");
+            let words = format!("nothing is started any more: {error}");
             news.push((Severity::Error, "pool.ledger_failed", words.clone()));
             self.ledger_failure = Some(words);
         }
@@ -310,6 +316,7 @@ impl Actor {
     }
 
     async fn end(&mut self, how: Shutdown) {
+        self.book.close("its agent is stopping");
         match (how, self.mode) {
             (Shutdown::DrainAll, Mode::Active) => self.drain_all().await,
             (Shutdown::KeepInstances, _) | (Shutdown::DrainAll, Mode::Advisory) => {
@@ -355,9 +362,40 @@ impl Actor {
     }
 }
 
-fn forget(entry: Change) -> Change {
-    match entry {
-        Change::Live(reservation) => Change::Forgotten(reservation.id),
-        Change::Spent(id, _) | Change::Forgotten(id) => Change::Forgotten(id),
-    }
+/// What [`Actor::open`] gives.
+pub(super) struct Opened {
+    pub(super) actor: Actor,
+    pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(super) book: Arc<Book>,
+    /// When uptime began.
+    pub(super) begun: Instant,
+    pub(super) notices: mpsc::Receiver<Notice>,
+}
+
+/// The ledger of a pool.
+fn page(pool: &PoolConfig, reservations: &ReservationConfig, mode: Mode) -> PageSetup {
+    // As many instances as may run, even if the capacity would hold more.
+    let capacity =
+        pool.instance.checked_mul(u64::from(pool.max_instances)).filter(|most| most.fits_in(pool.capacity)).unwrap_or(pool.capacity);
+    let closed = match mode {
+        Mode::Advisory => Some("its agent is advisory and only watches".to_owned()),
+        Mode::Active if pool.instance == Resources::ZERO => Some("the pool does not say what one instance uses".to_owned()),
+        Mode::Active if !reservations.lend => Some("it lends nothing: reservations.lend is false there".to_owned()),
+        Mode::Active => None,
+    };
+    let config = ledger::Config {
+        capacity,
+        overbooking_per_mille: reservations.overbooking_per_mille,
+        notice: reservations.notice,
+        max_ttl: reservations.max_ttl,
+        default_quota_per_mille: reservations.default_quota_per_mille,
+        quotas: reservations.quotas.clone(),
+    };
+    PageSetup { config, unit: pool.instance, closed }
+}
+
+/// The ledger of a pool that only drains.
+fn nothing() -> PageSetup {
+    let closed = Some("the pool is no longer configured".to_owned());
+    PageSetup { config: ledger::Config::plain(Resources::ZERO), unit: Resources::ZERO, closed }
 }

@@ -3,7 +3,7 @@
 
 use super::accounting::{Accounting, Closed, Standing};
 use super::backoff::Backoff;
-use super::ledger::{Change, Error, Input, Ledger, Output, ReservationId, Terms, Tier, Window};
+use super::book::Book;
 use super::reconcile::{Action, Desired, Limits, Member, Obedience, Reason, reconcile};
 use super::{Totals, limits};
 use crate::config::PoolConfig;
@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tradewind_protocol::api::{InstanceState, InstanceView, Severity};
 use tradewind_protocol::region::Mode;
-use tradewind_protocol::{InstanceCounts, InstanceId, PoolName, ResourcePool, Resources, Step, Timestamp};
+use tradewind_protocol::reservation::ledger::{Error, Reservation};
+use tradewind_protocol::{InstanceCounts, InstanceId, PoolName, ResourcePool, Resources, Step, Timestamp, reservation};
 
 /// After so many failed orders in a row an instance is replaced: with the backoff's waits it had
 /// some four seconds to come round.
@@ -40,6 +41,13 @@ pub(super) struct Now {
     pub(super) uptime: Duration,
 }
 
+impl Now {
+    /// The same, as ledgers take it.
+    pub(super) fn ledger(self) -> reservation::Now {
+        reservation::Now { wall: self.clock, uptime: self.uptime }
+    }
+}
+
 /// What the actor should tell: severity, kind, words.
 pub(super) type News = (Severity, &'static str, String);
 
@@ -54,7 +62,7 @@ pub(super) struct Fleet {
     members: BTreeMap<InstanceId, Card>,
     /// How members ended that the last list still had.
     ended: BTreeMap<InstanceId, Ended>,
-    ledger: Ledger,
+    book: Arc<Book>,
     accounting: Accounting,
     starts: Backoff,
     last_failure: Option<String>,
@@ -80,7 +88,6 @@ struct Card {
 
 impl Fleet {
     pub(super) fn new(name: PoolName, config: Option<PoolConfig>, provider: Arc<dyn Provider>, begin: Begin) -> Self {
-        let capacity = config.as_ref().map_or(Resources::ZERO, |config| config.capacity);
         Self {
             name,
             limits: config.as_ref().map_or(Limits::NOTHING, limits),
@@ -89,8 +96,7 @@ impl Fleet {
             provider,
             members: BTreeMap::new(),
             ended: BTreeMap::new(),
-            // No soft reservations are made yet: nothing is overbooked.
-            ledger: Ledger::new(capacity, 1_000),
+            book: begin.book,
             accounting: Accounting::new(begin.step, begin.clock, Standing::default()),
             starts: Backoff::default(),
             last_failure: None,
@@ -100,10 +106,6 @@ impl Fleet {
             chance: StdRng::from_seed(begin.seed),
             listed: false,
         }
-    }
-
-    pub(super) fn restore(&mut self, entry: Change) {
-        self.ledger.restore(entry);
     }
 
     pub(super) fn is_configured(&self) -> bool {
@@ -257,28 +259,47 @@ impl Fleet {
         news.push((Severity::Warning, "pool.order_failed", words));
     }
 
-    /// Brings the ledger in line with what exists; the changes are to be persisted.
-    pub(super) fn settle_ledger(&mut self, now: Now) -> Vec<Change> {
-        let mut changes = vec![];
+    /// Brings the ledger in line with what exists.
+    pub(super) fn settle_ledger(&self, now: Now) {
         if !self.listed {
-            return changes;
+            return;
         }
-        let resources = self.instance_resources();
-        let mut inputs = vec![Input::Tick];
-        let counted = self.members.iter().filter(|(_, card)| card.state != InstanceState::Draining || !bug!("released-before-gone"));
-        let held: std::collections::BTreeSet<_> = counted.map(|(id, _)| ReservationId::of_instance(id)).collect();
-        inputs.extend(held.iter().map(|id| Input::Adopt { id: id.clone(), resources }));
-        let over = self.ledger.reservations().filter(|r| r.id.is_instance() && !held.contains(&r.id));
-        inputs.extend(over.map(|r| Input::Release { id: r.id.clone() }).collect::<Vec<_>>());
-        for input in inputs {
-            changes.extend(persisted(self.ledger.handle(input, now.clock)));
+        let unit = self.instance_resources();
+        let counts = |id: &InstanceId| {
+            self.members.get(id).is_some_and(|card| card.state != InstanceState::Draining || !bug!("released-before-gone"))
+        };
+        for id in self.members.keys().filter(|id| counts(id)) {
+            self.book.adopt(&self.name, id, unit, now.ledger());
         }
-        changes
+        self.book.settle(&self.name, counts, now.ledger());
     }
 
-    /// What to order now. Starts have their reservations made; `changes` are to be persisted before
-    /// any of it is carried out.
-    pub(super) fn plan(&mut self, now: Now, changes: &mut Vec<Change>, news: &mut Vec<News>) -> Vec<(Order, InstanceId)> {
+    /// How many instances other regions are owed by the time that a start takes.
+    fn lent(&self, now: Now) -> Vec<Reservation> {
+        let Some(config) = &self.config else { return vec![] };
+        let startup = self.startups.iter().copied().max().unwrap_or(config.startup);
+        self.book.lent(&self.name, startup, now.ledger())
+    }
+
+    /// Has instances that the region itself does not need serve what others are owed, rather than be counted
+    /// beside it.
+    fn assign(&self, desired: Desired, lent: &[Reservation], now: Now) {
+        let serving = self.book.serving(&self.name);
+        let free = self.members.iter().filter(|(id, card)| !serving.contains_key(*id) && card.state != InstanceState::Draining);
+        let own = (desired.active + desired.warm) as usize;
+        let mut surplus: Vec<&InstanceId> = free.map(|(id, _)| id).skip(own).collect();
+        for reservation in lent {
+            for _ in reservation.placed..reservation.terms.units {
+                let Some(id) = surplus.pop() else { return };
+                // Refused where the unit has changed; it is then counted beside it.
+                let _ = self.book.occupy(&self.name, id, reservation.terms.unit, Some(&reservation.id), now.ledger());
+            }
+        }
+    }
+
+    /// What to order now. Starts have their reservations made, which are to be durable before any of it is
+    /// carried out.
+    pub(super) fn plan(&mut self, now: Now, news: &mut Vec<News>) -> Vec<(Order, InstanceId)> {
         if !self.listed {
             return vec![];
         }
@@ -294,6 +315,12 @@ impl Fleet {
                 self.last_failure = None;
             }
         }
+        let lent = self.lent(now);
+        if !lent.is_empty() {
+            self.assign(desired, &lent, now);
+        }
+        let owed: u32 = lent.iter().map(|reservation| reservation.terms.units).fold(0, u32::saturating_add);
+        let desired = Desired { active: desired.active.saturating_add(owed), ..desired };
         let members: Vec<Member> = self.members.iter().map(|(id, card)| card.member(id, now)).collect();
         let round = reconcile(desired, &self.limits, &members);
         let mut room = MAX_IN_FLIGHT.saturating_sub(members.iter().filter(|member| member.in_flight.is_some()).count());
@@ -321,7 +348,7 @@ impl Fleet {
                     }
                     room -= 1;
                 }
-                Action::Start(reason) if starts > 0 => match self.reserve(now, changes) {
+                Action::Start(reason) if starts > 0 => match self.reserve(now) {
                     Ok(id) => {
                         tracing::debug!(pool = %self.name, instance = %id, %reason, "starting");
                         orders.push((Order::Start, id));
@@ -347,24 +374,19 @@ impl Fleet {
     }
 
     /// Reserves the resources of one more instance, and makes room for it among the members.
-    fn reserve(&mut self, now: Now, changes: &mut Vec<Change>) -> Result<InstanceId, String> {
+    fn reserve(&mut self, now: Now) -> Result<InstanceId, String> {
         let id =
             InstanceId::new(&format!("{}-{:012x}", self.name, self.chance.random::<u64>() >> 16)).map_err(|error| error.to_string())?;
-        let reservation = ReservationId::of_instance(&id);
-        let terms = Terms { resources: self.instance_resources(), window: Window::since(now.clock), tier: Tier::Firm };
-        let hold = self.ledger.handle(Input::Hold { id: reservation.clone(), terms, ttl: Duration::MAX }, now.clock);
-        if let Some(refusal) = hold.iter().find_map(|output| match output {
-            Output::Reply(_, Err(Error::DoesNotFit(why))) => {
-                let (wanted, capacity, promised) = (why.wanted, why.capacity, why.promised);
-                Some(format!("one more instance ({wanted}) does not fit into its capacity ({capacity}, of which {promised} are promised)"))
+        let unit = self.instance_resources();
+        let owed = self.lent(now).into_iter().find(|reservation| reservation.placed < reservation.terms.units);
+        let serve = owed.as_ref().map(|reservation| &reservation.id);
+        self.book.occupy(&self.name, &id, unit, serve, now.ledger()).map_err(|refusal| match refusal {
+            Error::DoesNotFit { shortage, .. } => {
+                let (wanted, capacity, promised) = (shortage.wanted, shortage.capacity, shortage.promised);
+                format!("one more instance ({wanted}) does not fit into its capacity ({capacity}, of which {promised} are promised)")
             }
-            Output::Reply(_, Err(error)) => Some(error.to_string()),
-            Output::Reply(_, Ok(_)) | Output::Persist(_) | Output::Ended(..) => None,
-        }) {
-            return Err(refusal);
-        }
-        changes.extend(persisted(hold));
-        changes.extend(persisted(self.ledger.handle(Input::Confirm { id: reservation, ttl: Duration::MAX }, now.clock)));
+            other => other.to_string(),
+        })?;
         let card = Card {
             in_flight: Some(Order::Start),
             ordered: Some(now.uptime),
@@ -507,6 +529,7 @@ pub(super) struct Begin {
     pub(super) step: Step,
     pub(super) clock: Timestamp,
     pub(super) seed: [u8; 32],
+    pub(super) book: Arc<Book>,
 }
 
 impl Card {
@@ -525,11 +548,4 @@ impl Card {
         let age = now.uptime.saturating_sub(self.entered);
         Member { id: id.clone(), state: self.state, age, in_flight: self.in_flight, standing }
     }
-}
-
-fn persisted(outputs: Vec<Output>) -> impl Iterator<Item = Change> {
-    outputs.into_iter().filter_map(|output| match output {
-        Output::Persist(change) => Some(change),
-        Output::Reply(..) | Output::Ended(..) => None,
-    })
 }

@@ -1,8 +1,8 @@
 //! The region's pools: what should be, what is, and what is done about the difference.
 //!
 //! [`PoolHandle`] is the way in; one actor behind it owns all state. What decides is pure:
-//! `reconcile` what to do, [`ledger`] what fits, `accounting` what it came to, `backoff` when to
-//! try again.
+//! `reconcile` what to do, [`tradewind_protocol::reservation::ledger`] what fits, `accounting` what it came
+//! to, `backoff` when to try again; `book` makes what the ledgers promise durable.
 //!
 //! Invariants: every instance holds a firm reservation, durable before it is started, until it is
 //! gone. In advisory mode nothing is started, stopped or written. What fails is tried again, ever
@@ -11,24 +11,29 @@
 mod accounting;
 mod actor;
 mod backoff;
+mod book;
 mod fleet;
-pub mod ledger;
 mod reconcile;
 mod store;
 
-use crate::config::PoolConfig;
-use crate::env::Env;
+use crate::config::{PoolConfig, ReservationConfig};
+use crate::env::{Clock, Env};
 use crate::events::EventLog;
 use crate::store::{Store, StoreError};
-use actor::{Actor, Command};
+use actor::{Actor, Command, Opened};
+use book::Book;
+pub(crate) use book::Notice;
 use reconcile::{Desired, Limits};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tradewind_protocol::api::{CapacitySample, InstanceView};
+use tokio::time::Instant;
+use tradewind_protocol::api::{CapacitySample, InstanceView, ReservationView};
 use tradewind_protocol::region::Mode;
-use tradewind_protocol::{PoolName, ResourcePool, Step, StepIndex};
+use tradewind_protocol::reservation::ledger::{self, Reservation, invariants};
+use tradewind_protocol::reservation::message::{Answer, Message};
+use tradewind_protocol::{PoolName, RegionId, ResourcePool, Step, StepIndex, reservation};
 
 /// How many commands may wait: a plan a step and a few people.
 const MAX_COMMANDS: usize = 64;
@@ -53,6 +58,8 @@ pub struct Setup {
     pub store: Store,
     /// Where to say what happened.
     pub events: EventLog,
+    /// What other regions are granted.
+    pub reservations: ReservationConfig,
 }
 
 /// Why the pools cannot be looked after. Nothing was started or stopped.
@@ -164,6 +171,10 @@ pub struct PoolHandle {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     samples: Samples,
     limits: Arc<BTreeMap<PoolName, Limits>>,
+    book: Arc<Book>,
+    clock: Arc<dyn Clock>,
+    begun: Instant,
+    notices: Arc<Mutex<Option<mpsc::Receiver<Notice>>>>,
 }
 
 impl PoolHandle {
@@ -173,9 +184,45 @@ impl PoolHandle {
         let limits = setup.pools.iter().map(|pool| (pool.name.clone(), limits(pool))).collect();
         let samples = Samples::default();
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
-        let (actor, snapshot) = Actor::open(env, setup, samples.clone()).await?;
+        let Opened { actor, snapshot, book, begun, notices } = Actor::open(env, setup, samples.clone()).await?;
         tokio::spawn(actor.run(receiver));
-        Ok(PoolHandle { commands, snapshot, samples, limits: Arc::new(limits) })
+        let notices = Arc::new(Mutex::new(Some(notices)));
+        Ok(PoolHandle { commands, snapshot, samples, limits: Arc::new(limits), book, clock: env.clock.clone(), begun, notices })
+    }
+
+    /// Answers another region about reservations, once what the answer says is durable.
+    pub async fn reserve(&self, from: &RegionId, message: Message) -> Answer {
+        self.book.answer(from, message, self.now()).await
+    }
+
+    /// What the pools are promised to, instances included, by pool and id.
+    pub fn reservations(&self) -> Vec<ReservationView> {
+        let now = self.now();
+        let views = self.book.each(|(pool, ledger)| {
+            let view = |r: &Reservation| view(pool, r, ledger.remaining(&r.id, now));
+            ledger.reservations().map(view).collect::<Vec<_>>()
+        });
+        views.into_iter().flatten().collect()
+    }
+
+    /// What was counted of each pool's ledger in this life, and how many reservations stand.
+    pub fn ledger_stats(&self) -> Vec<(PoolName, ledger::Stats, usize)> {
+        self.book.each(|(pool, ledger)| (pool.clone(), ledger.stats(), ledger.reservations().filter(|r| !r.id.is_instance()).count()))
+    }
+
+    /// Watches the ledgers' rules; for the simulator, which looks all the time.
+    pub fn rules(&self) -> RuleWatch {
+        RuleWatch { book: Arc::downgrade(&self.book), seen: None }
+    }
+
+    /// The holders that are to be told to leave, for whoever tells them; the first caller gets it.
+    pub(crate) fn take_notices(&self) -> Option<mpsc::Receiver<Notice>> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Now, as ledgers take it.
+    pub(crate) fn now(&self) -> reservation::Now {
+        reservation::Now { wall: self.clock.now(), uptime: self.begun.elapsed() }
     }
 
     /// Checks targets against the configuration.
@@ -240,6 +287,42 @@ impl PoolHandle {
             // An error says that another call has ended it.
             let _ = done.await;
         }
+    }
+}
+
+/// Judges every ledger by its rules whenever one has changed. Keeps nothing alive.
+#[derive(Clone)]
+pub struct RuleWatch {
+    book: Weak<Book>,
+    seen: Option<u64>,
+}
+
+impl RuleWatch {
+    /// What is broken, if anything has changed since the last look.
+    pub fn look(&mut self) -> Vec<String> {
+        let Some(book) = self.book.upgrade() else { return vec![] };
+        let decided = Some(book.decided());
+        if std::mem::replace(&mut self.seen, decided) == decided {
+            return vec![];
+        }
+        let check = |(pool, ledger): (&PoolName, &ledger::Ledger)| {
+            let broken = invariants::check(ledger).and_then(|()| invariants::r6_placing_conserves(ledger));
+            broken.err().map(|broken| format!("pool {pool}: {broken}"))
+        };
+        book.each(check).into_iter().flatten().collect()
+    }
+}
+
+fn view(pool: &PoolName, r: &Reservation, remaining: Option<Duration>) -> ReservationView {
+    ReservationView {
+        pool: pool.clone(),
+        id: r.id.to_string(),
+        terms: r.terms.clone(),
+        phase: r.phase,
+        placed: r.placed,
+        serves: r.serves.as_ref().map(ToString::to_string),
+        leave_by: r.cut.map(|cut| cut.leave_by),
+        lapses_in_ms: remaining.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
     }
 }
 

@@ -1,12 +1,13 @@
 //! The ledgers' entries in the agent's database.
 
-use super::ledger::{Change, ReservationId};
 use crate::marks::bug;
 use crate::store::{Facts, Store, StoreError};
-use tradewind_protocol::PoolName;
+use tradewind_protocol::reservation::ReservationId;
+use tradewind_protocol::reservation::ledger::Change;
+use tradewind_protocol::{PoolName, RegionId};
 
-/// JSON of a [`Change`], by `<pool>/<reservation>`; a pool's name has no slash.
-const ENTRIES: Facts = Facts("pool_reservations");
+/// JSON of a [`Change`], by `<pool>/<what>/<of what>`; a pool's name has no slash.
+const ENTRIES: Facts = Facts("reservations");
 
 /// Every entry, with its pool.
 pub(super) async fn load(store: &Store) -> Result<Vec<(PoolName, Change)>, StoreError> {
@@ -25,18 +26,50 @@ pub(super) async fn load(store: &Store) -> Result<Vec<(PoolName, Change)>, Store
     Ok(entries)
 }
 
-/// Makes all `changes` durable, or none.
+/// Makes all `changes` durable, in their order, or none.
 pub(super) async fn commit(store: &Store, changes: &[(PoolName, Change)]) -> Result<(), StoreError> {
-    if changes.is_empty() || bug!("ledger-not-written") {
+    if changes.is_empty() {
         return Ok(());
     }
-    let entry = |(pool, change): &(PoolName, Change)| {
-        let (id, value): (&ReservationId, _) = match change {
-            Change::Live(reservation) => (&reservation.id, serde_json::to_vec(change).ok()),
-            Change::Spent(id, _) => (id, serde_json::to_vec(change).ok()),
-            Change::Forgotten(id) => (id, None),
-        };
-        (format!("{pool}/{id}"), value)
+    let mut entries = Vec::with_capacity(changes.len());
+    for (pool, change) in changes {
+        let value = serde_json::to_vec(change).ok();
+        match change {
+            Change::Live(reservation) => entries.push((live(pool, &reservation.id), value)),
+            Change::Ended(id) => {
+                entries.push((live(pool, id), None));
+                if let ReservationId::Remote { holder, number } = id {
+                    entries.push((spent(pool, holder, *number), value));
+                }
+            }
+            Change::LowWater { holder, below, covers } => {
+                entries.extend(covers.iter().map(|number| (spent(pool, holder, *number), None)));
+                let mark = Change::LowWater { holder: holder.clone(), below: *below, covers: vec![] };
+                entries.push((format!("{pool}/mark/{holder}"), serde_json::to_vec(&mark).ok()));
+            }
+        }
+    }
+    store.change(ENTRIES, entries).await
+}
+
+/// Forgets entries as they were [`load`]ed.
+pub(super) async fn forget(store: &Store, entries: &[(PoolName, Change)]) -> Result<(), StoreError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let key = |(pool, change): &(PoolName, Change)| match change {
+        Change::Live(reservation) => live(pool, &reservation.id),
+        Change::Ended(ReservationId::Remote { holder, number }) => spent(pool, holder, *number),
+        Change::Ended(id @ ReservationId::Instance(_)) => live(pool, id),
+        Change::LowWater { holder, .. } => format!("{pool}/mark/{holder}"),
     };
-    store.change(ENTRIES, changes.iter().map(entry).collect()).await
+    store.change(ENTRIES, entries.iter().map(|entry| (key(entry), None)).collect()).await
+}
+
+fn live(pool: &PoolName, id: &ReservationId) -> String {
+    format!("{pool}/live/{id}")
+}
+
+fn spent(pool: &PoolName, holder: &RegionId, number: u64) -> String {
+    format!("{pool}/spent/{holder}/{number:020}")
 }

@@ -97,7 +97,14 @@ impl Region {
 
     async fn start(&self, pools: Vec<PoolConfig>, mode: Mode) -> PoolHandle {
         let store = Store::open(&self.env).await.unwrap();
-        let setup = Setup { pools, step: Step::new(10 * SECOND).unwrap(), mode, store, events: self.events.clone() };
+        let setup = Setup {
+            pools,
+            step: Step::new(10 * SECOND).unwrap(),
+            mode,
+            store,
+            events: self.events.clone(),
+            reservations: ReservationConfig::default(),
+        };
         PoolHandle::start(&self.env, setup).await.unwrap()
     }
 
@@ -226,7 +233,7 @@ async fn failing_starts_are_tried_ever_more_slowly_until_they_work() {
         region.provider("edge").refuse_next(Order::Start, "no image");
     }
     let pools = region.start(vec![pool("edge")], Mode::Active).await;
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     apply(&pools, 2, 0).await;
     until(&pools, "a failure is in the health", |s| s.health_reasons.iter().any(|r| r.contains("no image"))).await;
     tokio::time::sleep(10 * SECOND).await;
@@ -246,7 +253,7 @@ async fn what_dies_is_replaced_and_what_hangs_is_given_up() {
     apply(&pools, 1, 1).await;
     until_counts(&pools, 1, 1).await;
     let active = pools.instances().into_iter().find(|i| i.state == Active).unwrap().id;
-    let died = tokio::time::Instant::now();
+    let died = Instant::now();
     region.provider("edge").kill(&active);
     until(&pools, "the warm one serves", |s| s.instances.iter().any(|i| i.state == Active && i.id != active)).await;
     assert!(died.elapsed() < SECOND, "without waiting for a start");

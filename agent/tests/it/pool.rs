@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tradewind_agent::config::PoolConfig;
+use tradewind_agent::config::{PoolConfig, ReservationConfig};
 use tradewind_agent::env::Env;
 use tradewind_agent::events::EventLog;
 use tradewind_agent::pool::{PoolHandle, Setup, Shutdown, Snapshot, Target};
@@ -19,7 +19,14 @@ async fn start(data_dir: &Path, pools: Vec<PoolConfig>) -> PoolHandle {
     let env = Env::real(data_dir).unwrap();
     let store = Store::open(&env).await.unwrap();
     let events = EventLog::new(RegionId::new("here").unwrap(), env.clock.clone());
-    let setup = Setup { pools, step: Step::new(Duration::from_secs(1)).unwrap(), mode: Mode::Active, store, events };
+    let setup = Setup {
+        pools,
+        step: Step::new(Duration::from_secs(1)).unwrap(),
+        mode: Mode::Active,
+        store,
+        events,
+        reservations: ReservationConfig::default(),
+    };
     PoolHandle::start(&env, setup).await.unwrap()
 }
 

@@ -5,6 +5,7 @@ mod events;
 mod forecasts;
 mod mesh;
 mod plan;
+mod reservations;
 mod status;
 
 use crate::args::{Connection, Query};
@@ -22,6 +23,10 @@ pub(crate) fn run(query: Query, connection: &Connection, out: &mut Output) -> Re
         Query::Regions => present_all(&client.get("/v1/regions", &[])?, out, mesh::print_regions),
         Query::Pools => present_all(&client.get("/v1/pools", &[])?, out, mesh::print_pools),
         Query::Instances => present_all(&client.get("/v1/instances", &[])?, out, mesh::print_instances),
+        Query::Reservations { no_instances } => {
+            let print = if no_instances { reservations::print_without_instances } else { reservations::print };
+            present(&client.get("/v1/reservations", &[])?, out, print)
+        }
         Query::Forecasts { from, to, transaction_type, chart, no_chart } => {
             let query = [
                 ("from", from.map(|r| r.to_string())),

@@ -5,6 +5,7 @@
 //! dollar; the names say so.
 
 mod anomaly;
+mod reservation;
 
 use crate::calendar::{CalendarEvent, Effect};
 use crate::region::{Coordinates, Dropped, Health, Mode};
@@ -14,6 +15,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 
 pub use anomaly::{Anomaly, AnomalyKind, Direction};
+pub use reservation::{ClaimView, ReservationView, Reservations};
 
 /// An error, as RFC 9457 has it. Sent as `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]

@@ -17,7 +17,7 @@
 mod bytes;
 pub mod codec;
 
-use crate::{RegionId, RegionalResourcePlan, Timestamp};
+use crate::{RegionId, RegionalResourcePlan, Timestamp, reservation};
 use bytes::AtMost;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -197,6 +197,8 @@ pub enum Request {
         /// Plan only; change nothing.
         dry_run: bool,
     },
+    /// About capacity of a pool.
+    Reserve(Box<reservation::message::Message>),
 }
 
 /// The answer to a [`Request`].
@@ -213,6 +215,8 @@ pub enum Response {
         /// Why, for a person.
         reason: String,
     },
+    /// The answer to [`Request::Reserve`].
+    Reserved(Box<reservation::message::Answer>),
 }
 
 #[cfg(test)]

@@ -5,4 +5,5 @@ mod api;
 mod command_line;
 mod docker;
 mod outlook;
+mod reservations;
 mod strangers;

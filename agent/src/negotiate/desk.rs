@@ -1,0 +1,290 @@
+//! Which claims are wanted, and which of them are asked for where: keeps what was asked of others in line with
+//! what the newest plan lacks. Pure.
+//!
+//! Each gap is covered by claims of the same pool, slot and tier; what is missing is asked of the best
+//! neighbour, and what that one does not grant, of the next. A neighbour that has just refused is left alone for
+//! [`COOL_DOWN`]. Claims on slots that no plan lacked anything in for [`PATIENCE`] rounds are given back.
+//!
+//! Invariant: no slot is asked for more than it lacks, counting what is still being asked.
+
+use super::gap::Gap;
+use super::rank::{Candidate, Record};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tradewind_protocol::api::{ClaimView, Severity};
+use tradewind_protocol::reservation::holder::{Failure, Holder, Input, MAX_CLAIMS, Needs, Output, Part, RequestId, Standing};
+use tradewind_protocol::reservation::message::Message;
+use tradewind_protocol::reservation::{Now, Offer, Phase, Terms, Tier, Window};
+use tradewind_protocol::{PoolName, RegionId, ServiceName, TenantName};
+
+/// How long a neighbour that did not grant something is not asked for the same slot again.
+const COOL_DOWN: Duration = Duration::from_secs(10);
+/// Rounds of planning without a gap after which its claims are given back.
+const PATIENCE: u32 = 3;
+/// A gap below this share of one unit is none: it comes of rounding.
+const WORTH_ASKING: f64 = 1e-6;
+/// The most requests at a time: far below what the holder takes.
+const MAX_REQUESTS: usize = MAX_CLAIMS / 4;
+
+/// What is to be done, in order.
+#[derive(Debug)]
+pub(crate) enum Action {
+    Send { to: RegionId, message: Message },
+    Note(Severity, &'static str, String),
+}
+
+/// What a gap is told apart by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    pool: PoolName,
+    window: Window,
+    tier: Tier,
+}
+
+/// What a request was made for.
+#[derive(Debug, Clone)]
+struct Purpose {
+    place: Place,
+    /// What one unit serves, in transactions per second.
+    rate: f64,
+    /// Whether it takes up an offer: those are not bargained over again.
+    bargained: bool,
+    granted: bool,
+}
+
+/// Counts of one life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Requests that were made.
+    pub asked: u64,
+    /// Requests that were granted.
+    pub granted: u64,
+    /// Requests that were refused, countered or not answered.
+    pub refused: u64,
+    /// Promises that ended before their window.
+    pub lost: u64,
+}
+
+pub(crate) struct Desk {
+    holder: Holder,
+    purposes: BTreeMap<RequestId, Purpose>,
+    wanted: Vec<Gap>,
+    candidates: BTreeMap<ServiceName, Vec<Candidate>>,
+    /// Rounds since a place was last lacking something.
+    idle: BTreeMap<Place, u32>,
+    /// Until when a neighbour is not asked again for a place.
+    cooling: BTreeMap<(RegionId, Place), Duration>,
+    records: BTreeMap<RegionId, Record>,
+    next_request: u64,
+    stats: Stats,
+}
+
+impl Desk {
+    pub(crate) fn new(holder: Holder) -> Self {
+        Self {
+            holder,
+            purposes: BTreeMap::new(),
+            wanted: vec![],
+            candidates: BTreeMap::new(),
+            idle: BTreeMap::new(),
+            cooling: BTreeMap::new(),
+            records: BTreeMap::new(),
+            next_request: 0,
+            stats: Stats::default(),
+        }
+    }
+
+    /// What the newest plan lacks, and who could help, by service, the best first.
+    pub(crate) fn on_plan(&mut self, wanted: Vec<Gap>, candidates: BTreeMap<ServiceName, Vec<Candidate>>, now: Now) -> Vec<Action> {
+        (self.wanted, self.candidates) = (wanted, candidates);
+        self.cooling.retain(|(_, place), until| *until > now.uptime && place.window.until > now.wall);
+        let mut out = vec![];
+        self.give_back(now, &mut out);
+        self.fill(now, &mut out);
+        out
+    }
+
+    /// Anything the holder has to know.
+    pub(crate) fn on_input(&mut self, input: Input, now: Now) -> Vec<Action> {
+        let mut out = vec![];
+        self.drive(input, now, &mut out);
+        self.fill(now, &mut out);
+        out
+    }
+
+    /// How long until a tick is due.
+    pub(crate) fn next_deadline(&self, now: Now) -> Option<Duration> {
+        self.holder.next_deadline(now).map(|(due, _)| due)
+    }
+
+    /// What became of earlier requests, by neighbour.
+    pub(crate) fn records(&self) -> &BTreeMap<RegionId, Record> {
+        &self.records
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// All claims.
+    pub(crate) fn claims(&self, now: Now) -> Vec<ClaimView> {
+        let view = |Standing { number, part, phase, valid_for, .. }: Standing| ClaimView {
+            owner: part.owner,
+            pool: part.pool,
+            number,
+            terms: part.terms,
+            phase,
+            valid_for_ms: u64::try_from(valid_for.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.holder.standings(now).map(view).collect()
+    }
+
+    /// Gives back what has not been needed for long, unless it has begun.
+    fn give_back(&mut self, now: Now, out: &mut Vec<Action>) {
+        let lacking: Vec<Place> = self.wanted.iter().map(place_of).collect();
+        for purpose in self.purposes.values() {
+            let rounds = self.idle.entry(purpose.place.clone()).or_default();
+            *rounds = if lacking.contains(&purpose.place) { 0 } else { rounds.saturating_add(1) };
+        }
+        self.idle.retain(|place, _| place.window.until > now.wall);
+        let unneeded = |purpose: &&Purpose| {
+            purpose.place.window.from > now.wall && self.idle.get(&purpose.place).is_some_and(|rounds| *rounds >= PATIENCE)
+        };
+        let over: Vec<RequestId> = self.purposes.iter().filter(|(_, purpose)| unneeded(purpose)).map(|(id, _)| *id).collect();
+        for request in over {
+            self.purposes.remove(&request);
+            self.drive(Input::Drop(request), now, out);
+        }
+    }
+
+    /// Asks for what is missing.
+    fn fill(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.forget_ended(now);
+        for gap in self.wanted.clone() {
+            let place = place_of(&gap);
+            if place.window.until <= now.wall {
+                continue;
+            }
+            let mut missing = gap.rate - self.covered(&place, now);
+            for candidate in self.candidates.get(&gap.service).cloned().unwrap_or_default() {
+                let rate = candidate.pool.rate_per_instance;
+                if missing <= WORTH_ASKING * rate || self.purposes.len() >= MAX_REQUESTS {
+                    break;
+                }
+                if self.cooling.contains_key(&(candidate.region.clone(), place.clone())) || self.is_asked(&candidate.region, &place, now) {
+                    continue;
+                }
+                // At most what is free there, so the number is small.
+                let units = (missing / rate - WORTH_ASKING).ceil().clamp(1.0, f64::from(candidate.free)) as u32;
+                missing -= f64::from(units) * rate;
+                let terms = Terms {
+                    tenant: TenantName::default(),
+                    unit: candidate.pool.instance,
+                    units,
+                    window: place.window,
+                    tier: place.tier,
+                    confidence: gap.confidence,
+                };
+                let part = Part { owner: candidate.region, pool: candidate.pool.name, terms };
+                self.ask(part, Purpose { place: place.clone(), rate, bargained: false, granted: false }, now, out);
+            }
+        }
+    }
+
+    fn ask(&mut self, part: Part, purpose: Purpose, now: Now, out: &mut Vec<Action>) {
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        self.stats.asked += 1;
+        let Place { pool, tier, .. } = &purpose.place;
+        let words = format!("pool {pool}: asks {}", in_words(&part, *tier));
+        out.push(Action::Note(Severity::Info, "reserve.asked", words));
+        self.purposes.insert(request, purpose);
+        self.drive(Input::Ask { request, parts: vec![part], needs: Needs::Any }, now, out);
+    }
+
+    fn drive(&mut self, input: Input, now: Now, out: &mut Vec<Action>) {
+        for output in self.holder.handle(input, now) {
+            match output {
+                Output::Send { to, message } => out.push(Action::Send { to, message }),
+                Output::Granted { request } => self.on_granted(request, now, out),
+                Output::Refused { request, part, offers, why } => self.on_refused(request, *part, &offers, &why, now, out),
+                Output::Lost { request, part, why } => self.on_lost(request, &part, &why, now, out),
+            }
+        }
+    }
+
+    fn on_granted(&mut self, request: RequestId, now: Now, out: &mut Vec<Action>) {
+        let Some(purpose) = self.purposes.get_mut(&request) else { return };
+        purpose.granted = true;
+        let place = purpose.place.clone();
+        self.stats.granted += 1;
+        if let Some(standing) = self.holder.standings(now).find(|standing| standing.request == request) {
+            let words = format!("pool {}: {} is agreed", place.pool, in_words(&standing.part, place.tier));
+            self.records.entry(standing.part.owner).or_default().kept += 1;
+            out.push(Action::Note(Severity::Info, "reserve.agreed", words));
+        }
+    }
+
+    fn on_refused(&mut self, request: RequestId, part: Part, offers: &[Offer], why: &Failure, now: Now, out: &mut Vec<Action>) {
+        let Some(purpose) = self.purposes.remove(&request) else { return };
+        self.stats.refused += 1;
+        let words = format!("pool {}: {} is not granted: {why}", purpose.place.pool, in_words(&part, purpose.place.tier));
+        out.push(Action::Note(Severity::Info, "reserve.refused", words));
+        self.cool(&part.owner, &purpose.place, now);
+        let less = offers.iter().find_map(|offer| match offer {
+            Offer::Less { terms } if terms.window == part.terms.window && terms.unit == part.terms.unit => Some(terms.clone()),
+            // A slot is covered in its tier or not at all; the next neighbour may have it.
+            Offer::Less { .. } | Offer::Later { .. } | Offer::OtherTier { .. } => None,
+        });
+        match less {
+            Some(terms) if !purpose.bargained => self.ask(Part { terms, ..part }, Purpose { bargained: true, ..purpose }, now, out),
+            Some(_) | None => self.records.entry(part.owner).or_default().failed += 1,
+        }
+    }
+
+    fn on_lost(&mut self, request: RequestId, part: &Part, why: &Failure, now: Now, out: &mut Vec<Action>) {
+        let Some(purpose) = self.purposes.remove(&request) else { return };
+        self.stats.lost += 1;
+        self.records.entry(part.owner.clone()).or_default().failed += 1;
+        self.cool(&part.owner, &purpose.place, now);
+        let words = format!("pool {}: {} is lost: {why}", purpose.place.pool, in_words(part, purpose.place.tier));
+        out.push(Action::Note(Severity::Warning, "reserve.lost", words));
+    }
+
+    fn cool(&mut self, region: &RegionId, place: &Place, now: Now) {
+        self.cooling.insert((region.clone(), place.clone()), now.uptime.saturating_add(COOL_DOWN));
+    }
+
+    /// Transactions per second of a place that are claimed, or being asked for.
+    fn covered(&self, place: &Place, now: Now) -> f64 {
+        let of_place = |standing: &Standing| self.purposes.get(&standing.request).filter(|purpose| purpose.place == *place).map(|p| p.rate);
+        self.holder.standings(now).filter_map(|standing| Some(of_place(&standing)? * f64::from(standing.part.terms.units))).sum()
+    }
+
+    /// Whether a neighbour is being asked for a place already.
+    fn is_asked(&self, region: &RegionId, place: &Place, now: Now) -> bool {
+        self.holder.standings(now).any(|standing| {
+            standing.part.owner == *region
+                && standing.phase != Some(Phase::Confirmed)
+                && self.purposes.get(&standing.request).is_some_and(|purpose| purpose.place == *place)
+        })
+    }
+
+    /// Forgets the purpose of requests that the holder has nothing of any more: their windows are over.
+    fn forget_ended(&mut self, now: Now) {
+        let stand: std::collections::BTreeSet<RequestId> = self.holder.standings(now).map(|standing| standing.request).collect();
+        self.purposes.retain(|request, _| stand.contains(request));
+    }
+}
+
+fn place_of(gap: &Gap) -> Place {
+    Place { pool: gap.pool.clone(), window: gap.window, tier: gap.tier }
+}
+
+fn in_words(part: &Part, tier: Tier) -> String {
+    let tier = match tier {
+        Tier::Firm => "firm",
+        Tier::Soft => "soft",
+    };
+    format!("{} for {} {tier} units of {}, {}", part.owner, part.terms.units, part.pool, part.terms.window)
+}
