@@ -117,8 +117,14 @@ pub struct IngestConfig {
     pub max_pending_records: usize,
     /// The most series; records of further ones are refused.
     pub max_series: usize,
-    /// How long counts are kept.
+    /// The most series of one tenant; records of further ones are counted in series of the type `other`.
+    pub max_series_per_tenant: usize,
+    /// How long counts are kept step by step.
     pub retention: Duration,
+    /// How long their sums over five minutes are kept.
+    pub retention_5m: Duration,
+    /// How long their sums over an hour are kept.
+    pub retention_1h: Duration,
 }
 
 /// Forecasting's part.
