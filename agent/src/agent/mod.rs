@@ -4,6 +4,7 @@
 //! runs the [step loop](steps); [`Agent::shutdown`] takes it down in the opposite order, so that what
 //! was acknowledged is durable and what is told to the others is true until the end.
 
+mod feeds;
 mod outlook;
 mod runtime;
 mod steps;
@@ -80,6 +81,7 @@ pub struct Agent {
     pool: PoolHandle,
     history: HistoryHandle,
     counting: JoinHandle<()>,
+    feeds: Vec<JoinHandle<()>>,
     events: EventLog,
 }
 
@@ -94,7 +96,8 @@ impl Agent {
         let (history, counting) = history::open(&env, &store, config.step, &config.region, &config.ingest).await?;
         let counting = tokio::spawn(counting.run());
         let calendar = CalendarHandle::open(config.region.clone(), config.calendar.clone(), store.clone()).await?;
-        let pools = pool::Setup { pools: config.pools.clone(), step: config.step, mode: config.mode, store, events: events.clone() };
+        let pools =
+            pool::Setup { pools: config.pools.clone(), step: config.step, mode: config.mode, store: store.clone(), events: events.clone() };
         let pool = PoolHandle::start(&env, pools).await?;
 
         let (plan_tx, plan_rx) = mpsc::channel(MAX_PLAN_REQUESTS);
@@ -124,6 +127,8 @@ impl Agent {
         let steps = StepLoop::new(&env, parts, progress_tx);
         let steps = tokio::spawn(steps.run(plan_rx, stopped.clone()));
 
+        let feeds = feeds::start(&env, &config, &store, &history, &events, &progress, &stopped);
+
         let runtime = Runtime {
             region: config.region.clone(),
             generation: mesh.generation(),
@@ -151,7 +156,7 @@ impl Agent {
             "agent.started",
             format!("the agent of {} is up: mesh at {}, API at {}", runtime.region, runtime.mesh, runtime.api),
         );
-        Ok(Agent { runtime, on_shutdown: config.on_shutdown, stop, steps, api, mesh, pool, history, counting, events })
+        Ok(Agent { runtime, on_shutdown: config.on_shutdown, stop, steps, api, mesh, pool, history, counting, feeds, events })
     }
 
     /// Where the agent is reached.
@@ -179,6 +184,11 @@ impl Agent {
     pub async fn shutdown(self) {
         self.events.note(Severity::Info, "agent.stopping", format!("the agent of {} is stopping", self.runtime.region));
         self.stop.send_replace(true);
+        for feed in self.feeds {
+            // A request that is under way ends by itself, and nobody waits for its answer.
+            feed.abort();
+            let _ = feed.await;
+        }
         let _ = self.steps.await;
         let _ = self.api.await;
         let how = match self.on_shutdown {

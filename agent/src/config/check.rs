@@ -166,6 +166,7 @@ fn config(s: &mut Section) -> Option<Config> {
     let forecast = s.table("forecast", |s| forecast(s, step));
     let anomaly = s.table("anomaly", anomaly);
     let calendar = super::calendar::read(s);
+    let feeds = super::feeds::read(s, step, ingest.lateness);
     let planner = s.table("planner", |s| planner(s, step));
     let mut names = BTreeSet::new();
     let pools = s.tables("pool", |s| {
@@ -189,6 +190,7 @@ fn config(s: &mut Section) -> Option<Config> {
         forecast,
         anomaly,
         calendar,
+        feeds,
         planner,
         pools,
     })

@@ -5,6 +5,7 @@
 
 mod calendar;
 mod check;
+mod feeds;
 mod section;
 
 use crate::calendar::Country;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use tradewind_protocol::calendar::Effect;
 use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::region::{Coordinates, Mode};
-use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources, ServiceName, Step};
+use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources, ServiceName, Step, TenantName, TransactionType};
 
 pub use check::{ConfigError, LoadError, Problem};
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub anomaly: AnomalyConfig,
     /// What is known to come.
     pub calendar: CalendarConfig,
+    /// What is read from elsewhere, and told to elsewhere.
+    pub feeds: FeedsConfig,
     /// Plans.
     pub planner: PlannerConfig,
     /// Pools, ascending by name.
@@ -154,6 +157,82 @@ pub struct CalendarConfig {
     pub holiday_effect: Option<Effect>,
     /// Events of the configuration file, by name.
     pub events: Vec<CalendarEvent>,
+}
+
+/// What is read from elsewhere, and told to elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FeedsConfig {
+    /// Counts from Prometheus.
+    pub read: Option<PromReadConfig>,
+    /// Observations, forecasts and decisions to Prometheus.
+    pub write: Option<PromWriteConfig>,
+    /// Files of records.
+    pub tails: Vec<TailConfig>,
+    /// Where anomalies are posted.
+    pub webhook: Option<WebhookConfig>,
+}
+
+/// Counts from a server that speaks Prometheus' HTTP API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromReadConfig {
+    /// The server's base URL.
+    pub url: String,
+    /// How far back it is read at first.
+    pub backfill: Duration,
+    /// How long after a step's end it is asked for.
+    pub delay: Duration,
+    /// What is asked.
+    pub queries: Vec<PromQuery>,
+}
+
+/// One query, and what its labels mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromQuery {
+    /// Its name, by which the agent remembers how far it was read.
+    pub name: String,
+    /// PromQL: a value a step and series, the step's transactions.
+    pub query: String,
+    /// The label with the destination region.
+    pub destination_label: String,
+    /// The label with the service.
+    pub service_label: Option<String>,
+    /// The label with the transaction type.
+    pub type_label: Option<String>,
+    /// The label with the tenant.
+    pub tenant_label: Option<String>,
+    /// The service where there is no label.
+    pub service: ServiceName,
+    /// The transaction type where there is no label.
+    pub transaction_type: TransactionType,
+    /// The tenant where there is no label.
+    pub tenant: TenantName,
+}
+
+/// Remote write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromWriteConfig {
+    /// The URL that takes it.
+    pub url: String,
+    /// The most series of which forecasts are written, those of the highest volume first.
+    pub max_series: usize,
+    /// Labels for every sample.
+    pub labels: Vec<(String, String)>,
+}
+
+/// A file that is tailed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TailConfig {
+    /// The file.
+    pub path: PathBuf,
+    /// How often it is looked at.
+    pub interval: Duration,
+}
+
+/// Where anomalies are posted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookConfig {
+    /// The URL.
+    pub url: String,
 }
 
 /// Planning's part.

@@ -3,5 +3,6 @@
 mod agents;
 mod api;
 mod command_line;
+mod feeds;
 mod outlook;
 mod strangers;
