@@ -26,7 +26,10 @@ fn main() -> anyhow::Result<()> {
         max_body_bytes: 8 << 20,
         max_pending_records: 100_000,
         max_series: 10_000,
+        max_series_per_tenant: 10_000,
         retention: Duration::from_secs(14 * 86_400),
+        retention_5m: Duration::from_secs(14 * 86_400),
+        retention_1h: Duration::from_secs(14 * 86_400),
     };
     let step = Step::new(Duration::from_secs(60))?;
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;

@@ -13,6 +13,9 @@
 //! | [`store`] | S | the one database: small facts, the agent's generation |
 //! | [`ingest`] | P | records from bytes: parse, check, fold |
 //! | [`history`] | S | counts per series and step, durable before they are acknowledged |
+//! | `prometheus` | S | counts from Prometheus, and observations, forecasts and decisions to it |
+//! | `tail` | S | records from files that others append to |
+//! | `webhook` | S | anomalies to a URL |
 //! | [`forecast`] | P | quantile paths from counts |
 //! | [`anomaly`] | P | what is out of the ordinary, from what was foreseen and what came |
 //! | [`calendar`] | S | what is known to come: its rules are pure, its keeper is not |
@@ -42,7 +45,10 @@ pub mod metrics;
 pub mod negotiate;
 pub mod planner;
 pub mod pool;
+mod prometheus;
 pub mod provider;
 mod stop;
 pub mod store;
+mod tail;
+mod webhook;
 pub mod worker;

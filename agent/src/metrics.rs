@@ -160,6 +160,7 @@ impl Sample {
         out.counter("records_duplicate", "Records whose id had been counted", None, history.duplicates)?;
         out.counter("batches_replayed", "Batches whose key had been counted", None, history.replayed)?;
         out.counter("batches_turned_away", "Batches answered 429", None, history.busy)?;
+        out.counter("records_folded", "Records counted in a series `other` since their tenant has too many", None, history.folded)?;
         out.counter("history_commits", "Transactions made durable", None, history.commits)?;
         out.gauge("records_pending", "Records waiting to be made durable", None, history.pending as f64)?;
         out.gauge("series", "Series that are counted", None, history.series as f64)

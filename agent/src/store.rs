@@ -97,6 +97,11 @@ impl Store {
         self.offload.run(move || work(&database)).await.map_err(|error| StoreError::new(action, error))
     }
 
+    /// The database as it is now. Takes no time and nobody's place.
+    pub(crate) fn read(&self) -> Result<redb::ReadTransaction, StoreError> {
+        self.database.begin_read().map_err(|error| StoreError::new("reading", error.into()))
+    }
+
     /// The number of a new life of the agent: above all earlier ones, and not below the seconds
     /// since 1970, so that a life on a lost disk is above those before it too.
     pub async fn next_generation(&self, now: Timestamp) -> Result<u64, StoreError> {

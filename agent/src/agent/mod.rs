@@ -4,6 +4,7 @@
 //! runs the [step loop](steps); [`Agent::shutdown`] takes it down in the opposite order, so that what
 //! was acknowledged is durable and what is told to the others is true until the end.
 
+mod feeds;
 mod outlook;
 mod runtime;
 mod steps;
@@ -83,6 +84,7 @@ pub struct Agent {
     pool: PoolHandle,
     history: HistoryHandle,
     counting: JoinHandle<()>,
+    feeds: Vec<JoinHandle<()>>,
     events: EventLog,
 }
 
@@ -101,7 +103,7 @@ impl Agent {
             pools: config.pools.clone(),
             step: config.step,
             mode: config.mode,
-            store,
+            store: store.clone(),
             events: events.clone(),
             reservations: config.reservations.clone(),
         };
@@ -144,6 +146,8 @@ impl Agent {
         };
         let negotiating = tokio::spawn(negotiate::run(waiting, parts, stopped.clone()));
 
+        let feeds = feeds::start(&env, &config, &store, &history, &events, &progress, &stopped);
+
         let runtime = Runtime {
             region: config.region.clone(),
             generation: mesh.generation(),
@@ -183,6 +187,7 @@ impl Agent {
             pool,
             history,
             counting,
+            feeds,
             events,
         })
     }
@@ -212,6 +217,11 @@ impl Agent {
     pub async fn shutdown(self) {
         self.events.note(Severity::Info, "agent.stopping", format!("the agent of {} is stopping", self.runtime.region));
         self.stop.send_replace(true);
+        for feed in self.feeds {
+            // A request that is under way ends by itself, and nobody waits for its answer.
+            feed.abort();
+            let _ = feed.await;
+        }
         let _ = self.steps.await;
         let _ = self.negotiator.await;
         let _ = self.api.await;

@@ -166,6 +166,7 @@ fn config(s: &mut Section) -> Option<Config> {
     let forecast = s.table("forecast", |s| forecast(s, step));
     let anomaly = s.table("anomaly", anomaly);
     let calendar = super::calendar::read(s);
+    let feeds = super::feeds::read(s, step, ingest.lateness);
     let planner = s.table("planner", |s| planner(s, step));
     let reservations = s.table("reservations", super::reservations::read);
     let mut names = BTreeSet::new();
@@ -190,6 +191,7 @@ fn config(s: &mut Section) -> Option<Config> {
         forecast,
         anomaly,
         calendar,
+        feeds,
         planner,
         reservations,
         pools,
@@ -270,7 +272,22 @@ fn ingest(s: &mut Section, step: Step) -> IngestConfig {
     if retention < lateness {
         s.problem("retention", humantime::format_duration(retention), "must be at least `lateness`");
     }
-    IngestConfig { lateness, max_ahead, close_after, max_body_bytes, max_pending_records, max_series, retention }
+    let max_series_per_tenant = s.or("max_series_per_tenant", max_series, whole(1, 1_000_000)) as usize;
+    // A quarter, and a year with as much of the next as makes two of the same season overlap.
+    let retention_5m = s.or("retention_5m", 92 * DAY, duration(5 * MINUTE, 3_660 * DAY));
+    let retention_1h = s.or("retention_1h", 400 * DAY, duration(HOUR, 3_660 * DAY));
+    IngestConfig {
+        lateness,
+        max_ahead,
+        close_after,
+        max_body_bytes,
+        max_pending_records,
+        max_series,
+        max_series_per_tenant,
+        retention,
+        retention_5m,
+        retention_1h,
+    }
 }
 
 fn forecast(s: &mut Section, step: Step) -> ForecastConfig {

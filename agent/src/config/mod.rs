@@ -5,6 +5,7 @@
 
 mod calendar;
 mod check;
+mod feeds;
 mod reservations;
 mod section;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 use tradewind_protocol::calendar::Effect;
 use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::region::{Coordinates, Mode};
-use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources, ServiceName, Step, TenantName};
+use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources, ServiceName, Step, TenantName, TransactionType};
 
 pub use check::{ConfigError, LoadError, Problem};
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub anomaly: AnomalyConfig,
     /// What is known to come.
     pub calendar: CalendarConfig,
+    /// What is read from elsewhere, and told to elsewhere.
+    pub feeds: FeedsConfig,
     /// Plans.
     pub planner: PlannerConfig,
     /// Agreements with other regions.
@@ -159,8 +162,14 @@ pub struct IngestConfig {
     pub max_pending_records: usize,
     /// The most series; records of further ones are refused.
     pub max_series: usize,
-    /// How long counts are kept.
+    /// The most series of one tenant; records of further ones are counted in series of the type `other`.
+    pub max_series_per_tenant: usize,
+    /// How long counts are kept step by step.
     pub retention: Duration,
+    /// How long their sums over five minutes are kept.
+    pub retention_5m: Duration,
+    /// How long their sums over an hour are kept.
+    pub retention_1h: Duration,
 }
 
 /// Forecasting's part.
@@ -190,6 +199,82 @@ pub struct CalendarConfig {
     pub holiday_effect: Option<Effect>,
     /// Events of the configuration file, by name.
     pub events: Vec<CalendarEvent>,
+}
+
+/// What is read from elsewhere, and told to elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FeedsConfig {
+    /// Counts from Prometheus.
+    pub read: Option<PromReadConfig>,
+    /// Observations, forecasts and decisions to Prometheus.
+    pub write: Option<PromWriteConfig>,
+    /// Files of records.
+    pub tails: Vec<TailConfig>,
+    /// Where anomalies are posted.
+    pub webhook: Option<WebhookConfig>,
+}
+
+/// Counts from a server that speaks Prometheus' HTTP API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromReadConfig {
+    /// The server's base URL.
+    pub url: String,
+    /// How far back it is read at first.
+    pub backfill: Duration,
+    /// How long after a step's end it is asked for.
+    pub delay: Duration,
+    /// What is asked.
+    pub queries: Vec<PromQuery>,
+}
+
+/// One query, and what its labels mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromQuery {
+    /// Its name, by which the agent remembers how far it was read.
+    pub name: String,
+    /// PromQL: a value a step and series, the step's transactions.
+    pub query: String,
+    /// The label with the destination region.
+    pub destination_label: String,
+    /// The label with the service.
+    pub service_label: Option<String>,
+    /// The label with the transaction type.
+    pub type_label: Option<String>,
+    /// The label with the tenant.
+    pub tenant_label: Option<String>,
+    /// The service where there is no label.
+    pub service: ServiceName,
+    /// The transaction type where there is no label.
+    pub transaction_type: TransactionType,
+    /// The tenant where there is no label.
+    pub tenant: TenantName,
+}
+
+/// Remote write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromWriteConfig {
+    /// The URL that takes it.
+    pub url: String,
+    /// The most series of which forecasts are written, those of the highest volume first.
+    pub max_series: usize,
+    /// Labels for every sample.
+    pub labels: Vec<(String, String)>,
+}
+
+/// A file that is tailed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TailConfig {
+    /// The file.
+    pub path: PathBuf,
+    /// How often it is looked at.
+    pub interval: Duration,
+}
+
+/// Where anomalies are posted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookConfig {
+    /// The URL.
+    pub url: String,
 }
 
 /// Planning's part.

@@ -1,7 +1,8 @@
 //! The task that owns the counts: one commit at a time, questions answered meanwhile.
 
 use super::group::{Delta, MAX_KEPT_STEPS, Outcome, State};
-use super::rollups::Closed;
+use super::levels::{Level, Resolution};
+use super::rollups::{ClosePart, Part, SeriesId};
 use super::{AppendError, RETRY_AFTER, Reservation, Shared, tables};
 use crate::env::Clock;
 use crate::ingest::Batch;
@@ -19,9 +20,29 @@ use tradewind_protocol::{IdempotencyKey, SeriesKey, StepIndex};
 /// What a handle asks.
 pub(crate) enum Command {
     Append(Box<Append>),
-    Close { step: StepIndex, reply: oneshot::Sender<Closed> },
-    Window { key: SeriesKey, until: Option<StepIndex>, steps: usize, reply: oneshot::Sender<Vec<f64>> },
-    Windows { until: StepIndex, steps: usize, reply: oneshot::Sender<Vec<(SeriesKey, Vec<f64>)>> },
+    Close { step: StepIndex, reply: oneshot::Sender<ClosePart> },
+    Window { key: SeriesKey, until: Option<StepIndex>, steps: usize, reply: oneshot::Sender<Option<Part>> },
+    Windows { after: Option<SeriesKey>, most: usize, until: StepIndex, steps: usize, reply: oneshot::Sender<Vec<(SeriesKey, Part)>> },
+    Rolled(RolledQuestion),
+}
+
+/// See [`super::HistoryHandle::rolled`].
+pub(crate) struct RolledQuestion {
+    pub(crate) key: SeriesKey,
+    pub(crate) resolution: Resolution,
+    pub(crate) until: StepIndex,
+    pub(crate) buckets: usize,
+    pub(crate) reply: oneshot::Sender<Option<RolledPart>>,
+}
+
+/// What memory has of it, and the file as it is now.
+pub(crate) struct RolledPart {
+    pub(crate) id: SeriesId,
+    pub(crate) level: Level,
+    /// The first bucket, and how many.
+    pub(crate) first: i64,
+    pub(crate) hot: Vec<u64>,
+    pub(crate) read: redb::ReadTransaction,
 }
 
 /// A batch, and who waits for it.
@@ -44,6 +65,8 @@ pub struct History {
     shared: Arc<Shared>,
     /// Everything in it has a reservation, so it is never longer than `max_pending_records`.
     queue: Vec<Append>,
+    /// Asked while a commit ran: file and memory have to be of one moment.
+    questions: Vec<RolledQuestion>,
     failed: Option<StoreError>,
 }
 
@@ -55,7 +78,7 @@ struct Commit {
 
 impl History {
     pub(super) fn new(state: State, store: Store, clock: Arc<dyn Clock>, commands: mpsc::Receiver<Command>, shared: Arc<Shared>) -> Self {
-        Self { state, store, clock, commands, shared, queue: Vec::new(), failed: None }
+        Self { state, store, clock, commands, shared, queue: Vec::new(), questions: Vec::new(), failed: None }
     }
 
     /// Runs until all handles are gone and everything pending is answered.
@@ -65,6 +88,7 @@ impl History {
         while open || commit.is_some() || !self.queue.is_empty() {
             self.drain();
             if commit.is_none() {
+                self.answer_questions();
                 commit = self.start_commit();
             }
             tokio::select! {
@@ -102,12 +126,41 @@ impl History {
             }
             Command::Window { key, until, steps, reply } => {
                 let until = until.or(self.state.rollups.closed());
-                let _ = reply.send(until.map(|until| self.state.rollups.window(&key, until, bounded(steps))).unwrap_or_default());
+                let _ = reply.send(until.and_then(|until| self.state.rollups.window(&key, until, bounded(steps))));
             }
-            Command::Windows { until, steps, reply } => {
-                let _ = reply.send(self.state.rollups.windows(until, bounded(steps)));
+            Command::Windows { after, most, until, steps, reply } => {
+                let _ = reply.send(self.state.rollups.windows(after.as_ref(), most, until, bounded(steps)));
+            }
+            Command::Rolled(question) if self.questions.len() < super::COMMANDS => self.questions.push(question),
+            // Whoever asks is told that nothing is known.
+            Command::Rolled(_) => {}
+        }
+    }
+
+    fn answer_questions(&mut self) {
+        for question in std::mem::take(&mut self.questions) {
+            let answer = self.rolled(&question);
+            let _ = question.reply.send(answer);
+        }
+    }
+
+    fn rolled(&self, question: &RolledQuestion) -> Option<RolledPart> {
+        let level = self.state.levels().get(question.resolution)?;
+        let last = level.bucket(question.until);
+        let asked = last.saturating_add(1).saturating_sub(i64::try_from(question.buckets.min(MAX_KEPT_STEPS as usize)).ok()?);
+        let kept = self.state.rollups.newest().map_or(asked, |newest| level.bucket(newest.offset(-level.kept_steps)));
+        let first_step = |bucket: i64| StepIndex(bucket.saturating_mul(level.factor));
+        let (id, since, hot) =
+            self.state.rollups.hot(&question.key, first_step(asked.max(kept)), first_step(last.saturating_add(1)).offset(-1))?;
+        let first = asked.max(kept).max(level.bucket(since));
+        let mut sums = vec![0u64; usize::try_from(last - first + 1).unwrap_or(0)];
+        for (step, count) in hot {
+            if let Some(sum) = usize::try_from(level.bucket(step) - first).ok().and_then(|place| sums.get_mut(place)) {
+                *sum = sum.saturating_add(count);
             }
         }
+        let read = self.store.read().inspect_err(|error| tracing::error!(%error, "history cannot be read")).ok()?;
+        Some(RolledPart { id, level, first, hot: sums, read })
     }
 
     /// Sends everything queued to the disk, or answers it if the disk has failed.
@@ -176,6 +229,7 @@ impl History {
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
             tracing::trace!(batches = waiting.len(), steps = delta.counts.len(), "made durable");
         }
+        self.shared.folded.fetch_add(delta.folded, Ordering::Relaxed);
         self.state.apply(delta);
         self.shared.series.store(self.state.rollups.len(), Ordering::Relaxed);
         self.answer(waiting, &stored);

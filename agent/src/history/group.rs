@@ -5,7 +5,8 @@
 //! hands to [`State::apply`]. Invariant: only one delta exists at a time, so that what was judged
 //! against the state is applied to the same state.
 
-use super::rollups::{Rollups, SeriesId};
+use super::levels::{ColumnAdds, Levels, add_to_columns};
+use super::rollups::{Rollups, Sealed, SeriesId, boundary};
 use super::seen::{MAX_BATCH_KEYS, MAX_RECORD_IDS, Seen};
 use crate::config::IngestConfig;
 use crate::ingest::Batch;
@@ -14,10 +15,23 @@ use crate::marks::{bug, sometimes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tradewind_protocol::api::IngestReceipt;
-use tradewind_protocol::{IdempotencyKey, SeriesKey, Step, StepIndex, Timestamp};
+use tradewind_protocol::{IdempotencyKey, SeriesKey, ServiceName, Step, StepIndex, TenantName, Timestamp, TransactionType};
 
-/// The most steps that are kept, whatever the retention: two years of minutes, 4 MiB a series.
+/// The most buckets of a level that are kept, whatever the retention: two years of minutes.
 pub(crate) const MAX_KEPT_STEPS: u32 = 1 << 20;
+
+/// Known series beyond this multiple of `max_series` are forgotten, the longest silent first: a series that sleeps takes half a
+/// kilobyte.
+const KNOWN_SERIES_FACTOR: usize = 4;
+
+/// Series that one commit moves from memory into columns at least: 20 ms of encoding.
+const MIN_SEALED: usize = 512;
+
+/// And at least one of so many, so that all are done within the steps that stay in memory, at one commit a step.
+const SEALED_SHARE: usize = 48;
+
+/// What series of too many are folded into.
+const OTHER: &str = "other";
 
 /// For how long a batch key is remembered at least: longer than any sender's retries.
 const MIN_KEY_TIME: Duration = Duration::from_secs(3600);
@@ -27,9 +41,10 @@ const MIN_KEY_TIME: Duration = Duration::from_secs(3600);
 pub(crate) struct Limits {
     step: Step,
     lateness: Duration,
-    kept_steps: u32,
+    pub(crate) levels: Levels,
     key_time: Duration,
     max_series: usize,
+    max_series_per_tenant: usize,
     pub(crate) max_ids: usize,
     pub(crate) max_keys: usize,
 }
@@ -39,9 +54,10 @@ impl Limits {
         Self {
             step,
             lateness: config.lateness,
-            kept_steps: step.count_covering(config.retention.max(config.lateness)).min(MAX_KEPT_STEPS),
+            levels: Levels::new(step, [config.retention.max(config.lateness), config.retention_5m, config.retention_1h], MAX_KEPT_STEPS),
             key_time: config.lateness.max(MIN_KEY_TIME),
             max_series: config.max_series,
+            max_series_per_tenant: config.max_series_per_tenant,
             max_ids: MAX_RECORD_IDS,
             max_keys: MAX_BATCH_KEYS,
         }
@@ -56,6 +72,8 @@ pub(crate) struct State {
     pub(crate) seen: Seen,
     /// Ids of steps before this one are forgotten.
     pub(crate) ids_from: Option<StepIndex>,
+    /// By level: columns before this one were forgotten in this life.
+    columns_from: BTreeMap<u8, i64>,
 }
 
 /// What a group adds, and what is forgotten by the way.
@@ -63,7 +81,17 @@ pub(crate) struct State {
 pub(crate) struct Delta {
     /// New series, and known ones with counts for steps before they were known.
     pub(crate) series: BTreeMap<SeriesId, (SeriesKey, StepIndex)>,
+    /// Counts of steps that are in memory.
     pub(crate) counts: BTreeMap<StepIndex, BTreeMap<SeriesId, u64>>,
+    /// Counts of steps that are sealed: they are among `columns` too.
+    pub(crate) late: BTreeMap<StepIndex, BTreeMap<SeriesId, u64>>,
+    /// What is sealed now, and late counts of what is.
+    pub(crate) columns: ColumnAdds,
+    /// The last counted steps of series with sealed counts, where they are others than before.
+    pub(crate) lasts: BTreeMap<SeriesId, StepIndex>,
+    pub(crate) sealed: Option<Sealed>,
+    /// Records that were folded into the series of another type.
+    pub(crate) folded: u64,
     pub(crate) ids: BTreeMap<StepIndex, Vec<IdHash>>,
     pub(crate) keys: BTreeMap<IdHash, (Timestamp, IngestReceipt)>,
     pub(crate) forget: Forget,
@@ -74,6 +102,8 @@ pub(crate) struct Delta {
 pub(crate) struct Forget {
     pub(crate) ids_before: Option<StepIndex>,
     pub(crate) counts_before: Option<StepIndex>,
+    /// By level: columns before this one.
+    pub(crate) columns_before: BTreeMap<u8, i64>,
     pub(crate) keys_before: Option<Timestamp>,
     pub(crate) series: BTreeSet<SeriesId>,
 }
@@ -101,13 +131,18 @@ impl Delta {
 
 impl State {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, rollups: Rollups::default(), seen: Seen::default(), ids_from: None }
+        Self { limits, rollups: Rollups::default(), seen: Seen::default(), ids_from: None, columns_from: BTreeMap::new() }
+    }
+
+    /// How counts are rolled up.
+    pub(crate) fn levels(&self) -> &Levels {
+        &self.limits.levels
     }
 
     /// What `group` comes to at `now`, in the order in which the batches came.
     pub(crate) fn judge(&self, group: Vec<(Batch, Option<IdempotencyKey>)>, now: Timestamp) -> (Delta, Vec<Outcome>) {
         let newest = group.iter().filter_map(|(batch, _)| batch.newest()).max();
-        let mut judge = Judge::new(self, self.forget(now, newest));
+        let mut judge = Judge::new(self, self.forget(now, newest), self.newest(now, newest));
         let mut outcomes = Vec::with_capacity(group.len());
         let mut places = BTreeMap::new();
         for (place, (batch, key)) in group.into_iter().enumerate() {
@@ -142,13 +177,17 @@ impl State {
         if let Some(step) = delta.forget.counts_before {
             self.rollups.forget(step, &delta.forget.series);
         }
+        self.columns_from.extend(delta.forget.columns_before);
         if let Some(now) = delta.forget.keys_before {
             self.seen.forget_keys_before(now);
         }
         for (id, (key, since)) in delta.series {
             self.rollups.insert(id, key, since);
         }
-        for (step, counts) in delta.counts {
+        if let Some(sealed) = delta.sealed {
+            self.rollups.set_sealed(sealed);
+        }
+        for (step, counts) in delta.late.into_iter().chain(delta.counts) {
             for (id, count) in counts {
                 self.rollups.add(id, step, count);
                 if bug!("counted-twice") {
@@ -171,17 +210,30 @@ impl State {
         if self.seen.first_expiry().is_some_and(|expires| expires < now) {
             forget.keys_before = Some(now);
         }
-        let Some(newest) = self.rollups.newest().max(newest) else { return forget };
+        let Some(newest) = self.newest(now, newest) else { return forget };
         let ids_before = self.limits.step.index(now.before(self.limits.lateness)).min(newest);
-        let counts_before = self.limits.step.index(now).min(newest).offset(-i64::from(self.limits.kept_steps));
+        let steps = self.limits.levels.iter().next().map_or(0, |level| level.kept_steps);
+        let counts_before = newest.offset(-steps);
         if Some(ids_before) > self.ids_from {
             forget.ids_before = Some(ids_before);
         }
         if Some(counts_before) > self.rollups.from() {
             forget.counts_before = Some(counts_before);
-            forget.series = self.rollups.silent_since(counts_before);
+            let most = self.limits.max_series.saturating_mul(KNOWN_SERIES_FACTOR);
+            forget.series = self.rollups.silent_since(newest.offset(-self.limits.levels.longest()), most);
+            for level in self.limits.levels.iter() {
+                let (number, before) = (level.resolution.number(), level.first_column(newest.offset(-level.kept_steps)));
+                if self.columns_from.get(&number).is_none_or(|from| *from < before) {
+                    forget.columns_before.insert(number, before);
+                }
+            }
         }
         forget
+    }
+
+    /// The newest step with a count, `newest` among them, as far as the clock has come.
+    fn newest(&self, now: Timestamp, newest: Option<StepIndex>) -> Option<StepIndex> {
+        self.rollups.newest().max(newest).map(|newest| newest.min(self.limits.step.index(now)))
     }
 }
 
@@ -192,7 +244,9 @@ struct Judge<'s> {
     from: Option<StepIndex>,
     next_id: SeriesId,
     new_series: BTreeMap<SeriesKey, SeriesId>,
+    new_of_tenant: BTreeMap<TenantName, usize>,
     new_ids: BTreeSet<IdHash>,
+    newest: Option<StepIndex>,
     delta: Delta,
 }
 
@@ -205,15 +259,18 @@ struct Refused {
 }
 
 impl<'s> Judge<'s> {
-    fn new(state: &'s State, forget: Forget) -> Self {
+    fn new(state: &'s State, forget: Forget, newest: Option<StepIndex>) -> Self {
         let from = forget.ids_before.or(state.ids_from).max(forget.counts_before.or(state.rollups.from()));
         let next_id = state.rollups.next_id();
-        let delta = Delta { forget, ..Delta::default() };
-        Self { state, from, next_id, new_series: BTreeMap::new(), new_ids: BTreeSet::new(), delta }
+        let most = (state.rollups.len() / SEALED_SHARE).max(MIN_SEALED);
+        let sealing = newest.map(|newest| state.rollups.seal(&state.limits.levels, newest, most)).unwrap_or_default();
+        let delta = Delta { forget, columns: sealing.columns, lasts: sealing.lasts, sealed: sealing.sealed, ..Delta::default() };
+        let (new_series, new_of_tenant) = (BTreeMap::new(), BTreeMap::new());
+        Self { state, from, next_id, new_series, new_of_tenant, new_ids: BTreeSet::new(), newest, delta }
     }
 
     fn finish(mut self) -> Delta {
-        let new: BTreeMap<SeriesId, SeriesKey> = self.new_series.into_iter().map(|(key, id)| (id, key)).collect();
+        let new: BTreeMap<SeriesId, SeriesKey> = std::mem::take(&mut self.new_series).into_iter().map(|(key, id)| (id, key)).collect();
         let mut since = BTreeMap::new();
         for (step, counts) in &self.delta.counts {
             for id in counts.keys() {
@@ -229,18 +286,42 @@ impl<'s> Judge<'s> {
                 self.delta.series.insert(id, (key.clone(), step));
             }
         }
+        self.seal_late();
         self.delta
+    }
+
+    /// Counts of steps that are sealed, also by this very delta, belong into columns.
+    fn seal_late(&mut self) {
+        let sealed = self.delta.sealed.or(self.state.rollups.sealed());
+        let (Some(newest), Some(reach)) = (self.newest, sealed.map(|sealed| sealed.boundary(SeriesId(0)))) else { return };
+        for (step, counts) in &mut self.delta.counts {
+            if *step >= reach {
+                break;
+            }
+            let late: BTreeMap<SeriesId, u64> = counts.extract_if(.., |id, _| *step < boundary(sealed, *id)).collect();
+            for (id, count) in &late {
+                add_to_columns(&mut self.delta.columns, &self.state.limits.levels, newest, *id, *step, *count);
+                if self.state.rollups.last(*id) < Some(*step) && self.delta.lasts.get(id).is_none_or(|last| last < step) {
+                    self.delta.lasts.insert(*id, *step);
+                }
+            }
+            if !late.is_empty() {
+                self.delta.late.insert(*step, late);
+            }
+        }
+        self.delta.counts.retain(|_, counts| !counts.is_empty());
     }
 
     /// Counts what is new of `batch`.
     fn count(&mut self, mut batch: Batch) -> IngestReceipt {
-        let mut ids: Vec<Option<SeriesId>> = batch.series.iter().map(|series| self.state.rollups.id(&series.key)).collect();
+        let awake = |key| self.state.rollups.id(key).filter(|id| self.state.rollups.is_awake(*id));
+        let mut ids: Vec<Option<SeriesId>> = batch.series.iter().map(|series| awake(&series.key)).collect();
         let mut refused = vec![Refused::default(); ids.len()];
         let (mut accepted, mut duplicates) = (0, 0);
         for (&(place, step), &Sum { count, records }) in &batch.sums {
             if Some(step) < self.from {
                 refused[place].late += records;
-            } else if let Some(series) = self.series(&mut ids[place], &batch.series[place].key) {
+            } else if let Some(series) = self.series(&mut ids[place], &batch.series[place].key, records) {
                 accepted += records;
                 self.add(series, step, count);
             } else {
@@ -256,7 +337,7 @@ impl<'s> Judge<'s> {
                 duplicates += 1;
             } else if self.state.seen.ids() + self.new_ids.len() >= self.state.limits.max_ids {
                 refused[place].ids += 1;
-            } else if let Some(series) = self.series(&mut ids[place], &batch.series[place].key) {
+            } else if let Some(series) = self.series(&mut ids[place], &batch.series[place].key, 1) {
                 accepted += 1;
                 self.new_ids.insert(record.id);
                 self.delta.ids.entry(record.step).or_default().push(record.id);
@@ -274,18 +355,46 @@ impl<'s> Judge<'s> {
         *sum = sum.saturating_add(count);
     }
 
-    /// The series' id, a new one if there is room for it.
-    fn series(&mut self, known: &mut Option<SeriesId>, key: &SeriesKey) -> Option<SeriesId> {
+    /// The series' id, a new one if there is room for it. A series beyond its tenant's limit is folded into that of the
+    /// type `other`, or if that is one too many as well, of the service and type `other`, to the same destination.
+    fn series(&mut self, known: &mut Option<SeriesId>, key: &SeriesKey, records: u64) -> Option<SeriesId> {
         if known.is_none() {
-            *known = self.new_series.get(key).copied();
+            *known = self.own(key, self.state.limits.max_series_per_tenant);
         }
-        if known.is_none() && self.state.rollups.len() + self.new_series.len() < self.state.limits.max_series {
-            let id = self.next_id;
-            self.next_id = SeriesId(id.0.saturating_add(1));
-            self.new_series.insert(key.clone(), id);
-            *known = Some(id);
+        if known.is_some() {
+            return *known;
         }
-        *known
+        let other = |text| TransactionType::new(text).ok();
+        let by_type = SeriesKey { transaction_type: other(OTHER)?, ..key.clone() };
+        let by_service = SeriesKey { service: ServiceName::new(OTHER).ok()?, ..by_type.clone() };
+        // What is folded into gets as much room again: half of it for either kind.
+        let limit = self.state.limits.max_series_per_tenant;
+        let folded = self.own(&by_type, limit.saturating_add(limit / 2)).or_else(|| self.own(&by_service, limit.saturating_mul(2)));
+        if folded.is_some() {
+            self.delta.folded += records;
+        }
+        // Not remembered in `known`: the next records are folded, and counted as such, too.
+        folded
+    }
+
+    /// The id of the series itself, a new one if its tenant has fewer than `limit` and there is room.
+    fn own(&mut self, key: &SeriesKey, limit: usize) -> Option<SeriesId> {
+        if let Some(id) = self.new_series.get(key) {
+            return Some(*id);
+        }
+        let known = self.state.rollups.id(key);
+        if known.is_some_and(|id| self.state.rollups.is_awake(id)) {
+            return known;
+        }
+        let of_tenant = self.state.rollups.of_tenant(&key.tenant) + self.new_of_tenant.get(&key.tenant).copied().unwrap_or(0);
+        if of_tenant >= limit || self.state.rollups.len() + self.new_series.len() >= self.state.limits.max_series {
+            return None;
+        }
+        let id = known.unwrap_or(self.next_id);
+        self.next_id = self.next_id.max(SeriesId(id.0.saturating_add(1)));
+        *self.new_of_tenant.entry(key.tenant.clone()).or_default() += 1;
+        self.new_series.insert(key.clone(), id);
+        Some(id)
     }
 
     /// One refusal a series and cause, at the series' first record: a batch holds sums, not lines.
@@ -299,7 +408,8 @@ impl<'s> Judge<'s> {
             if refused.series > 0 {
                 batch.refuse(line, refused.series, || {
                     format!(
-                        "{} records of series {key}: it is beyond the {max_series} that are counted (ingest.max_series)",
+                        "{} records of series {key}: it is beyond the {max_series} that are counted (ingest.max_series), or its tenant's, also for \
+                         what is folded (ingest.max_series_per_tenant)",
                         refused.series
                     )
                 });

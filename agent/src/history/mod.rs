@@ -5,14 +5,20 @@
 //! (`rollups`, `ring`) and acknowledged. All batches that came while one commit ran go into the
 //! next, so that an fsync is shared by everyone who waits for one.
 //!
+//! Memory holds the newest steps of every series (`levels::SLACK` and two columns at the most); what is older is sealed, rolled
+//! up to five minutes and hours on the way, in columns of the file (`levels`, `column`), and read from there when somebody asks.
+//!
 //! Invariants: what was acknowledged survives the loss of power, counted once; what was not is
-//! there whole or not at all; memory holds what the file holds. After a failed commit history
+//! there whole or not at all; memory and columns together hold what was
+//! counted, no count in both. After a failed commit history
 //! refuses every batch and keeps answering questions: nobody writes over a failed fsync.
 
 mod actor;
+mod column;
 #[cfg(test)]
 mod disk;
 mod group;
+mod levels;
 mod ring;
 mod rollups;
 mod seen;
@@ -21,13 +27,17 @@ mod tables;
 mod tests;
 
 pub use actor::History;
+pub use levels::Resolution;
 pub use rollups::Closed;
 
 use crate::config::IngestConfig;
 use crate::env::Env;
 use crate::ingest::Batch;
 use crate::store::{Store, StoreError};
-use actor::{Append, Command};
+use actor::{Append, Command, RolledQuestion};
+use levels::Level;
+use redb::ReadableDatabase as _;
+use rollups::Part;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -66,7 +76,7 @@ pub enum HistoryError {
         wanted: RegionId,
     },
     /// The file is another software's.
-    #[error("the history in data_dir has format {found}, this software reads format 1: use the software that wrote it")]
+    #[error("the history in data_dir has format {found}, this software reads format 2: use the software that wrote it")]
     OtherFormat {
         /// The file's.
         found: String,
@@ -122,6 +132,8 @@ pub struct HistoryStats {
     pub replayed: u64,
     /// Requests turned away because too much was pending.
     pub busy: u64,
+    /// Records that were counted in an `other` series, since their tenant has too many.
+    pub folded: u64,
     /// What waits to be made durable, in records.
     pub pending: usize,
     /// Commits that wrote something.
@@ -145,7 +157,8 @@ pub async fn open(
     shared.series.store(state.rollups.len(), Ordering::Relaxed);
     let (sender, receiver) = mpsc::channel(COMMANDS);
     let history = History::new(state, store.clone(), env.clock.clone(), receiver, shared.clone());
-    Ok((HistoryHandle { sender, shared }, history))
+    let steps = limits.levels.get(Resolution::Step).unwrap_or(Level { resolution: Resolution::Step, factor: 1, kept_steps: 0 });
+    Ok((HistoryHandle { sender, shared, store: store.clone(), steps }, history))
 }
 
 /// Asks history. Clones ask the same one; when the last is gone, history finishes and ends.
@@ -153,6 +166,20 @@ pub async fn open(
 pub struct HistoryHandle {
     sender: mpsc::Sender<Command>,
     shared: Arc<Shared>,
+    store: Store,
+    /// The steps themselves.
+    steps: Level,
+}
+
+/// Counts of a series in buckets. See [`HistoryHandle::rolled`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rolled {
+    /// Steps of a bucket.
+    pub factor: i64,
+    /// The first bucket: it begins with step `first * factor`.
+    pub first: i64,
+    /// The counts, oldest first.
+    pub counts: Vec<f64>,
 }
 
 impl HistoryHandle {
@@ -173,26 +200,94 @@ impl HistoryHandle {
     /// The counts of `step`, which is over. Records that come for it later are counted too, and
     /// reported by the next close.
     pub async fn close(&self, step: StepIndex) -> Result<Closed, Stopped> {
-        self.ask(|reply| Command::Close { step, reply }).await
+        let part = self.ask(|reply| Command::Close { step, reply }).await?;
+        let mut closed = part.closed;
+        let wanted = part.cold.iter().map(|(_, id)| Part { id: *id, cold: (step, step.offset(1)), hot: vec![] }).collect();
+        for ((place, _), count) in part.cold.iter().zip(self.warm(wanted).await) {
+            closed.counts[*place].1 = count.last().copied().unwrap_or(0.0);
+        }
+        Ok(closed)
     }
 
     /// The counts of the `steps` steps that end with `until`, oldest first. Begins later if the
     /// series does, and is empty if the series is not known.
     pub async fn window(&self, key: &SeriesKey, until: StepIndex, steps: usize) -> Result<Vec<f64>, Stopped> {
-        let key = key.clone();
-        self.ask(|reply| Command::Window { key, until: Some(until), steps, reply }).await
+        self.some_window(key, Some(until), steps).await
     }
 
     /// The [`window`](Self::window) that ends with the last step closed in this life, empty before
     /// the first close.
     pub async fn recent(&self, key: &SeriesKey, steps: usize) -> Result<Vec<f64>, Stopped> {
+        self.some_window(key, None, steps).await
+    }
+
+    async fn some_window(&self, key: &SeriesKey, until: Option<StepIndex>, steps: usize) -> Result<Vec<f64>, Stopped> {
         let key = key.clone();
-        self.ask(|reply| Command::Window { key, until: None, steps, reply }).await
+        let part = self.ask(|reply| Command::Window { key, until, steps, reply }).await?;
+        Ok(self.warm(part.into_iter().collect()).await.pop().unwrap_or_default())
     }
 
     /// The [`window`](Self::window) of every known series, ascending by series.
     pub async fn windows(&self, until: StepIndex, steps: usize) -> Result<Vec<(SeriesKey, Vec<f64>)>, Stopped> {
-        self.ask(|reply| Command::Windows { until, steps, reply }).await
+        self.windows_after(None, usize::MAX, until, steps).await
+    }
+
+    /// The [`windows`](Self::windows) of the first `most` series after `after`: page by page, so that not all of them need fit
+    /// into memory.
+    pub async fn windows_after(
+        &self,
+        after: Option<SeriesKey>,
+        most: usize,
+        until: StepIndex,
+        steps: usize,
+    ) -> Result<Vec<(SeriesKey, Vec<f64>)>, Stopped> {
+        let parts = self.ask(|reply| Command::Windows { after, most, until, steps, reply }).await?;
+        let (keys, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        Ok(keys.into_iter().zip(self.warm(parts).await).collect())
+    }
+
+    /// The counts of the `buckets` buckets that end with the one of `until`, oldest first; begins later if the series, or what is
+    /// kept of it, does. `None` if the series is not known, or there are no such buckets: they must be whole numbers of steps.
+    pub async fn rolled(
+        &self,
+        key: &SeriesKey,
+        resolution: Resolution,
+        until: StepIndex,
+        buckets: usize,
+    ) -> Result<Option<Rolled>, Stopped> {
+        let key = key.clone();
+        let asked = self.ask(|reply| Command::Rolled(RolledQuestion { key, resolution, until, buckets, reply })).await;
+        let Some(part) = asked? else { return Ok(None) };
+        let work = move |_: &_| {
+            let until = part.first.saturating_add(part.hot.len() as i64);
+            let sealed = tables::sealed(&part.read, part.level, part.id, part.first, until)?;
+            let counts = sealed.iter().zip(&part.hot).map(|(sealed, hot)| sealed.saturating_add(*hot) as f64).collect();
+            Ok(Rolled { factor: part.level.factor, first: part.first, counts })
+        };
+        Ok(self.store.run("reading the history", work).await.inspect_err(told).ok())
+    }
+
+    /// The columns of each resolution: how many there are, and their bytes without the database's own.
+    pub async fn size(&self) -> Result<Vec<(Resolution, u64, u64)>, StoreError> {
+        let read = self.store.read()?;
+        self.store.run("measuring the history", move |_| tables::size(&read)).await
+    }
+
+    /// The windows with what is sealed of them; only what memory has, if the file cannot be read.
+    async fn warm(&self, parts: Vec<Part>) -> Vec<Vec<f64>> {
+        if parts.iter().all(|part| part.cold.0 >= part.cold.1) {
+            return parts.into_iter().map(|part| part.hot).collect();
+        }
+        let (hot, level): (Vec<_>, _) = (parts.iter().map(|part| part.hot.clone()).collect(), self.steps);
+        let work = move |database: &redb::Database| {
+            let read = database.begin_read()?;
+            let warm = |part: Part| {
+                let sealed = tables::sealed(&read, level, part.id, part.cold.0.0, part.cold.1.0)?;
+                Ok(sealed.into_iter().map(|count| count as f64).chain(part.hot).collect())
+            };
+            parts.into_iter().map(warm).collect()
+        };
+        self.store.run("reading the history", work).await.inspect_err(told).unwrap_or(hot)
     }
 
     /// How it goes.
@@ -207,6 +302,11 @@ impl HistoryHandle {
     }
 }
 
+/// Questions are answered also when the disk fails, with what memory has.
+fn told(error: &StoreError) {
+    tracing::error!(%error, source = ?std::error::Error::source(error), "sealed counts cannot be read");
+}
+
 /// What handles and actor both see.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
@@ -218,6 +318,7 @@ pub(crate) struct Shared {
     duplicates: AtomicU64,
     replayed: AtomicU64,
     busy: AtomicU64,
+    folded: AtomicU64,
     commits: AtomicU64,
     failed: AtomicBool,
 }
@@ -261,6 +362,7 @@ impl Shared {
             duplicates: self.duplicates.load(Ordering::Relaxed),
             replayed: self.replayed.load(Ordering::Relaxed),
             busy: self.busy.load(Ordering::Relaxed),
+            folded: self.folded.load(Ordering::Relaxed),
             pending: self.pending.load(Ordering::Relaxed),
             commits: self.commits.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),

@@ -11,6 +11,9 @@ use tradewind_protocol::StepIndex;
 /// came back can ask for more; then the newer count stays and the older ones go.
 const MAX_RING_STEPS: u64 = 4 << 20;
 
+/// Room that is not given back, in steps.
+const MIN_ROOM: usize = 64;
+
 /// Counts of consecutive steps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Ring {
@@ -25,6 +28,11 @@ impl Ring {
     pub(crate) fn last(&self) -> Option<StepIndex> {
         let len = i64::try_from(self.low.len()).ok()?;
         (len > 0).then(|| self.first.offset(len - 1))
+    }
+
+    /// The first step at or after `step` that the ring reaches.
+    pub(crate) fn first_from(&self, step: StepIndex) -> Option<StepIndex> {
+        self.last().map(|last| (self.first.max(step), last)).filter(|(first, last)| first <= last).map(|(first, _)| first)
     }
 
     /// The count of `step`; zero outside the ring.
@@ -65,10 +73,15 @@ impl Ring {
         while self.first < step && self.low.pop_front().is_some() {
             self.first = self.first.offset(1);
         }
+        if self.low.capacity() > 4 * self.low.len().max(MIN_ROOM) {
+            self.low.shrink_to(2 * self.low.len());
+        }
         if self.low.is_empty() {
             self.low.shrink_to_fit();
         }
-        self.high = self.high.split_off(&step);
+        if !self.high.is_empty() {
+            self.high = self.high.split_off(&step);
+        }
     }
 
     fn place(&self, step: StepIndex) -> Option<usize> {

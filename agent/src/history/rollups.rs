@@ -1,16 +1,18 @@
-//! Counts per series and step, in memory. Pure.
+//! The known series, and the newest counts of each, in memory. Pure.
 //!
-//! Invariant: holds exactly what was committed, for as long as it is kept; a step that was closed
-//! and counted again afterwards is reported as revised by the next close, once.
+//! Memory holds the counts from a series' *boundary* on; those before are *sealed*: in columns of the file. Invariants:
+//! what is here from the boundary on is exactly what was committed; a step that was closed and counted again
+//! afterwards is reported as revised by the next close, once.
 
+use super::levels::{CHUNK, ColumnAdds, Levels, SLACK, add_to_columns};
 use super::ring::Ring;
 use crate::marks::{bug, sometimes};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use tradewind_protocol::{SeriesKey, StepIndex};
+use std::sync::Arc;
+use tradewind_protocol::{SeriesKey, StepIndex, TenantName};
 
-/// Stands for a series in the file: given out once, and again only after every count of the series
-/// that had it is gone.
+/// Stands for a series in the file: given out once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SeriesId(pub(crate) u64);
 
@@ -26,30 +28,93 @@ pub struct Closed {
     pub revised: BTreeMap<SeriesKey, StepIndex>,
 }
 
-/// All series.
+/// How far counts have left memory for columns: those of all series before `through`, and those of the series below
+/// `cursor` a column further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    pub(crate) through: StepIndex,
+    pub(crate) cursor: SeriesId,
+}
+
+impl Sealed {
+    /// The first step of the series that is in memory.
+    pub(crate) fn boundary(&self, id: SeriesId) -> StepIndex {
+        if id < self.cursor { self.through.offset(CHUNK as i64) } else { self.through }
+    }
+}
+
+/// The boundary of `id`.
+pub(crate) fn boundary(sealed: Option<Sealed>, id: SeriesId) -> StepIndex {
+    sealed.map_or(StepIndex(i64::MIN), |sealed| sealed.boundary(id))
+}
+
+fn column_start(step: StepIndex) -> StepIndex {
+    StepIndex(step.0.saturating_sub(step.0.rem_euclid(CHUNK as i64)))
+}
+
+/// What is to be sealed, and how far that gets.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Sealing {
+    pub(crate) sealed: Option<Sealed>,
+    pub(crate) columns: ColumnAdds,
+    /// The last counted step of each series that is sealed.
+    pub(crate) lasts: BTreeMap<SeriesId, StepIndex>,
+}
+
+/// Part of a window: what memory has of it, and where the rest is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Part {
+    pub(crate) id: SeriesId,
+    /// The steps of the window that are sealed: from the first to before the second.
+    pub(crate) cold: (StepIndex, StepIndex),
+    pub(crate) hot: Vec<f64>,
+}
+
+/// A close: what memory has of it, and for which of the series the count is sealed.
+#[derive(Debug)]
+pub(crate) struct ClosePart {
+    pub(crate) closed: Closed,
+    /// Places in `closed.counts`.
+    pub(crate) cold: Vec<(usize, SeriesId)>,
+}
+
+/// All series. Those that have been silent for the whole retention are *dormant*: known, neither closed nor shown.
 #[derive(Debug, Default)]
 pub(crate) struct Rollups {
-    ids: BTreeMap<SeriesKey, SeriesId>,
+    ids: BTreeMap<Arc<SeriesKey>, SeriesId>,
     series: BTreeMap<SeriesId, Series>,
+    /// Awake series of each tenant.
+    awake: BTreeMap<TenantName, usize>,
+    awake_total: usize,
     /// Steps before this one are forgotten.
     from: Option<StepIndex>,
     newest: Option<StepIndex>,
     closed: Option<StepIndex>,
     revised: BTreeMap<SeriesId, StepIndex>,
+    sealed: Option<Sealed>,
+    /// Ids below this one were given out.
+    next_id: u64,
 }
 
 #[derive(Debug)]
 struct Series {
-    key: SeriesKey,
+    key: Arc<SeriesKey>,
     /// The earliest step that ever had a count: from there on, no count means none.
     since: StepIndex,
+    last: Option<StepIndex>,
+    awake: bool,
     ring: Ring,
 }
 
 impl Rollups {
-    /// How many series there are.
+    /// How many series are awake.
     pub(crate) fn len(&self) -> usize {
-        self.ids.len()
+        self.awake_total
+    }
+
+    /// How many series of `tenant` are awake.
+    pub(crate) fn of_tenant(&self, tenant: &TenantName) -> usize {
+        self.awake.get(tenant).copied().unwrap_or(0)
     }
 
     /// The series' id, if it is known.
@@ -57,9 +122,19 @@ impl Rollups {
         self.ids.get(key).copied()
     }
 
-    /// The lowest id above all that are in use.
+    /// Whether the series is awake.
+    pub(crate) fn is_awake(&self, id: SeriesId) -> bool {
+        self.series.get(&id).is_some_and(|series| series.awake)
+    }
+
+    /// The lowest id that was never given out.
     pub(crate) fn next_id(&self) -> SeriesId {
-        SeriesId(self.series.last_key_value().map_or(0, |(id, _)| id.0.saturating_add(1)))
+        SeriesId(self.next_id.max(self.series.last_key_value().map_or(0, |(id, _)| id.0.saturating_add(1))))
+    }
+
+    /// Ids below `next` are not given out again.
+    pub(crate) fn retire_ids(&mut self, next: u64) {
+        self.next_id = self.next_id.max(next);
     }
 
     /// The newest step that has a count.
@@ -67,20 +142,32 @@ impl Rollups {
         self.newest
     }
 
+    /// How far counts have left memory.
+    pub(crate) fn sealed(&self) -> Option<Sealed> {
+        self.sealed
+    }
+
     /// Makes a series known, or known since another step.
     pub(crate) fn insert(&mut self, id: SeriesId, key: SeriesKey, since: StepIndex) {
+        self.retire_ids(id.0.saturating_add(1));
         match self.series.entry(id) {
             Entry::Occupied(mut known) => known.get_mut().since = since,
             Entry::Vacant(room) => {
+                let key = Arc::new(key);
                 self.ids.insert(key.clone(), id);
-                room.insert(Series { key, since, ring: Ring::default() });
+                room.insert(Series { key, since, last: None, awake: false, ring: Ring::default() });
             }
         }
     }
 
     /// The series' key, and since when it is known.
     pub(crate) fn get(&self, id: SeriesId) -> Option<(&SeriesKey, StepIndex)> {
-        self.series.get(&id).map(|series| (&series.key, series.since))
+        self.series.get(&id).map(|series| (&*series.key, series.since))
+    }
+
+    /// The series' last counted step.
+    pub(crate) fn last(&self, id: SeriesId) -> Option<StepIndex> {
+        self.series.get(&id)?.last
     }
 
     /// The step before which everything is forgotten, if anything is.
@@ -88,15 +175,18 @@ impl Rollups {
         self.from
     }
 
-    /// Counts, and notes the series as revised if the step is closed.
+    /// Counts, and notes the series as revised if the step is closed. What is sealed was counted in its column.
     pub(crate) fn add(&mut self, id: SeriesId, step: StepIndex, count: u64) {
-        let Some(series) = self.series.get_mut(&id) else { return };
         if bug!("late-counts-dropped") && Some(step) <= self.closed {
             return;
         }
         let step = if bug!("rollup-off-by-one") { step.offset(1) } else { step };
-        series.ring.add(step, count);
-        self.newest = self.newest.max(Some(step));
+        let boundary = boundary(self.sealed, id);
+        let Some(series) = self.series.get_mut(&id) else { return };
+        if step >= boundary {
+            series.ring.add(step, count);
+        }
+        self.touch(id, step);
         if Some(step) <= self.closed {
             sometimes!("ingest.late-record-counted");
             let earliest = self.revised.entry(id).or_insert(step);
@@ -104,32 +194,117 @@ impl Rollups {
         }
     }
 
-    /// The series that have no count from `step` on.
-    pub(crate) fn silent_since(&self, step: StepIndex) -> BTreeSet<SeriesId> {
-        self.series.iter().filter(|(_, series)| series.ring.last() < Some(step)).map(|(id, _)| *id).collect()
+    /// Notes that the series was counted at `step`, and wakes it if that is recent.
+    pub(crate) fn touch(&mut self, id: SeriesId, step: StepIndex) {
+        self.newest = self.newest.max(Some(step));
+        let Some(series) = self.series.get_mut(&id) else { return };
+        series.last = series.last.max(Some(step));
+        if !series.awake && series.last >= self.from {
+            series.awake = true;
+            *self.awake.entry(series.key.tenant.clone()).or_default() += 1;
+            self.awake_total += 1;
+        }
     }
 
-    /// Drops all counts before `step`, and the series `gone`.
+    /// The series that have no count from `step` on and are sealed, and of the dormant ones the longest silent beyond
+    /// `most` series.
+    pub(crate) fn silent_since(&self, step: StepIndex, most: usize) -> BTreeSet<SeriesId> {
+        let sealed = |id: SeriesId, series: &Series| series.last < Some(boundary(self.sealed, id));
+        let idle = self.series.iter().filter(|(id, series)| !series.awake && sealed(**id, series));
+        let mut idle: Vec<_> = idle.map(|(id, series)| (series.last, *id)).collect();
+        idle.sort_unstable();
+        let beyond = self.series.len().saturating_sub(most);
+        idle.iter().enumerate().filter(|(place, (last, _))| *place < beyond || *last < Some(step)).map(|(_, (_, id))| *id).collect()
+    }
+
+    /// Forgets all counts before `step`, and the series `gone` altogether.
     pub(crate) fn forget(&mut self, step: StepIndex, gone: &BTreeSet<SeriesId>) {
         self.from = Some(step);
         for id in gone {
             self.revised.remove(id);
             if let Some(series) = self.series.remove(id) {
-                self.ids.remove(&series.key);
+                self.ids.remove(&*series.key);
             }
         }
+        self.awake.clear();
+        self.awake_total = 0;
         for series in self.series.values_mut() {
-            series.ring.forget_before(step);
+            series.awake = series.last >= self.from;
+            if series.awake {
+                *self.awake.entry(series.key.tenant.clone()).or_default() += 1;
+                self.awake_total += 1;
+            }
+        }
+    }
+
+    /// What of at most `most` series' columns is to be sealed when `newest` is the newest step.
+    pub(crate) fn seal(&self, levels: &Levels, newest: StepIndex, most: usize) -> Sealing {
+        let target = column_start(newest.offset(-SLACK));
+        let oldest = |from: StepIndex| {
+            let hot = self.series.iter().filter_map(|(id, series)| series.ring.first_from(from.max(boundary(self.sealed, *id))));
+            hot.min()
+        };
+        let begin =
+            || Sealed { through: oldest(StepIndex(i64::MIN)).map_or(target, |first| column_start(first).min(target)), cursor: SeriesId(0) };
+        let mut sealed = self.sealed.unwrap_or_else(begin);
+        let mut sealing = Sealing::default();
+        let mut room = most;
+        while sealed.through < target && room > 0 {
+            let end = sealed.through.offset(CHUNK as i64);
+            if sealed.cursor == SeriesId(0) {
+                // Nothing is in memory for a while: over it at once.
+                match oldest(sealed.through).map(column_start) {
+                    None => sealed.through = target,
+                    Some(next) if next >= end => sealed.through = next.min(target),
+                    Some(_) => {}
+                }
+                if sealed.through.offset(CHUNK as i64) != end {
+                    continue;
+                }
+            }
+            let mut reached = None;
+            for (id, series) in self.series.range(sealed.cursor..).take(room) {
+                room -= 1;
+                reached = Some(*id);
+                let Some(first) = series.ring.first_from(sealed.through).filter(|first| *first < end) else { continue };
+                for step in first.0..end.0 {
+                    add_to_columns(&mut sealing.columns, levels, newest, *id, StepIndex(step), series.ring.get(StepIndex(step)));
+                }
+                if let Some(last) = series.ring.last() {
+                    sealing.lasts.insert(*id, last.min(end.offset(-1)));
+                }
+            }
+            let over = reached.is_none_or(|id| self.series.range(SeriesId(id.0.saturating_add(1))..).next().is_none());
+            sealed = match reached {
+                Some(id) if !over => Sealed { cursor: SeriesId(id.0.saturating_add(1)), ..sealed },
+                _ => Sealed { through: end, cursor: SeriesId(0) },
+            };
+        }
+        sealing.sealed = Some(sealed).filter(|sealed| Some(*sealed) != self.sealed);
+        sealing
+    }
+
+    /// Drops from memory what is in columns.
+    pub(crate) fn set_sealed(&mut self, sealed: Sealed) {
+        self.sealed = Some(sealed);
+        for (id, series) in &mut self.series {
+            series.ring.forget_before(sealed.boundary(*id));
         }
     }
 
     /// Closes `step`, and all before it.
-    pub(crate) fn close(&mut self, step: StepIndex) -> Closed {
+    pub(crate) fn close(&mut self, step: StepIndex) -> ClosePart {
         let revised = std::mem::take(&mut self.revised);
-        let revised = revised.into_iter().filter_map(|(id, step)| Some((self.series.get(&id)?.key.clone(), step))).collect();
+        let revised = revised.into_iter().filter_map(|(id, step)| Some(((*self.series.get(&id)?.key).clone(), step))).collect();
         self.closed = self.closed.max(Some(step));
-        let counts = self.iter().map(|series| (series.key.clone(), series.ring.get(step) as f64)).collect();
-        Closed { step, counts, revised }
+        let (mut counts, mut cold) = (Vec::with_capacity(self.awake_total), vec![]);
+        for (id, series) in self.iter() {
+            if step < boundary(self.sealed, id) && Some(step) >= self.from {
+                cold.push((counts.len(), id));
+            }
+            counts.push(((*series.key).clone(), series.ring.get(step) as f64));
+        }
+        ClosePart { closed: Closed { step, counts, revised }, cold }
     }
 
     /// The last closed step of this life.
@@ -138,24 +313,36 @@ impl Rollups {
     }
 
     /// See [`super::HistoryHandle::window`].
-    pub(crate) fn window(&self, key: &SeriesKey, until: StepIndex, steps: usize) -> Vec<f64> {
-        let series = self.id(key).and_then(|id| self.series.get(&id));
-        series.map(|series| self.window_of(series, until, steps)).unwrap_or_default()
+    pub(crate) fn window(&self, key: &SeriesKey, until: StepIndex, steps: usize) -> Option<Part> {
+        let id = self.id(key)?;
+        Some(self.window_of(id, self.series.get(&id)?, until, steps))
     }
 
-    /// See [`super::HistoryHandle::windows`].
-    pub(crate) fn windows(&self, until: StepIndex, steps: usize) -> Vec<(SeriesKey, Vec<f64>)> {
-        self.iter().map(|series| (series.key.clone(), self.window_of(series, until, steps))).collect()
+    /// See [`super::HistoryHandle::windows_after`].
+    pub(crate) fn windows(&self, after: Option<&SeriesKey>, most: usize, until: StepIndex, steps: usize) -> Vec<(SeriesKey, Part)> {
+        let later = |series: &Series| after.is_none_or(|after| *series.key > *after);
+        let wanted = self.iter().filter(|(_, series)| later(series)).take(most);
+        wanted.map(|(id, series)| ((*series.key).clone(), self.window_of(id, series, until, steps))).collect()
     }
 
-    fn window_of(&self, series: &Series, until: StepIndex, steps: usize) -> Vec<f64> {
+    fn window_of(&self, id: SeriesId, series: &Series, until: StepIndex, steps: usize) -> Part {
         let asked = until.offset(1).offset(-i64::try_from(steps).unwrap_or(i64::MAX));
         let from = asked.max(series.since).max(self.from.unwrap_or(asked));
-        (from.0..=until.0).map(|step| series.ring.get(StepIndex(step)) as f64).collect()
+        let split = boundary(self.sealed, id).clamp(from.min(until.offset(1)), until.offset(1));
+        Part { id, cold: (from, split), hot: (split.0..=until.0).map(|step| series.ring.get(StepIndex(step)) as f64).collect() }
     }
 
-    /// All series, ascending by key.
-    fn iter(&self) -> impl Iterator<Item = &Series> {
-        self.ids.values().filter_map(|id| self.series.get(id))
+    /// What memory has of the steps from `from` to `until`, and the series' id.
+    pub(crate) fn hot(&self, key: &SeriesKey, from: StepIndex, until: StepIndex) -> Option<(SeriesId, StepIndex, Vec<(StepIndex, u64)>)> {
+        let id = self.id(key)?;
+        let series = self.series.get(&id)?;
+        let first = series.ring.first_from(from.max(boundary(self.sealed, id)));
+        let steps = first.map_or(0..0, |first| first.0..until.offset(1).0.min(series.ring.last().map_or(first.0, |last| last.0 + 1)));
+        Some((id, series.since, steps.map(|step| (StepIndex(step), series.ring.get(StepIndex(step)))).collect()))
+    }
+
+    /// The awake series, ascending by key.
+    fn iter(&self) -> impl Iterator<Item = (SeriesId, &Series)> {
+        self.ids.values().filter_map(|id| Some((*id, self.series.get(id)?))).filter(|(_, series)| series.awake)
     }
 }

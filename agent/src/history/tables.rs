@@ -4,20 +4,25 @@
 //! |---|---|---|
 //! | `history_meta` | what | text: step length, region, format, the steps that ids and counts are kept from |
 //! | `history_series` | id | since which step, `tenant/source/destination/service/type` |
+//! | `history_last` | id | the last counted step, for series with sealed counts |
 //! | `history_counts` | step | pairs of varints, ascending: distance to the last series id, count |
+//! | `history_columns` | level, number of the column, series id | the counts of 128 buckets (see `column`) |
 //! | `history_ids` | step, number of the row | id hashes, 16 bytes each |
 //! | `history_keys` | expiry, key hash | the receipt, JSON |
 //!
-//! One row a step: a commit rewrites the one or two steps that are open, and a start reads a row a
-//! step. Ids are only ever added, a row a commit and step, since one row an id would rewrite a page
+//! One row a step while its counts are in memory: a commit rewrites the one or two steps that are open, and a start reads
+//! the rows. What memory no longer holds is in columns: a row a series, level and 128 buckets, beside those of its
+//! neighbours of the same time, since they are written and forgotten together. Ids are only ever added, a row a commit and step, since one row an id would rewrite a page
 //! an id.
 
 use super::HistoryError;
+use super::column;
 use super::group::{Delta, Limits, State};
-use super::rollups::SeriesId;
+use super::levels::{CHUNK, Level, Resolution};
+use super::rollups::{Sealed, SeriesId, boundary};
 use crate::ingest::batch::IdHash;
 use crate::marks::bug;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::collections::{BTreeMap, BTreeSet};
 use tradewind_protocol::api::IngestReceipt;
 use tradewind_protocol::{RegionId, SeriesKey, ServiceName, Step, StepIndex, TenantName, Timestamp, TransactionType};
@@ -25,17 +30,25 @@ use tradewind_protocol::{RegionId, SeriesKey, ServiceName, Step, StepIndex, Tena
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("history_meta");
 const SERIES: TableDefinition<'_, u64, (i64, &str)> = TableDefinition::new("history_series");
 const COUNTS: TableDefinition<'_, i64, &[u8]> = TableDefinition::new("history_counts");
+const LAST: TableDefinition<'_, u64, i64> = TableDefinition::new("history_last");
+const COLUMNS: TableDefinition<'_, (u8, i64, u64), &[u8]> = TableDefinition::new("history_columns");
 const IDS: TableDefinition<'_, (i64, u64), &[u8]> = TableDefinition::new("history_ids");
 const KEYS: TableDefinition<'_, (i64, u128), &[u8]> = TableDefinition::new("history_keys");
 
 /// Raised whenever these tables change their meaning.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
+
+/// The format without columns: every file of it is one of today's in which nothing is sealed.
+const FORMAT_WITHOUT_COLUMNS: &str = "1";
 
 const META_FORMAT: &str = "format";
 const META_STEP: &str = "step_ms";
 const META_REGION: &str = "region";
 const META_IDS_FROM: &str = "ids_from_step";
 const META_COUNTS_FROM: &str = "counts_from_step";
+const META_NEXT_ID: &str = "next_series_id";
+const META_SEALED_STEP: &str = "sealed_through_step";
+const META_SEALED_ID: &str = "sealed_cursor_id";
 
 const HASH_BYTES: usize = 16;
 
@@ -50,11 +63,26 @@ pub(super) fn load(database: &Database, step: Step, region: &RegionId, limits: L
     if let Some(from) = kept_from(&write, META_COUNTS_FROM)? {
         state.rollups.forget(from, &BTreeSet::new());
     }
+    if let Some(next) = kept_from(&write, META_NEXT_ID)? {
+        state.rollups.retire_ids(next.0 as u64);
+    }
+    let sealed = match (kept_from(&write, META_SEALED_STEP)?, kept_from(&write, META_SEALED_ID)?) {
+        (Some(through), Some(cursor)) => Some(Sealed { through, cursor: SeriesId(cursor.0 as u64) }),
+        (None, _) | (_, None) => None,
+    };
+    if let Some(sealed) = sealed {
+        state.rollups.set_sealed(sealed);
+    }
+    write.open_table(COLUMNS)?;
     for row in write.open_table(SERIES)?.iter()? {
         let (id, series) = row?;
         let (since, key) = series.value();
         let key = series_key(key).ok_or_else(|| corrupt("history_series", id.value()))?;
         state.rollups.insert(SeriesId(id.value()), key, StepIndex(since));
+    }
+    for row in write.open_table(LAST)?.iter()? {
+        let (id, last) = row?;
+        state.rollups.touch(SeriesId(id.value()), StepIndex(last.value()));
     }
     for row in write.open_table(COUNTS)?.iter()? {
         if bug!("counts-not-read") {
@@ -62,7 +90,8 @@ pub(super) fn load(database: &Database, step: Step, region: &RegionId, limits: L
         }
         let (step, counts) = row?;
         let counts = decode_counts(counts.value()).ok_or_else(|| corrupt("history_counts", step.value()))?;
-        for (id, count) in counts {
+        // The row of a step is there until all of it is in columns.
+        for (id, count) in counts.into_iter().filter(|(id, _)| step.value() >= boundary(sealed, *id).0) {
             state.rollups.add(id, StepIndex(step.value()), count);
         }
     }
@@ -89,7 +118,8 @@ fn claim(write: &WriteTransaction, step: Step, region: &RegionId) -> Result<Resu
     let step_ms = u32::from(step).to_string();
     for (name, wanted) in [(META_FORMAT, FORMAT), (META_STEP, step_ms.as_str()), (META_REGION, region.as_str())] {
         let found = meta.get(name)?.map(|found| found.value().to_owned());
-        let Some(found) = found.filter(|found| found != wanted) else {
+        let older = |found: &str| name == META_FORMAT && found == FORMAT_WITHOUT_COLUMNS;
+        let Some(found) = found.filter(|found| found != wanted && !older(found)) else {
             meta.insert(name, wanted)?;
             continue;
         };
@@ -120,6 +150,7 @@ pub(super) fn write(database: &Database, delta: &Delta) -> Result<(), redb::Erro
     }
     add_series(&write, delta)?;
     add_counts(&write, delta)?;
+    add_columns(&write, delta)?;
     add_ids(&write, delta)?;
     add_keys(&write, delta)?;
     Ok(write.commit()?)
@@ -132,9 +163,15 @@ fn add_series(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error
     let mut series = write.open_table(SERIES)?;
     for id in &delta.forget.series {
         series.remove(id.0)?;
+        write.open_table(LAST)?.remove(id.0)?;
     }
     for (id, (key, since)) in &delta.series {
         series.insert(id.0, (since.0, series_text(key).as_str()))?;
+    }
+    if let Some((id, _)) = delta.series.last_key_value() {
+        let mut meta = write.open_table(META)?;
+        let before = meta.get(META_NEXT_ID)?.and_then(|next| next.value().parse().ok()).unwrap_or(0);
+        meta.insert(META_NEXT_ID, before.max(id.0.saturating_add(1)).to_string().as_str())?;
     }
     Ok(())
 }
@@ -143,7 +180,12 @@ fn add_counts(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error
     let mut rows = write.open_table(COUNTS)?;
     if let Some(before) = delta.forget.counts_before {
         write.open_table(META)?.insert(META_COUNTS_FROM, before.0.to_string().as_str())?;
-        rows.retain_in(..before.0, |_, _| false)?;
+    }
+    if let Some(sealed) = delta.sealed {
+        let mut meta = write.open_table(META)?;
+        meta.insert(META_SEALED_STEP, sealed.through.0.to_string().as_str())?;
+        meta.insert(META_SEALED_ID, sealed.cursor.0.to_string().as_str())?;
+        rows.retain_in(..sealed.through.0, |_, _| false)?;
     }
     for (step, added) in &delta.counts {
         let mut counts = match rows.get(step.0)? {
@@ -157,6 +199,71 @@ fn add_counts(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error
         rows.insert(step.0, encode_counts(&counts).as_slice())?;
     }
     Ok(())
+}
+
+fn add_columns(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error> {
+    if !delta.lasts.is_empty() {
+        let mut lasts = write.open_table(LAST)?;
+        for (id, last) in &delta.lasts {
+            lasts.insert(id.0, last.0)?;
+        }
+    }
+    if delta.columns.is_empty() && delta.forget.columns_before.is_empty() {
+        return Ok(());
+    }
+    let mut columns = write.open_table(COLUMNS)?;
+    for (level, before) in &delta.forget.columns_before {
+        columns.retain_in((*level, i64::MIN, 0)..(*level, *before, 0), |_, _| false)?;
+    }
+    for ((level, number, id), added) in &delta.columns {
+        let key = (*level, *number, id.0);
+        let mut column = match columns.get(key)? {
+            Some(row) => column::decode(row.value()).ok_or_else(|| corrupt("history_columns", format!("{key:?}")))?,
+            None => [0; CHUNK],
+        };
+        for (place, count) in added {
+            let sum = &mut column[usize::from(*place)];
+            *sum = sum.saturating_add(*count);
+        }
+        columns.insert(key, column::encode(&column).as_slice())?;
+    }
+    Ok(())
+}
+
+/// The sealed counts of one series, one for each bucket from `from` to before `until`.
+pub(super) fn sealed(read: &ReadTransaction, level: Level, id: SeriesId, from: i64, until: i64) -> Result<Vec<u64>, redb::Error> {
+    let columns = read.open_table(COLUMNS)?;
+    let mut counts = Vec::with_capacity(usize::try_from(until.saturating_sub(from)).unwrap_or(0));
+    let mut bucket = from;
+    while bucket < until {
+        let (number, place) = Level::place(bucket);
+        let wanted = (CHUNK - place).min(usize::try_from(until - bucket).unwrap_or(CHUNK));
+        let key = (level.resolution.number(), number, id.0);
+        match columns.get(key)? {
+            Some(row) => {
+                let column = column::decode(row.value()).ok_or_else(|| corrupt("history_columns", format!("{key:?}")))?;
+                counts.extend(&column[place..place + wanted]);
+            }
+            None => counts.resize(counts.len() + wanted, 0),
+        }
+        bucket += wanted as i64;
+    }
+    Ok(counts)
+}
+
+/// How many columns each level has, and their bytes without redb's own.
+pub(super) fn size(read: &ReadTransaction) -> Result<Vec<(Resolution, u64, u64)>, redb::Error> {
+    let columns = read.open_table(COLUMNS)?;
+    let mut sizes = vec![];
+    for level in Resolution::ALL {
+        let (mut count, mut bytes) = (0, 0);
+        for row in columns.range((level.number(), i64::MIN, 0)..=(level.number(), i64::MAX, u64::MAX))? {
+            count += 1;
+            bytes += row?.1.value().len() as u64;
+        }
+        sizes.push((level, count, bytes));
+    }
+    Ok(sizes)
 }
 
 fn add_ids(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error> {
@@ -254,7 +361,7 @@ fn decode_counts(mut bytes: &[u8]) -> Option<BTreeMap<SeriesId, u64>> {
 }
 
 /// LEB128: seven bits a byte, the lowest first.
-fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         bytes.push(value as u8 | 0x80);
         value >>= 7;
@@ -262,7 +369,7 @@ fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
     bytes.push(value as u8);
 }
 
-fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+pub(super) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..u64::BITS).step_by(7) {
         let (byte, rest) = bytes.split_first()?;

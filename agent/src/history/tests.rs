@@ -53,7 +53,10 @@ impl Site {
             max_body_bytes: 1 << 20,
             max_pending_records: 100,
             max_series: 4,
+            max_series_per_tenant: 4,
             retention: Duration::from_secs(3600),
+            retention_5m: Duration::from_secs(3600),
+            retention_1h: Duration::from_secs(3600),
         };
         Self { _dir: dir, env, disk, clock, config }
     }
@@ -430,6 +433,173 @@ async fn a_power_cut_at_any_write_loses_nothing_acknowledged_and_counts_nothing_
         workload(&site, &life).await;
         assert_eq!(life.counts().await, all, "cut at {cut_at}, {acknowledged} acknowledged");
     }
+}
+
+/// The sums of everything counted for `to`, at each resolution.
+async fn totals(life: &Life, to: &str, until: StepIndex) -> Vec<f64> {
+    let mut key = None;
+    for (known, _) in life.handle.windows(until, 1).await.unwrap() {
+        key = key.or(Some(known).filter(|known| known.destination.as_str() == to));
+    }
+    let mut totals = vec![];
+    for resolution in Resolution::ALL {
+        let rolled = life.handle.rolled(key.as_ref().unwrap(), resolution, until, 100_000).await.unwrap().unwrap();
+        totals.push(rolled.counts.iter().sum());
+    }
+    totals
+}
+
+#[tokio::test]
+async fn counts_leave_memory_for_columns_and_every_resolution_adds_up() {
+    let mut site = Site::new(20);
+    site.config.lateness = Duration::from_secs(86_400);
+    for kept in [&mut site.config.retention, &mut site.config.retention_5m, &mut site.config.retention_1h] {
+        *kept = Duration::from_secs(30 * 86_400);
+    }
+    let mut life = site.start().await;
+    let mut naive = BTreeMap::new();
+    let mut sent = 0;
+    for hour in 0..30 {
+        site.clock.0.store(NOON + hour * 60 * MINUTE, Ordering::Relaxed);
+        let mut records = vec![];
+        for minute in 0..60 {
+            let at_minute = hour * 60 - minute;
+            let count = (7 + (at_minute * 7919) % 23).unsigned_abs();
+            records.push(record("fr", at_minute, count, None));
+            *naive.entry(at_minute).or_insert(0.0) += count as f64;
+            sent += count;
+        }
+        // Late by most of a day: into a column, and into the revised.
+        let late = (hour * 60 - 1_000).max(-60);
+        records.push(record("fr", late, 3, None));
+        *naive.entry(late).or_insert(0.0) += 3.0;
+        sent += 3;
+        records.push(record("it", hour * 60, 1, None));
+        let receipt = life.handle.append(site.batch(&records[..50]), None).await.unwrap();
+        assert_eq!(receipt.refused, 0, "{receipt:?}");
+        life.handle.append(site.batch(&records[50..]), None).await.unwrap();
+        if hour % 7 == 6 {
+            site.disk.cut();
+            life.stop().await;
+            life = site.start().await;
+        }
+    }
+    let until = noon_step().offset(30 * 60);
+    let (key, _) = life.handle.windows(until, 1).await.unwrap().remove(0);
+    assert_eq!(key.destination.as_str(), "fr");
+    let window = life.handle.window(&key, until, 5_000).await.unwrap();
+    let wanted: Vec<f64> =
+        (*naive.first_key_value().unwrap().0..=30 * 60).map(|minute| naive.get(&minute).copied().unwrap_or(0.0)).collect();
+    assert_eq!(window, wanted);
+    // A page holds the same, and so does a window that ends among what is sealed.
+    assert_eq!(life.handle.windows_after(None, 1, until, 5_000).await.unwrap(), [(key.clone(), wanted.clone())]);
+    assert_eq!(life.handle.windows_after(Some(key.clone()), 1, until, 5_000).await.unwrap().len(), 1);
+    assert_eq!(life.handle.window(&key, noon_step().offset(100), 50).await.unwrap(), wanted[wanted.len() - 1_750..wanted.len() - 1_700]);
+    // So does a close that comes late.
+    let closed = life.handle.close(noon_step().offset(100)).await.unwrap();
+    assert_eq!(closed.counts[0].1, wanted[wanted.len() - 1_701]);
+    assert_eq!(totals(&life, "fr", until).await, [sent as f64; 3]);
+    assert_eq!(totals(&life, "it", until).await, [30.0; 3]);
+    let hours = life.handle.rolled(&key, Resolution::Hour, noon_step().offset(119), 1).await.unwrap().unwrap();
+    let of_hour: f64 = naive.range(60..120).map(|(_, count)| count).sum();
+    assert_eq!((hours.factor, hours.counts), (60, vec![of_hour]));
+    let sizes = life.handle.size().await.unwrap();
+    assert!(sizes.iter().all(|(_, columns, bytes)| *columns > 0 && *bytes > *columns), "{sizes:?}");
+    // Two series, thirteen columns of 128 minutes each: less than two bytes a count.
+    assert!(sizes[0].2 < 2 * 1_800 + 13 * 80, "{sizes:?}");
+}
+
+/// Sixteen batches over two days, so that commits seal columns: the sum of each destination is 17 when all are counted.
+async fn long_workload(site: &Site, life: &Life) -> usize {
+    let mut acknowledged = 0;
+    for hop in 0..16 {
+        let minute = hop * 180;
+        site.clock.0.store(NOON + minute * MINUTE, Ordering::Relaxed);
+        let late = (minute - 400).max(0);
+        let records = [record("fr", minute, 1, None), record("it", late, 1, None), record("us", minute - 3, 1, None)];
+        let sent = life.handle.append(site.batch(&records), key(&format!("key-{hop}"))).await;
+        acknowledged += usize::from(sent.is_ok_and(|receipt| !receipt.replayed));
+    }
+    acknowledged
+}
+
+#[tokio::test]
+async fn a_power_cut_while_columns_are_sealed_loses_nothing_and_counts_nothing_twice() {
+    let site = |seed| {
+        let mut site = Site::new(seed);
+        site.config.lateness = Duration::from_secs(4 * 86_400);
+        for kept in [&mut site.config.retention, &mut site.config.retention_5m, &mut site.config.retention_1h] {
+            *kept = Duration::from_secs(30 * 86_400);
+        }
+        site
+    };
+    let until = noon_step().offset(16 * 180);
+    let sums = async |life: &Life| {
+        let mut sums = vec![];
+        for to in ["fr", "it", "us"] {
+            sums.push(totals(life, to, until).await);
+        }
+        sums
+    };
+    let calm = site(0);
+    let life = calm.start().await;
+    let opened = calm.disk.changes();
+    assert_eq!(long_workload(&calm, &life).await, 16);
+    let changes = calm.disk.changes();
+    let all = vec![vec![16.0; 3]; 3];
+    assert_eq!(sums(&life).await, all);
+    assert!(life.handle.size().await.unwrap()[0].1 > 10, "columns were sealed");
+    life.stop().await;
+
+    // Every third change: the others are cut by the other test.
+    for cut_at in (opened..changes).step_by(3) {
+        let site = site(cut_at);
+        let life = site.start().await;
+        site.disk.cut_at(cut_at - opened);
+        let acknowledged = long_workload(&site, &life).await;
+        assert!(acknowledged < 16, "the power went at {cut_at}");
+        life.stop().await;
+        let life = site.start().await;
+        if acknowledged > 0 {
+            // Each batch has one of each destination, and is there whole.
+            let there = sums(&life).await;
+            assert!(there.iter().all(|sums| *sums == there[0]) && there[0][0] >= acknowledged as f64, "cut at {cut_at}: {there:?}");
+        }
+        // As their senders would: all again, with the same keys.
+        long_workload(&site, &life).await;
+        assert_eq!(sums(&life).await, all, "cut at {cut_at}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_series_beyond_its_limit_are_folded_and_counted() {
+    let mut site = Site::new(21);
+    (site.config.max_series, site.config.max_series_per_tenant) = (100, 2);
+    let life = site.start().await;
+    let record = |kind: &str, service: &str, tenant: &str| {
+        format!(
+            r#"{{"source_region":"de","destination_region":"fr","timestamp":{NOON},"transaction_type":"{kind}","service":"{service}","tenant":"{tenant}"}}"#
+        )
+    };
+    let records = ["a", "b", "c", "d", "c", "a"].map(|kind| record(kind, "game", "big"));
+    let receipt = life.handle.append(site.batch(&records), None).await.unwrap();
+    assert_eq!((receipt.accepted, receipt.refused), (6, 0));
+    let counts = async || {
+        let closed = life.handle.close(noon_step()).await.unwrap();
+        closed.counts.iter().map(|(key, count)| (key.to_string(), *count)).collect::<BTreeMap<_, _>>()
+    };
+    let named = |name: &str, count: f64| (name.to_string(), count);
+    let wanted = BTreeMap::from([named("big/de>fr/game/a", 2.0), named("big/de>fr/game/b", 1.0), named("big/de>fr/game/other", 3.0)]);
+    assert_eq!(counts().await, wanted);
+    assert_eq!(life.handle.stats().folded, 3);
+    // The next services find no room of their own, and then none at all; other tenants do.
+    let records = [record("e", "chat", "big"), record("f", "mail", "big"), record("a", "game", "small")];
+    assert_eq!(life.handle.append(site.batch(&records), None).await.unwrap().refused, 0);
+    let now = counts().await;
+    assert_eq!((now["big/de>fr/other/other"], now["small/de>fr/game/a"], now.len()), (2.0, 1.0, 5));
+    let elsewhere = record("g", "game", "big").replace("fr", "it");
+    let receipt = life.handle.append(site.batch(&[elsewhere]), None).await.unwrap();
+    assert!(receipt.refusals[0].reason.contains("ingest.max_series_per_tenant"), "{receipt:?}");
 }
 
 proptest! {

@@ -21,7 +21,10 @@ impl Bench {
             max_body_bytes: 1 << 20,
             max_pending_records: 1000,
             max_series: 100,
+            max_series_per_tenant: 100,
             retention: Duration::from_secs(86_400),
+            retention_5m: Duration::from_secs(86_400),
+            retention_1h: Duration::from_secs(86_400),
         };
         Self { region: RegionId::new("de").unwrap(), config }
     }

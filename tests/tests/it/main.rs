@@ -4,6 +4,7 @@ mod agents;
 mod api;
 mod command_line;
 mod docker;
+mod feeds;
 mod outlook;
 mod reservations;
 mod strangers;
