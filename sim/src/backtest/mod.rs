@@ -10,6 +10,8 @@ pub(crate) mod cost;
 pub(crate) mod page;
 pub(crate) mod policy;
 pub(crate) mod rivals;
+#[cfg(test)]
+mod tests;
 pub mod trace;
 
 use anyhow::{Context as _, bail, ensure};
@@ -26,7 +28,7 @@ use trace::{By, Trace};
 pub(crate) const TARGETS: [f64; 3] = [1.15, 1.3, 1.5];
 /// The target whose plan is written under the policy's plain name.
 const PLAIN_TARGET: &str = "1.15";
-/// The most points of a frontier.
+/// The longest lead, as `tradewind_agent::planner::Foresight` has it.
 const MAX_LEAD: usize = 48;
 
 /// `tradewind-sim backtest ...`

@@ -133,8 +133,10 @@ impl Trace {
         // A lag counts from where the correlation has been below half of what it comes to: a slow walk is like itself at once.
         let all: Vec<f64> = (0..=longest).map(|lag| if lag < 2 { 1.0 } else { correlation(lag) }).collect();
         let dip = all.iter().position(|r| *r < LEAST_CORRELATION / 2.0)?;
-        let best = (dip..all.len()).max_by(|a, b| all[*a].total_cmp(&all[*b]))?;
-        (best >= 4 && best < longest && all[best] >= LEAST_CORRELATION).then_some(best)
+        let best = all[dip..].iter().copied().fold(0.0, f64::max);
+        // The multiples of a season are as like: the first peak that is as good counts.
+        let peak = |lag: &usize| all[*lag] >= 0.98 * best && all[*lag] >= all[lag - 1] && all[*lag] >= all[lag + 1];
+        (dip.max(4)..longest).find(peak).filter(|_| best >= LEAST_CORRELATION)
     }
 }
 
