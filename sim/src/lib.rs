@@ -16,6 +16,7 @@
 //! | `inspect` | what is asked of an agent about its capacity, and held against what is |
 //! | [`run`] | one scenario from beginning to end |
 //! | [`nab`] | anomaly detection, scored on labelled series |
+//! | [`backtest`] | policies for capacity, replayed over recorded demand beside their rivals |
 //! | [`sweep`] | many seeds, each in a process of its own |
 //! | [`case`] | a run written down: replayed, and made smaller |
 //! | [`meta`] | one seed, two processes, one trace |
@@ -24,6 +25,7 @@
 //! The agent itself is not changed: it is given another `Env`.
 
 mod agents;
+pub mod backtest;
 pub mod case;
 pub mod chaos;
 mod client;

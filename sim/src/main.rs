@@ -58,6 +58,8 @@ enum Command {
     },
     /// Anomaly detection on labelled series.
     Nab(tradewind_sim::nab::Arguments),
+    /// Replays recorded demand through the planner's policy and its rivals: what is late, at which bill.
+    Backtest(tradewind_sim::backtest::Arguments),
     /// Runs many seeds of a scenario, each in a process of its own. The last line is a summary.
     Sweep {
         /// A built-in scenario's name, or a TOML file.
@@ -119,6 +121,7 @@ fn main() -> ExitCode {
         }
         Command::Meta { scenario, seed, json } => compare(&scenario, seed, json),
         Command::Nab(arguments) => arguments.run().and_then(|text| say(&text)).map(|()| true),
+        Command::Backtest(arguments) => arguments.run().and_then(|text| say(&text)).map(|()| true),
         Command::Sweep { scenario, seeds, seed_base, jobs, save } => sweep(&scenario, seeds, seed_base, jobs, save.as_deref()),
         Command::Replay { file, json, trace } => replay(&file, json, trace.as_deref()),
         Command::Shrink { file, seed, output } => shrink(&file, seed, &output),

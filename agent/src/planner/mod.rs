@@ -17,11 +17,13 @@
 
 mod check;
 mod demand;
+mod foresight;
 mod history;
 mod sizing;
 mod tuner;
 
 pub use check::{ValidatedPlan, Violation, check};
+pub use foresight::{Foresight, Totals};
 pub use history::RecentNeeds;
 pub use tuner::{Outcome, Tuner};
 

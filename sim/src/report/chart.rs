@@ -18,15 +18,15 @@ const MAX_POINTS: usize = 300;
 const TICKS: f64 = 5.0;
 
 /// One line.
-pub(super) struct Line<'a> {
-    pub(super) name: &'a str,
+pub(crate) struct Line<'a> {
+    pub(crate) name: &'a str,
     /// A class of the page: `a` to `d`.
-    pub(super) class: &'a str,
-    pub(super) points: &'a [Point],
+    pub(crate) class: &'a str,
+    pub(crate) points: &'a [Point],
 }
 
 /// Lines over time, with a dashed line upright at each of `marks`.
-pub(super) fn lines(title: &str, unit: &str, lines: &[Line<'_>], marks: &[Point], until: f64, least_top: f64) -> String {
+pub(crate) fn lines(title: &str, unit: &str, lines: &[Line<'_>], marks: &[Point], until: f64, least_top: f64) -> String {
     let highest = lines.iter().flat_map(|line| line.points).map(|point| point.1).fold(least_top, f64::max);
     let (top, tick) = axis(highest);
     let x = |t: f64| LEFT + (WIDTH - LEFT - RIGHT) * (t / until.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0);
@@ -79,7 +79,7 @@ pub(super) fn lines(title: &str, unit: &str, lines: &[Line<'_>], marks: &[Point]
 }
 
 /// Bars side by side, one a name, each with its value.
-pub(super) fn bars(title: &str, unit: &str, class: &str, bars: &[(String, f64)]) -> String {
+pub(crate) fn bars(title: &str, unit: &str, class: &str, bars: &[(String, f64)]) -> String {
     const ROW: f64 = 20.0;
     const NAMES: f64 = 250.0;
     let highest = bars.iter().map(|bar| bar.1).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
@@ -127,7 +127,7 @@ fn axis(highest: f64) -> (f64, f64) {
 }
 
 /// A number with as many digits as matter.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let text = match value.abs() {
         size if size >= 1e6 => return format!("{:.1} M", value / 1e6),
         size if size >= 1e4 => return format!("{:.0} k", value / 1e3),
@@ -144,7 +144,7 @@ fn shortened(name: &str) -> String {
 }
 
 /// Text as it may stand in a page.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

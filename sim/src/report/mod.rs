@@ -3,7 +3,7 @@
 //! [`Figures`] are part of the run's JSON document. [`page::html`] makes of it one file that needs
 //! nothing else: inline SVG, no script, light and dark.
 
-mod chart;
+pub(crate) mod chart;
 pub mod page;
 pub mod survey;
 
