@@ -1,5 +1,6 @@
 //! The forecast of one series: experts, mixed and calibrated by lane.
 
+use super::EXPERTS;
 use super::expert::{Forecaster, LastValue};
 use super::holt_winters::{HoltWinters, SeasonalMean};
 use super::horizon::{between, lanes};
@@ -31,7 +32,9 @@ pub(super) struct SeriesForecast {
     experts: Vec<Box<dyn Forecaster>>,
     lanes: Vec<Lane>,
     lengths: Vec<usize>,
+    panel: Panel,
     /// The yardstick: seasonal naive with intervals from its own errors.
+    naive: SeasonalNaive,
     yardstick: Lane,
     scores: Scores,
     observed: f64,
@@ -44,11 +47,11 @@ pub(super) struct SeriesForecast {
     usual_error: f64,
 }
 
-/// Where the yardstick stands among the experts.
-const SEASONAL_NAIVE: usize = 1;
+/// Which of [`EXPERTS`] take part.
+pub(super) type Panel = [bool; EXPERTS.len()];
 
 impl SeriesForecast {
-    pub(super) fn new(horizon: usize, season: usize) -> Self {
+    pub(super) fn new(horizon: usize, season: usize, panel: Panel) -> Self {
         let experts: Vec<Box<dyn Forecaster>> = vec![
             Box::new(LastValue::default()),
             Box::new(SeasonalNaive::new(season)),
@@ -59,6 +62,8 @@ impl SeriesForecast {
         Self {
             season: season.max(1),
             lanes: lengths.iter().map(|ahead| Lane::new(*ahead, experts.len())).collect(),
+            panel,
+            naive: SeasonalNaive::new(season),
             yardstick: Lane::new(1, 1),
             lengths,
             experts,
@@ -76,6 +81,7 @@ impl SeriesForecast {
         let count = if count.is_finite() { count.max(0.0) } else { 0.0 };
         self.learn(count);
         self.experts.iter_mut().for_each(|expert| expert.observe(count));
+        self.naive.observe(count);
         self.observed = count;
         self.seen += 1;
         let gain = (1.0 / self.seen as f64).max(1.0 / self.season as f64);
@@ -147,9 +153,8 @@ impl SeriesForecast {
             let spread = self.spread(point);
             self.lanes[at].say(self.seen, &points, point, spread, quantiles);
         }
-        let naive = &self.experts[SEASONAL_NAIVE];
-        if naive.ready().is_ok() {
-            let point = naive.point(1);
+        if self.naive.ready().is_ok() {
+            let point = self.naive.point(1);
             self.yardstick.settle(None);
             let quantiles = self.quantiles(point, self.yardstick.offsets());
             let spread = self.spread(point);
@@ -159,7 +164,14 @@ impl SeriesForecast {
 
     /// What each expert says; not a number from the silent.
     fn points(&self, ahead: usize) -> Vec<f64> {
-        self.experts.iter().map(|expert| if expert.ready().is_ok() { expert.point(ahead).max(0.0) } else { f64::NAN }).collect()
+        let spoken = |(expert, member): (&Box<dyn Forecaster>, &bool)| {
+            if *member && expert.ready().is_ok() { expert.point(ahead).max(0.0) } else { f64::NAN }
+        };
+        let mut points: Vec<f64> = self.experts.iter().zip(&self.panel).map(spoken).collect();
+        if points.iter().all(|point| point.is_nan()) {
+            points[0] = self.observed;
+        }
+        points
     }
 
     fn quantiles(&self, point: f64, offsets: &[f64; QUANTILES]) -> [f64; QUANTILES] {
