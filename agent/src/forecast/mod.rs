@@ -10,6 +10,7 @@
 //! Invariant: what is said after step `t` depends on the counts up to `t` alone (a test replaces
 //! everything later by noise). Read next: `series`.
 
+mod direct_ridge;
 mod errors;
 mod expert;
 mod holt_winters;
@@ -36,7 +37,7 @@ const MAX_GAP: i64 = 1_000;
 const MAX_SEASON: usize = 8_640;
 
 /// The experts' names, in ascending order of what they know.
-pub const EXPERTS: [&str; 4] = ["last-value", "seasonal-naive", "seasonal-mean", "holt-winters"];
+pub const EXPERTS: [&str; 5] = ["last-value", "seasonal-naive", "seasonal-mean", "holt-winters", "direct-ridge"];
 
 /// The forecasts of all series of one region.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! The forecast of one series: experts, mixed and calibrated by lane.
 
 use super::EXPERTS;
+use super::direct_ridge::DirectRidge;
 use super::expert::{Forecaster, LastValue};
 use super::holt_winters::{HoltWinters, SeasonalMean};
 use super::horizon::{between, lanes};
@@ -57,6 +58,7 @@ impl SeriesForecast {
             Box::new(SeasonalNaive::new(season)),
             Box::new(SeasonalMean::new(season)),
             Box::new(HoltWinters::new(season)),
+            Box::new(DirectRidge::new(horizon, season)),
         ];
         let lengths = lanes(horizon);
         Self {
@@ -164,10 +166,9 @@ impl SeriesForecast {
 
     /// What each expert says; not a number from the silent.
     fn points(&self, ahead: usize) -> Vec<f64> {
-        let spoken = |(expert, member): (&Box<dyn Forecaster>, &bool)| {
-            if *member && expert.ready().is_ok() { expert.point(ahead).max(0.0) } else { f64::NAN }
-        };
-        let mut points: Vec<f64> = self.experts.iter().zip(&self.panel).map(spoken).collect();
+        let spoken = |expert: &dyn Forecaster| if expert.ready().is_ok() { expert.point(ahead).max(0.0) } else { f64::NAN };
+        let members = self.experts.iter().zip(&self.panel);
+        let mut points: Vec<f64> = members.map(|(expert, member)| if *member { spoken(expert.as_ref()) } else { f64::NAN }).collect();
         if points.iter().all(|point| point.is_nan()) {
             points[0] = self.observed;
         }

@@ -257,13 +257,13 @@ mod tests {
     /// Two daily series of 24 steps a day, and their description.
     fn write(dir: &Path, after: impl Fn(usize) -> Option<f64>) {
         let mut csv = String::from("a>b,b>a\n");
-        for at in 0..400_usize {
+        for at in 0..900_usize {
             let wave = 50.0 + 30.0 * (at as f64 / 24.0 * std::f64::consts::TAU).sin() + 10.0 * noise(at);
             let (a, b) = after(at).map_or((wave, 2.0 * wave + 10.0 * noise(at + 7_000)), |value| (value, value));
             csv += &format!("{a},{b}\n");
         }
         std::fs::write(dir.join("made.csv"), csv).unwrap();
-        let json = r#"{"n": 400, "train_end": 320, "horizons": [1, 4], "season": 24, "origins": [320, 340, 360]}"#;
+        let json = r#"{"n": 900, "train_end": 760, "horizons": [1, 4], "season": 24, "origins": [760, 780, 800]}"#;
         std::fs::write(dir.join("made.json"), json).unwrap();
     }
 
@@ -290,12 +290,12 @@ mod tests {
     fn nothing_after_an_origin_changes_what_was_foreseen_there() {
         let (told, changed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         write(told.path(), |_| None);
-        write(changed.path(), |at| (at >= 340).then(|| 1e6 * noise(at)));
+        write(changed.path(), |at| (at >= 780).then(|| 1e6 * noise(at)));
         let paths = |dir: &Path, experts: &[&str]| foresee(&data::load(dir, None).unwrap()[0], experts).unwrap();
         for experts in EXPERTS.iter().map(std::slice::from_ref).chain([&EXPERTS[..]]) {
             let (told, changed) = (paths(told.path(), experts), paths(changed.path(), experts));
-            assert_eq!(told[..2], changed[..2], "{experts:?} knew what comes after step 340");
-            assert_ne!(told[2], changed[2], "{experts:?} does not see what is before step 360");
+            assert_eq!(told[..2], changed[..2], "{experts:?} knew what comes after step 780");
+            assert_ne!(told[2], changed[2], "{experts:?} does not see what is before step 800");
         }
     }
 }

@@ -32,13 +32,17 @@ pub(super) fn html(report: &Report) -> String {
 
 fn table(set: &SetReport) -> String {
     let mut table = String::from("<table><tr><th></th><th>ratio</th><th>MASE</th><th>coverage</th>");
-    set.scores.by_horizon.keys().for_each(|h| drop(write!(table, "<th>{h} ahead</th>")));
+    for h in set.scores.by_horizon.keys() {
+        let _ = write!(table, "<th>{h} ahead</th>");
+    }
     table.push_str("</tr>");
     let mut row = |name: String, scores: &Scores| {
         let all = scores.overall;
         let _ =
             write!(table, "<tr><td>{}</td><td>{:.3}</td><td>{:.3}</td><td>{:.3}</td>", escape(&name), all.ratio, all.mase, all.coverage_90);
-        scores.by_horizon.values().for_each(|f| drop(write!(table, "<td>{:.3} ({:.0} %)</td>", f.ratio, 100.0 * f.coverage_90)));
+        for f in scores.by_horizon.values() {
+            let _ = write!(table, "<td>{:.3} ({:.0} %)</td>", f.ratio, 100.0 * f.coverage_90);
+        }
         table.push_str("</tr>");
     };
     row("combination".into(), &set.scores);
