@@ -17,11 +17,11 @@ const SPREAD_POWER: f64 = 0.5;
 const SPREAD_FLOOR: f64 = 0.1;
 
 /// Turbulence is how large the errors of the last steps are beside the usual ones. Their means forget
-/// with these gains: seven steps and five hundred.
-const RECENT_GAIN: f64 = 0.1;
+/// with these gains: fourteen steps and five hundred.
+const RECENT_GAIN: f64 = 0.05;
 const USUAL_GAIN: f64 = 0.002;
 /// How far the spread follows turbulence: 0 not at all, 1 in proportion.
-const TURBULENCE_POWER: f64 = 0.75;
+const TURBULENCE_POWER: f64 = 0.6;
 /// Turbulence stays within these.
 const TURBULENCE: (f64, f64) = (0.5, 20.0);
 
@@ -47,6 +47,13 @@ pub(super) struct SeriesForecast {
     recent_error: f64,
     usual_error: f64,
 }
+
+/// Where they stand among the experts. Seasonal naive is for a series that is younger than two seasons: the ridge knows the value of
+/// a season ago too, and how much to believe it, so that from then on its noise would only disturb the mix (measured on
+/// validation origins of five recorded sets: at most 0.4 % of the loss lost on any, 1 to 2 % gained on two).
+const SEASONAL_NAIVE: usize = 1;
+/// See [`SEASONAL_NAIVE`].
+const DIRECT_RIDGE: usize = 4;
 
 /// Which of [`EXPERTS`] take part.
 pub(super) type Panel = [bool; EXPERTS.len()];
@@ -169,6 +176,9 @@ impl SeriesForecast {
         let spoken = |expert: &dyn Forecaster| if expert.ready().is_ok() { expert.point(ahead).max(0.0) } else { f64::NAN };
         let members = self.experts.iter().zip(&self.panel);
         let mut points: Vec<f64> = members.map(|(expert, member)| if *member { spoken(expert.as_ref()) } else { f64::NAN }).collect();
+        if points[DIRECT_RIDGE].is_finite() {
+            points[SEASONAL_NAIVE] = f64::NAN;
+        }
         if points.iter().all(|point| point.is_nan()) {
             points[0] = self.observed;
         }
