@@ -15,6 +15,7 @@
 //! | [`report`] | what a run was like, as figures and as a page with charts |
 //! | `inspect` | what is asked of an agent about its capacity, and held against what is |
 //! | [`run`] | one scenario from beginning to end |
+//! | [`forecast`] | forecasts, scored on recorded series |
 //! | [`nab`] | anomaly detection, scored on labelled series |
 //! | [`backtest`] | policies for capacity, replayed over recorded demand beside their rivals |
 //! | [`sweep`] | many seeds, each in a process of its own |
@@ -34,6 +35,7 @@ pub mod data;
 pub mod disk;
 pub mod entropy;
 pub mod env;
+pub mod forecast;
 mod http;
 mod inspect;
 mod liar;

@@ -56,6 +56,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Forecasts of recorded series.
+    Forecast(tradewind_sim::forecast::Arguments),
     /// Anomaly detection on labelled series.
     Nab(tradewind_sim::nab::Arguments),
     /// Replays recorded demand through the planner's policy and its rivals: what is late, at which bill.
@@ -120,6 +122,7 @@ fn main() -> ExitCode {
             run_scenario(&scenario, seed, json, html.as_deref(), trace.as_deref(), detail)
         }
         Command::Meta { scenario, seed, json } => compare(&scenario, seed, json),
+        Command::Forecast(arguments) => arguments.run().and_then(|text| say(&text)).map(|()| true),
         Command::Nab(arguments) => arguments.run().and_then(|text| say(&text)).map(|()| true),
         Command::Backtest(arguments) => arguments.run().and_then(|text| say(&text)).map(|()| true),
         Command::Sweep { scenario, seeds, seed_base, jobs, save } => sweep(&scenario, seeds, seed_base, jobs, save.as_deref()),

@@ -10,6 +10,7 @@
 //! Invariant: what is said after step `t` depends on the counts up to `t` alone (a test replaces
 //! everything later by noise). Read next: `series`.
 
+mod direct_ridge;
 mod errors;
 mod expert;
 mod holt_winters;
@@ -22,7 +23,7 @@ mod seasonal_naive;
 mod series;
 
 use crate::config::ForecastConfig;
-use series::SeriesForecast;
+use series::{Panel, SeriesForecast};
 use std::collections::BTreeMap;
 use tradewind_protocol::forecast::MAX_HORIZON;
 use tradewind_protocol::{PredictionData, Quantile, QuantilePath, SeriesKey, Step, StepIndex, Timestamp};
@@ -35,11 +36,15 @@ const MAX_GAP: i64 = 1_000;
 /// The longest season, in steps: a day of steps of ten seconds. A profile of it takes 70 KiB a series.
 const MAX_SEASON: usize = 8_640;
 
+/// The experts' names, in ascending order of what they know.
+pub const EXPERTS: [&str; 5] = ["last-value", "seasonal-naive", "seasonal-mean", "holt-winters", "direct-ridge"];
+
 /// The forecasts of all series of one region.
 #[derive(Debug)]
 pub struct Forecasts {
     horizon: usize,
     season: usize,
+    panel: Panel,
     step: Step,
     /// The last closed step.
     until: Option<StepIndex>,
@@ -49,8 +54,15 @@ pub struct Forecasts {
 impl Forecasts {
     /// Forecasts of nothing yet. Horizon and season are held within what is sane.
     pub fn new(config: &ForecastConfig, step: Step) -> Self {
+        Self::with_experts(config, step, &EXPERTS)
+    }
+
+    /// The same with these experts only, by their names ([`EXPERTS`]; others are ignored): to measure what each is worth. The
+    /// last value stands in for all as long as none of them speaks.
+    pub fn with_experts(config: &ForecastConfig, step: Step, experts: &[&str]) -> Self {
         let (horizon, season) = (config.horizon.clamp(1, MAX_HORIZON), config.season.clamp(1, MAX_SEASON));
-        Self { horizon, season, step, until: None, series: BTreeMap::new() }
+        let panel = EXPERTS.map(|name| experts.contains(&name));
+        Self { horizon, season, panel, step, until: None, series: BTreeMap::new() }
     }
 
     /// Closes `step` with these counts. Series that are left out counted nothing; new ones begin
@@ -72,7 +84,7 @@ impl Forecasts {
             series.observe(counts.remove(key).unwrap_or(0.0));
         }
         for (key, count) in counts {
-            let mut series = SeriesForecast::new(self.horizon, self.season);
+            let mut series = SeriesForecast::new(self.horizon, self.season, self.panel);
             series.observe(count);
             self.series.insert(key.clone(), series);
         }
@@ -93,7 +105,7 @@ impl Forecasts {
             self.series.remove(key);
             return;
         }
-        let mut series = SeriesForecast::new(self.horizon, self.season);
+        let mut series = SeriesForecast::new(self.horizon, self.season, self.panel);
         window.iter().for_each(|count| series.observe(*count));
         (0..behind).for_each(|_| series.observe(0.0));
         self.series.insert(key.clone(), series);

@@ -1,5 +1,7 @@
 //! The forecast of one series: experts, mixed and calibrated by lane.
 
+use super::EXPERTS;
+use super::direct_ridge::DirectRidge;
 use super::expert::{Forecaster, LastValue};
 use super::holt_winters::{HoltWinters, SeasonalMean};
 use super::horizon::{between, lanes};
@@ -15,11 +17,11 @@ const SPREAD_POWER: f64 = 0.5;
 const SPREAD_FLOOR: f64 = 0.1;
 
 /// Turbulence is how large the errors of the last steps are beside the usual ones. Their means forget
-/// with these gains: seven steps and five hundred.
-const RECENT_GAIN: f64 = 0.1;
+/// with these gains: fourteen steps and five hundred.
+const RECENT_GAIN: f64 = 0.05;
 const USUAL_GAIN: f64 = 0.002;
 /// How far the spread follows turbulence: 0 not at all, 1 in proportion.
-const TURBULENCE_POWER: f64 = 0.75;
+const TURBULENCE_POWER: f64 = 0.6;
 /// Turbulence stays within these.
 const TURBULENCE: (f64, f64) = (0.5, 20.0);
 
@@ -31,7 +33,9 @@ pub(super) struct SeriesForecast {
     experts: Vec<Box<dyn Forecaster>>,
     lanes: Vec<Lane>,
     lengths: Vec<usize>,
+    panel: Panel,
     /// The yardstick: seasonal naive with intervals from its own errors.
+    naive: SeasonalNaive,
     yardstick: Lane,
     scores: Scores,
     observed: f64,
@@ -44,21 +48,31 @@ pub(super) struct SeriesForecast {
     usual_error: f64,
 }
 
-/// Where the yardstick stands among the experts.
+/// Where they stand among the experts. Seasonal naive is for a series that is younger than two seasons: the ridge knows the value of
+/// a season ago too, and how much to believe it, so that from then on its noise would only disturb the mix (measured on
+/// validation origins of five recorded sets: at most 0.4 % of the loss lost on any, 1 to 2 % gained on two).
 const SEASONAL_NAIVE: usize = 1;
+/// See [`SEASONAL_NAIVE`].
+const DIRECT_RIDGE: usize = 4;
+
+/// Which of [`EXPERTS`] take part.
+pub(super) type Panel = [bool; EXPERTS.len()];
 
 impl SeriesForecast {
-    pub(super) fn new(horizon: usize, season: usize) -> Self {
+    pub(super) fn new(horizon: usize, season: usize, panel: Panel) -> Self {
         let experts: Vec<Box<dyn Forecaster>> = vec![
             Box::new(LastValue::default()),
             Box::new(SeasonalNaive::new(season)),
             Box::new(SeasonalMean::new(season)),
             Box::new(HoltWinters::new(season)),
+            Box::new(DirectRidge::new(horizon, season)),
         ];
         let lengths = lanes(horizon);
         Self {
             season: season.max(1),
             lanes: lengths.iter().map(|ahead| Lane::new(*ahead, experts.len())).collect(),
+            panel,
+            naive: SeasonalNaive::new(season),
             yardstick: Lane::new(1, 1),
             lengths,
             experts,
@@ -76,6 +90,7 @@ impl SeriesForecast {
         let count = if count.is_finite() { count.max(0.0) } else { 0.0 };
         self.learn(count);
         self.experts.iter_mut().for_each(|expert| expert.observe(count));
+        self.naive.observe(count);
         self.observed = count;
         self.seen += 1;
         let gain = (1.0 / self.seen as f64).max(1.0 / self.season as f64);
@@ -147,9 +162,8 @@ impl SeriesForecast {
             let spread = self.spread(point);
             self.lanes[at].say(self.seen, &points, point, spread, quantiles);
         }
-        let naive = &self.experts[SEASONAL_NAIVE];
-        if naive.ready().is_ok() {
-            let point = naive.point(1);
+        if self.naive.ready().is_ok() {
+            let point = self.naive.point(1);
             self.yardstick.settle(None);
             let quantiles = self.quantiles(point, self.yardstick.offsets());
             let spread = self.spread(point);
@@ -159,7 +173,16 @@ impl SeriesForecast {
 
     /// What each expert says; not a number from the silent.
     fn points(&self, ahead: usize) -> Vec<f64> {
-        self.experts.iter().map(|expert| if expert.ready().is_ok() { expert.point(ahead).max(0.0) } else { f64::NAN }).collect()
+        let spoken = |expert: &dyn Forecaster| if expert.ready().is_ok() { expert.point(ahead).max(0.0) } else { f64::NAN };
+        let members = self.experts.iter().zip(&self.panel);
+        let mut points: Vec<f64> = members.map(|(expert, member)| if *member { spoken(expert.as_ref()) } else { f64::NAN }).collect();
+        if points[DIRECT_RIDGE].is_finite() {
+            points[SEASONAL_NAIVE] = f64::NAN;
+        }
+        if points.iter().all(|point| point.is_nan()) {
+            points[0] = self.observed;
+        }
+        points
     }
 
     fn quantiles(&self, point: f64, offsets: &[f64; QUANTILES]) -> [f64; QUANTILES] {

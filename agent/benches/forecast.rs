@@ -1,0 +1,59 @@
+//! What closing a step costs: `cargo bench -p tradewind-agent --bench forecast`. One core.
+//!
+//! A thousand series (or as many as the first argument says) with a season of 96 steps and a history of eleven days learn
+//! one more step, and give their next paths of 24 steps and 9 quantiles.
+
+use std::time::{Duration, Instant};
+use tradewind_agent::config::ForecastConfig;
+use tradewind_agent::forecast::Forecasts;
+use tradewind_protocol::{RegionId, SeriesKey, Step, StepIndex, Timestamp};
+
+const SEASON: usize = 96;
+const HISTORY: usize = 1_056;
+const MEASURED: usize = 20;
+
+fn main() {
+    let series = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(1_000_usize);
+    let Ok(step) = Step::new(Duration::from_secs(900)) else { return };
+    let keys: Vec<SeriesKey> = (0..series).filter_map(key).collect();
+    let mut forecasts = Forecasts::new(&ForecastConfig { horizon: 24, season: SEASON }, step);
+    let mut chance = 1_u64;
+    let mut close = |forecasts: &mut Forecasts, at: usize| {
+        let counts: Vec<f64> = (0..series)
+            .map(|series| {
+                chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let noise = (chance >> 11) as f64 / (1_u64 << 53) as f64;
+                100.0 + 50.0 * ((at + series) as f64 / SEASON as f64 * std::f64::consts::TAU).sin() + 40.0 * noise
+            })
+            .collect();
+        forecasts.close(StepIndex(at as i64), keys.iter().zip(counts));
+    };
+    (0..HISTORY).for_each(|at| close(&mut forecasts, at));
+    let (mut closing, mut telling, mut rows) = (Duration::ZERO, Duration::ZERO, 0);
+    for at in HISTORY..HISTORY + MEASURED {
+        let started = Instant::now();
+        close(&mut forecasts, at);
+        closing += started.elapsed();
+        let started = Instant::now();
+        rows += forecasts.predictions(Timestamp::EPOCH).iter().map(|prediction| prediction.path.horizon()).sum::<usize>();
+        telling += started.elapsed();
+    }
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / (MEASURED * series.max(1)) as f64;
+    println!(
+        "{series} series, {} steps ahead: closing a step {:.1} us a series, the next path {:.1} us; 10,000 series: {:.2} s",
+        rows / (MEASURED * series.max(1)),
+        each(closing),
+        each(telling),
+        (each(closing) + each(telling)) / 100.0
+    );
+}
+
+fn key(number: usize) -> Option<SeriesKey> {
+    Some(SeriesKey {
+        tenant: Default::default(),
+        source: RegionId::new(&format!("source-{number:06}")).ok()?,
+        destination: RegionId::new("here").ok()?,
+        service: Default::default(),
+        transaction_type: Default::default(),
+    })
+}
