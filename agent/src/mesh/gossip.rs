@@ -5,7 +5,7 @@
 
 use super::Mesh;
 use super::frame::Packer;
-use super::message::{CARD_KEY, Message};
+use super::message::{CARD_KEY, Message, NodeDelta};
 use super::refusal::Refusal;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -90,6 +90,17 @@ pub(super) fn deliver(mesh: &Mesh, sender: SocketAddr, message: &Message) -> Res
         mesh.counters.messages_lost.bump();
     }
     Ok(())
+}
+
+/// Tells chitchat of a card that a push has brought, so that it is not told again by every peer that it talks to: cards are
+/// most of what gossip would carry. chitchat ignores nodes that it does not know, and versions that it has.
+pub(super) fn tell(mesh: &Mesh, card: &Card) {
+    let Announcement { region, generation, sequence, address, .. } = &card.announcement;
+    let id = ChitchatId::new(region.as_str(), *generation, *address);
+    let delta = vec![NodeDelta { id, text: super::card::to_text(card), version: *sequence, from_version: 0 }];
+    if let Err(reason) = deliver(mesh, *address, &Message::Ack { delta }) {
+        tracing::error!(%region, %reason, "a card that was verified cannot be told to gossip");
+    }
 }
 
 /// Lets chitchat talk to `region` now, instead of whenever chance picks it.

@@ -9,13 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tradewind_protocol::RegionId;
 use tradewind_protocol::api::Severity;
 use tradewind_protocol::wire::{Request, Response};
 
 /// How often everything is looked at, if nothing happens: what makes a fetch late at most.
 const TICK: Duration = Duration::from_millis(250);
+/// How long news waits after a look, so that what arrives together is looked at together: states that all regions publish at
+/// the same moment come within a round trip of each other. The first of them is looked at when it comes.
+const LULL: Duration = Duration::from_millis(20);
 /// How long an agent waits to be dialled by a region of a smaller name that it has just heard of. Two
 /// that hear of each other would else dial each other, and one connection of two is for nothing.
 const DIAL_PATIENCE: Duration = Duration::from_secs(2);
@@ -45,15 +48,26 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
     let mut repair_at = Instant::now() + REPAIR_EVERY;
     let mut asked = BTreeMap::new();
     let mut traffic = BTreeMap::new();
+    let mut looked_at = Instant::now();
+    let closed = mesh.closed();
+    tokio::pin!(closed);
     loop {
-        tokio::select! {
+        let news = async {
+            mesh.dirty.notified().await;
+            sleep_until(looked_at + LULL).await;
+        };
+        // News that a tick overtakes is seen by the look of that tick.
+        let ticked = tokio::select! {
             biased;
-            () = mesh.closed() => return,
-            _ = mesh.dirty.notified() => {}
-            _ = tick.tick() => {}
-        }
+            () = &mut closed => return,
+            () = news => false,
+            _ = tick.tick() => true,
+        };
         let now = Instant::now();
-        give_up_stalled(&mesh, &mut traffic, now);
+        looked_at = now;
+        if ticked {
+            give_up_stalled(&mesh, &mut traffic, now);
+        }
         connect(&mesh, now);
         fetch(&mesh, now);
         judge(&mesh, &mut asked).await;

@@ -344,6 +344,9 @@ async fn on_push(mesh: &Arc<Mesh>, link: &Link, body: &[u8]) -> Result<(), Refus
 pub(super) async fn take_in(mesh: &Arc<Mesh>, link: &Link, owner: &RegionId, published: Published) -> Result<bool, Refusal> {
     let weighed = mesh.core().weigh(owner, &published, mesh.now())?;
     let (worth, learned) = weighed;
+    if learned.news {
+        gossip::tell(mesh, &published.card);
+    }
     on_learned(mesh, link, learned);
     match worth {
         Worth::Stale => {
