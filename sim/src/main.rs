@@ -12,7 +12,7 @@ use tradewind_sim::sweep::Sweep;
 use tradewind_sim::trace::Detail;
 use tradewind_sim::{entropy, meta};
 
-/// A simulation allocates all the time: glibc's allocator was a seventh of it.
+/// A simulation allocates all the time: glibc's allocator was an eighth of it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

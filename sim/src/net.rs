@@ -1,6 +1,6 @@
 //! The agent's sockets.
 //!
-//! Datagrams go through the world's [`Switch`], which delays them and cuts partitions; what
+//! Datagrams go through the world's `Switch`, which delays them and cuts partitions; what
 //! becomes of each on its way is decided here: loss, duplication, lateness, bandwidth and an MTU, by seeded choice.
 //! Jitter of the delays reorders. `quinn::TokioRuntime` follows turmoil's paused clock as it is, so only the socket
 //! differs. TCP is turmoil's own.

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tradewind_agent::env::{Env, Seed};
 
-/// How far one step goes: how late a datagram may be on a path that is shorter, see [`crate::switch`], and how
+/// How far one step goes: how late a datagram may be on a path that is shorter, see the module `switch`, and how
 /// exact clients' requests are. Timers and datagrams within are exact to the millisecond.
 pub const TICK: Duration = Duration::from_millis(10);
 
