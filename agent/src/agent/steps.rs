@@ -146,6 +146,9 @@ impl StepLoop {
 
     /// Learns what was counted before this life.
     async fn recall(&mut self, until: StepIndex) -> Result<(), Stopped> {
+        // Closed before it is read, so that records which come for it from now on are reported as late ones: without
+        // this, a backlog that comes in before the first close is learnt only after a restart.
+        self.history.close(until).await?;
         let mut windows = self.history.windows(until, self.rebuild_steps()).await?;
         self.outlook.recall(self.offload, until, &mut windows, self.clock.now()).await;
         let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));

@@ -77,3 +77,24 @@ fn events_survive_a_crash_and_nonsense_is_refused() {
     cluster.restart("solo");
     assert_eq!(calendar(cluster.member("solo"))[0].event.name.as_str(), "rush");
 }
+
+#[test]
+fn a_backlog_that_comes_before_the_first_close_is_in_the_forecasts() {
+    let mut cluster = Cluster::new();
+    // The first step is closed only well after the backlog has come.
+    cluster.start("solo", &Setup { ingest: "close_after = \"3s\"\nlateness = \"1h\"".into(), ..Setup::default() });
+    let solo = cluster.member("solo");
+    let (now, step, backlog) = (now_ms(), 200, 400);
+    let record = |back: i64| json!({"source_region": "solo", "destination_region": "far", "timestamp": now - back * step, "count": 700});
+    // Older than the step in which the agent started.
+    let records: Vec<Value> = (50..50 + backlog).map(record).collect();
+    assert_eq!(solo.post("/v1/records", &json!(records).to_string()).status, 200);
+
+    let first = eventually("a step is closed", || {
+        let status: tradewind_protocol::api::Status = solo.get("/v1/status");
+        let views: Vec<ForecastView> = solo.get("/v1/forecasts?from=solo&to=far");
+        (status.records_accepted == backlog as u64).then_some(views.into_iter().next()?)
+    });
+    // Eight seasons of ten steps, less the first.
+    assert!(first.prediction.score.steps > 50, "learnt from the backlog: {:?}", first.prediction.score);
+}
