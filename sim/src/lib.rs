@@ -6,6 +6,7 @@
 //! | [`entropy`] | the operating system's chance and clock, replaced on a simulation's thread |
 //! | [`clock`], [`disk`], [`net`], [`provider`], [`tls`] | what an agent needs of the world, simulated |
 //! | [`env`](mod@env) | a machine: those parts, some of which outlive the agent |
+//! | `switch` | the datagrams that are under way |
 //! | [`world`] | many machines, stepped, broken and mended |
 //! | [`trace`] | everything that happened, as lines and as a hash |
 //! | [`scenario`] | who takes part, with which traffic, and what goes wrong when |
@@ -50,6 +51,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod sweep;
+mod switch;
 pub mod tls;
 pub mod trace;
 mod workload;

@@ -1,10 +1,12 @@
-//! The agent's sockets over turmoil's network.
+//! The agent's sockets.
 //!
-//! turmoil delays, partitions and drops whole links. What it has no notion of is done here, for
-//! every datagram: loss, duplication, and an MTU, by seeded choice. Jitter of the links reorders.
-//! `quinn::TokioRuntime` follows turmoil's paused clock as it is, so only the socket differs.
+//! Datagrams go through the world's `Switch`, which delays them and cuts partitions; what
+//! becomes of each on its way is decided here: loss, duplication, lateness, bandwidth and an MTU, by seeded choice.
+//! Jitter of the delays reorders. `quinn::TokioRuntime` follows turmoil's paused clock as it is, so only the socket
+//! differs. TCP is turmoil's own.
 
 use crate::clock::virtual_now;
+use crate::switch::{Arrival, Switch};
 use crate::trace::{self, Fate};
 use async_trait::async_trait;
 use quinn::udp::{RecvMeta, Transmit};
@@ -18,8 +20,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::time::{Instant, Sleep};
 use tradewind_agent::env::{Listener, Network, Seed, Stream};
 
 /// UDP payload that Ethernet carries over IPv4.
@@ -53,23 +56,30 @@ impl Default for PathQuality {
 }
 
 /// The paths of one simulation. Clones are the same paths.
-#[derive(Debug, Clone, Default)]
-pub struct Paths(Arc<Mutex<PathQuality>>);
+#[derive(Debug, Clone)]
+pub struct Paths {
+    quality: Arc<Mutex<PathQuality>>,
+    switch: Arc<Switch>,
+}
 
 impl Paths {
-    /// Paths of this quality.
-    pub fn new(quality: PathQuality) -> Self {
-        Self(Arc::new(Mutex::new(quality)))
+    /// Paths of this quality. How long datagrams take on them follows from `seed`.
+    pub fn new(quality: PathQuality, seed: &Seed) -> Self {
+        Self { quality: Arc::new(Mutex::new(quality)), switch: Arc::new(Switch::new(seed)) }
     }
 
     /// How the paths are now.
     pub fn quality(&self) -> PathQuality {
-        *lock(&self.0)
+        *lock(&self.quality)
     }
 
     /// Changes the paths, also for sockets that are open.
     pub fn set_quality(&self, quality: PathQuality) {
-        *lock(&self.0) = quality;
+        *lock(&self.quality) = quality;
+    }
+
+    pub(crate) fn switch(&self) -> &Switch {
+        &self.switch
     }
 }
 
@@ -105,14 +115,14 @@ impl SimNetwork {
 #[async_trait]
 impl Network for SimNetwork {
     async fn bind_udp(&self, addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        let socket = turmoil::net::UdpSocket::bind(self.bindable(addr)?).await?;
+        let (local, number) = self.paths.switch.bind(self.public(self.bindable(addr)?), virtual_now())?;
         let seed = self.seed.child(&format!("udp {}", self.bound.fetch_add(1, Ordering::Relaxed)));
         Ok(Arc::new(SimUdpSocket {
-            local: self.public(socket.local_addr()?),
-            socket: Arc::new(socket),
+            local,
+            number,
             paths: self.paths.clone(),
             rng: Mutex::new(StdRng::from_seed(seed.bytes())),
-            readable: Mutex::new(None),
+            alarm: Mutex::new(None),
             free_at: Mutex::default(),
         }))
     }
@@ -141,16 +151,14 @@ impl Listener for SimListener {
     }
 }
 
-type Readable = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
-
 struct SimUdpSocket {
-    socket: Arc<turmoil::net::UdpSocket>,
     local: SocketAddr,
+    /// What the switch knows it by.
+    number: u64,
     paths: Paths,
     rng: Mutex<StdRng>,
-    /// A pending wait for the next datagram. It holds turmoil's inner lock while it waits, so it
-    /// is dropped before the socket is read.
-    readable: Mutex<Option<Readable>>,
+    /// Rings when the next datagram arrives.
+    alarm: Mutex<Option<Pin<Box<Sleep>>>>,
     /// When the narrow path has carried what was sent so far.
     free_at: Mutex<Duration>,
 }
@@ -216,42 +224,41 @@ impl AsyncUdpSocket for SimUdpSocket {
             Fate::Oversized => 0,
         };
         for _ in 0..copies {
-            let Some(wait) = self.wait(transmit.contents.len()) else { continue };
-            // To turmoil an unknown destination is an error, on a network it is silence.
-            if wait.is_zero() {
-                let _ = self.socket.try_send_to(transmit.contents, transmit.destination);
-                continue;
+            if let Some(wait) = self.wait(transmit.contents.len()) {
+                self.paths.switch.send(self.local, transmit.destination, transmit.contents, virtual_now() + wait);
             }
-            let (socket, contents, to) = (self.socket.clone(), transmit.contents.to_vec(), transmit.destination);
-            tokio::spawn(async move {
-                tokio::time::sleep(wait).await;
-                let _ = socket.try_send_to(&contents, to);
-            });
         }
         Ok(())
     }
 
     fn poll_recv(&self, cx: &mut Context<'_>, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> Poll<io::Result<usize>> {
-        let mut readable = lock(&self.readable);
+        let mut received = 0;
+        let mut slots = bufs.iter_mut().zip(meta.iter_mut());
+        let Some((mut buf, mut slot)) = slots.next() else { return Poll::Ready(Ok(0)) };
         loop {
-            if let Some(wait) = readable.as_mut() {
-                ready!(wait.as_mut().poll(cx))?;
-                *readable = None;
-            }
-            let mut received = 0;
-            for (buf, meta) in bufs.iter_mut().zip(meta.iter_mut()) {
-                match self.socket.try_recv_from(buf) {
-                    Ok((len, addr)) => *meta = RecvMeta { addr, len, stride: len, ecn: None, dst_ip: None },
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Poll::Ready(Err(error)),
+            let now = virtual_now();
+            let arrival = self.paths.switch.receive(self.local, buf, now, cx.waker());
+            match arrival {
+                Arrival::Datagram(len, addr) => {
+                    *slot = RecvMeta { addr, len, stride: len, ecn: None, dst_ip: None };
+                    received += 1;
+                    match slots.next() {
+                        Some(next) => (buf, slot) = next,
+                        None => return Poll::Ready(Ok(received)),
+                    }
                 }
-                received += 1;
+                Arrival::At(_) | Arrival::None if received > 0 => return Poll::Ready(Ok(received)),
+                Arrival::None => return Poll::Pending,
+                Arrival::At(time) => {
+                    let deadline = Instant::now() + (time - now);
+                    let mut alarm = lock(&self.alarm);
+                    let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+                    alarm.as_mut().reset(deadline);
+                    if alarm.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
             }
-            if received > 0 {
-                return Poll::Ready(Ok(received));
-            }
-            let socket = self.socket.clone();
-            *readable = Some(Box::pin(async move { socket.readable().await }));
         }
     }
 
@@ -262,6 +269,12 @@ impl AsyncUdpSocket for SimUdpSocket {
     fn may_fragment(&self) -> bool {
         // Which lets quinn discover the MTU, as it does on a real path.
         false
+    }
+}
+
+impl Drop for SimUdpSocket {
+    fn drop(&mut self) {
+        self.paths.switch.unbind(self.local, self.number);
     }
 }
 

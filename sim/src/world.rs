@@ -16,13 +16,9 @@ use std::rc::Rc;
 use std::time::Duration;
 use tradewind_agent::env::{Env, Seed};
 
-/// How far one step goes. 1 ms costs 2.6 times the processor time, and convergence times agree
-/// within 2 % (measured with 30 agents).
-pub const TICK: Duration = Duration::from_millis(5);
-
-/// Datagrams that may wait at a socket. turmoil drops more without a word; 4,096 full ones are
-/// 6 MB, many times what a kernel holds.
-const UDP_CAPACITY: usize = 4096;
+/// How far one step goes: how late a datagram may be on a path that is shorter, see the module `switch`, and how
+/// exact clients' requests are. Timers and datagrams within are exact to the millisecond.
+pub const TICK: Duration = Duration::from_millis(10);
 
 /// Segments that may wait at a TCP socket.
 const TCP_CAPACITY: usize = 1024;
@@ -66,13 +62,12 @@ impl World {
             .epoch(std::time::UNIX_EPOCH + EPOCH)
             .simulation_duration(FOREVER)
             .tick_duration(TICK)
-            .udp_capacity(UDP_CAPACITY)
             .tcp_capacity(TCP_CAPACITY)
             .build();
         Self {
             sim,
             seed: simulation_seed(seed),
-            paths: Paths::new(quality),
+            paths: Paths::new(quality, &simulation_seed(seed).child("delays")),
             machines: BTreeMap::new(),
             down: BTreeSet::new(),
             cut: BTreeMap::new(),
@@ -133,6 +128,7 @@ impl World {
     pub fn set_delay(&self, a: &str, b: &str, delay: Delay) {
         self.sim.set_link_latency(a, b, delay.min);
         self.sim.set_link_max_message_latency(a, b, delay.max);
+        self.paths.switch().set_delay(self.sim.lookup(a), self.sim.lookup(b), delay);
     }
 
     /// How long the world has existed.
@@ -143,7 +139,9 @@ impl World {
     /// Lets a [`TICK`] pass. Machines whose disk lost power during it are down afterwards, and
     /// named.
     pub fn step(&mut self) -> anyhow::Result<Vec<String>> {
-        entropy::set_now(self.sim.elapsed());
+        let now = self.sim.elapsed();
+        entropy::set_now(now);
+        self.paths.switch().begin_step(now, now + TICK);
         self.sim.step().map_err(|error| anyhow!("after {:?}: {error}", self.sim.elapsed()))?;
         let without_power = |(name, machine): &(&String, &Rc<Machine>)| !self.down.contains(*name) && machine.lost_power();
         let lost: Vec<String> = self.machines.iter().filter(without_power).map(|(name, _)| name.clone()).collect();
@@ -215,6 +213,7 @@ impl World {
         if *partitions == 1 {
             trace::remark(format_args!("cut {from} {to}"));
             self.sim.partition_oneway(from, to);
+            self.paths.switch().cut(self.sim.lookup(from), self.sim.lookup(to));
         }
     }
 
@@ -228,6 +227,7 @@ impl World {
                 self.cut.remove(&between);
                 trace::remark(format_args!("mend {from} {to}"));
                 self.sim.repair_oneway(from, to);
+                self.paths.switch().mend(self.sim.lookup(from), self.sim.lookup(to));
             }
         }
     }

@@ -174,6 +174,18 @@ impl Core {
         Ok(self.roster.hold(held))
     }
 
+    /// Brings what `view` shows of `region` up to date with the state that was held last. False, and nothing
+    /// changed, if there is more to be judged about it: it is not shown yet, or lives a new life.
+    pub(super) fn show(&self, region: &RegionId, view: &mut MeshView) -> bool {
+        let (Some(known), Some(shown)) = (self.roster.get(region), view.regions.get_mut(region)) else { return false };
+        let card = &known.card;
+        if (shown.generation, shown.address) != (card.announcement.generation, card.announcement.address) {
+            return false;
+        }
+        *shown = entry(card, known.held.as_ref(), shown.live, shown.rtt);
+        true
+    }
+
     /// The newest state of `region` that is held, to give to a peer.
     pub(super) fn published(&self, region: &RegionId) -> Option<Arc<Published>> {
         let held = if *region == self.own.region { self.own_held.as_ref() } else { self.roster.get(region)?.held.as_ref() };

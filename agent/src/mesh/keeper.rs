@@ -9,13 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tradewind_protocol::RegionId;
 use tradewind_protocol::api::Severity;
 use tradewind_protocol::wire::{Request, Response};
 
 /// How often everything is looked at, if nothing happens: what makes a fetch late at most.
 const TICK: Duration = Duration::from_millis(250);
+/// How long news waits after a look, so that what comes together is looked at together: when a mesh starts, every connection
+/// and every card is news. The first is looked at when it comes, and states of regions that are known need no look.
+const LULL: Duration = Duration::from_millis(20);
 /// How long an agent waits to be dialled by a region of a smaller name that it has just heard of. Two
 /// that hear of each other would else dial each other, and one connection of two is for nothing.
 const DIAL_PATIENCE: Duration = Duration::from_secs(2);
@@ -37,6 +40,8 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 /// Datagrams that must have gone unanswered meanwhile: fewer may just have been lost.
 const STALLED_SENT: u64 = 3;
+/// How often that is looked at.
+const STALL_LOOK: Duration = Duration::from_millis(500);
 
 /// Keeps house until the mesh closes.
 pub(super) async fn run(mesh: Arc<Mesh>) {
@@ -45,15 +50,28 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
     let mut repair_at = Instant::now() + REPAIR_EVERY;
     let mut asked = BTreeMap::new();
     let mut traffic = BTreeMap::new();
+    let mut looked_at = Instant::now();
+    let mut stalls_at = looked_at;
+    let closed = mesh.closed();
+    tokio::pin!(closed);
     loop {
-        tokio::select! {
+        let news = async {
+            mesh.dirty.notified().await;
+            sleep_until(looked_at + LULL).await;
+        };
+        // News that a tick overtakes is seen by the look of that tick.
+        let ticked = tokio::select! {
             biased;
-            () = mesh.closed() => return,
-            _ = mesh.dirty.notified() => {}
-            _ = tick.tick() => {}
-        }
+            () = &mut closed => return,
+            () = news => false,
+            _ = tick.tick() => true,
+        };
         let now = Instant::now();
-        give_up_stalled(&mesh, &mut traffic, now);
+        looked_at = now;
+        if ticked && now >= stalls_at {
+            stalls_at = now + STALL_LOOK;
+            give_up_stalled(&mesh, &mut traffic, now);
+        }
         connect(&mesh, now);
         fetch(&mesh, now);
         judge(&mesh, &mut asked).await;
@@ -164,8 +182,19 @@ async fn judge(mesh: &Arc<Mesh>, asked: &mut BTreeMap<RegionId, Instant>) {
         let chitchat = chitchat.lock().await;
         alive.extend(chitchat.live_nodes().map(|id| (id.node_id.to_string(), id.generation_id)));
     }
-    let now = mesh.now();
-    let Judgement { view, changes, ask } = mesh.core().judge(&alive, &mesh.pool.rtts(), now);
+    let (now, rtts) = (mesh.now(), mesh.pool.rtts());
+    let (view, changes, ask) = {
+        let mut core = mesh.core();
+        let Judgement { view, changes, ask } = core.judge(&alive, &rtts, now);
+        let view = Arc::new(view);
+        // Under the lock: what is shown never goes back to before a state that came meanwhile.
+        mesh.view.send_if_modified(|old| {
+            let news = !old.says_the_same(&view);
+            old.clone_from(&view);
+            news
+        });
+        (view, changes, ask)
+    };
     asked.retain(|_, at| now.instant.saturating_duration_since(*at) < ASK_EVERY);
     for region in ask {
         if let Entry::Vacant(due) = asked.entry(region) {
@@ -188,11 +217,6 @@ async fn judge(mesh: &Arc<Mesh>, asked: &mut BTreeMap<RegionId, Instant>) {
             mesh.dirty.notify_one();
         }
     }
-    mesh.view.send_if_modified(|old| {
-        let news = !old.says_the_same(&view);
-        *old = Arc::new(view);
-        news
-    });
 }
 
 fn repair(mesh: &Arc<Mesh>) {

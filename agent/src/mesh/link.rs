@@ -344,6 +344,9 @@ async fn on_push(mesh: &Arc<Mesh>, link: &Link, body: &[u8]) -> Result<(), Refus
 pub(super) async fn take_in(mesh: &Arc<Mesh>, link: &Link, owner: &RegionId, published: Published) -> Result<bool, Refusal> {
     let weighed = mesh.core().weigh(owner, &published, mesh.now())?;
     let (worth, learned) = weighed;
+    if learned.news {
+        gossip::tell(mesh, &published.card);
+    }
     on_learned(mesh, link, learned);
     match worth {
         Worth::Stale => {
@@ -354,8 +357,14 @@ pub(super) async fn take_in(mesh: &Arc<Mesh>, link: &Link, owner: &RegionId, pub
     }
     let opened = mesh.offload.run(move || published::open(&published.body).map(|state| (published, state))).await;
     let (published, state) = opened?;
-    let news = mesh.core().hold(published, state, mesh.now())?;
-    mesh.dirty.notify_one();
+    let now = mesh.now();
+    let mut core = mesh.core();
+    let news = core.hold(published, state, now)?;
+    // Shown at once and alone: a look at all regions for each state of each would be the square of the mesh in work. Under the
+    // lock, or a look that began before could show what was held before.
+    if news && !mesh.view.send_if_modified(|view| core.show(owner, Arc::make_mut(view))) {
+        mesh.dirty.notify_one();
+    }
     Ok(news)
 }
 
@@ -365,11 +374,12 @@ fn on_learned(mesh: &Mesh, link: &Link, learned: Learned) {
         mesh.refuse(&link.region, reason);
     }
     mesh.on_exceeded(learned.exceeded_by);
+    // A newer card of a known life changes nothing until its state comes, or is due to be fetched, which a tick sees.
+    if !learned.lives.is_empty() {
+        mesh.dirty.notify_one();
+    }
     for card in learned.lives {
         mesh.spread(card, &link.region);
-    }
-    if learned.news {
-        mesh.dirty.notify_one();
     }
 }
 

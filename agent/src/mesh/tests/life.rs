@@ -46,6 +46,33 @@ async fn of_several_states_in_a_row_the_last_one_counts() {
 }
 
 #[tokio::test]
+async fn gossip_knows_a_pushed_card_though_nobody_gossips() {
+    let pki = Pki::new("mesh");
+    // They talk when they meet, and then not for an hour.
+    let rarely = |seeds: Vec<SocketAddr>| Setup { seeds, gossip_interval: Duration::from_secs(3600), ..Setup::default() };
+    let a = Agent::start_with(&pki, "a", rarely(vec![])).await;
+    let b = Agent::start_with(&pki, "b", rarely(vec![a.addr()])).await;
+    b.until_live(&["a", "b"]).await;
+    let version = async || {
+        let handle = b.mesh.mesh.gossip.handle().unwrap();
+        let chitchat = handle.chitchat();
+        let chitchat = chitchat.lock().await;
+        chitchat.node_state(&chitchat::ChitchatId::new("a", 1, a.addr())).map_or(0, chitchat::NodeState::max_version)
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while version().await == 0 {
+        assert!(Instant::now() < deadline, "they never met");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    a.publish("news");
+    let view = b.until_state("a", "news").await;
+    while version().await != view.regions[&region("a")].sequence {
+        assert!(Instant::now() < deadline, "gossip was not told");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_late_joiner_learns_everything() {
     let pki = Pki::new("mesh");
     let agents = mesh_of(&pki, &["a", "b", "c"]).await;
