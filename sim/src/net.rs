@@ -12,6 +12,7 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -54,22 +55,44 @@ impl Default for PathQuality {
 
 /// The paths of one simulation. Clones are the same paths.
 #[derive(Debug, Clone, Default)]
-pub struct Paths(Arc<Mutex<PathQuality>>);
+pub struct Paths(Arc<Mutex<Qualities>>);
+
+#[derive(Debug, Default)]
+struct Qualities {
+    usual: PathQuality,
+    /// Of single paths, by sender and receiver.
+    links: BTreeMap<(IpAddr, IpAddr), PathQuality>,
+}
 
 impl Paths {
     /// Paths of this quality.
     pub fn new(quality: PathQuality) -> Self {
-        Self(Arc::new(Mutex::new(quality)))
+        Self(Arc::new(Mutex::new(Qualities { usual: quality, links: BTreeMap::new() })))
     }
 
-    /// How the paths are now.
+    /// How the paths are now, but for those that have a quality of their own.
     pub fn quality(&self) -> PathQuality {
-        *lock(&self.0)
+        lock(&self.0).usual
+    }
+
+    /// How the path from the one to the other is now.
+    pub fn between(&self, from: IpAddr, to: IpAddr) -> PathQuality {
+        let qualities = lock(&self.0);
+        qualities.links.get(&(from, to)).copied().unwrap_or(qualities.usual)
+    }
+
+    /// Gives the path from the one to the other a quality of its own, or makes it as the others.
+    pub fn set_between(&self, from: IpAddr, to: IpAddr, quality: Option<PathQuality>) {
+        let mut qualities = lock(&self.0);
+        match quality {
+            Some(quality) => qualities.links.insert((from, to), quality),
+            None => qualities.links.remove(&(from, to)),
+        };
     }
 
     /// Changes the paths, also for sockets that are open.
     pub fn set_quality(&self, quality: PathQuality) {
-        *lock(&self.0) = quality;
+        lock(&self.0).usual = quality;
     }
 }
 
@@ -162,8 +185,7 @@ impl fmt::Debug for SimUdpSocket {
 }
 
 impl SimUdpSocket {
-    fn fate(&self, length: usize) -> Fate {
-        let quality = self.paths.quality();
+    fn fate(&self, length: usize, quality: &PathQuality) -> Fate {
         if length > quality.mtu {
             return Fate::Oversized;
         }
@@ -181,8 +203,7 @@ impl SimUdpSocket {
 
 impl SimUdpSocket {
     /// How long a datagram waits before it leaves; none if the queue is full.
-    fn wait(&self, length: usize) -> Option<Duration> {
-        let quality = self.paths.quality();
+    fn wait(&self, length: usize, quality: &PathQuality) -> Option<Duration> {
         let mut wait = Duration::ZERO;
         if quality.bytes_per_s > 0 {
             let (now, mut free_at) = (virtual_now(), lock(&self.free_at));
@@ -209,14 +230,15 @@ impl AsyncUdpSocket for SimUdpSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let fate = self.fate(transmit.contents.len());
+        let quality = self.paths.between(self.local.ip(), transmit.destination.ip());
+        let fate = self.fate(transmit.contents.len(), &quality);
         trace::packet(virtual_now(), self.local, transmit.destination, transmit.contents, fate);
         let copies = match fate {
             Fate::Sent(copies) => copies,
             Fate::Oversized => 0,
         };
         for _ in 0..copies {
-            let Some(wait) = self.wait(transmit.contents.len()) else { continue };
+            let Some(wait) = self.wait(transmit.contents.len(), &quality) else { continue };
             // To turmoil an unknown destination is an error, on a network it is silence.
             if wait.is_zero() {
                 let _ = self.socket.try_send_to(transmit.contents, transmit.destination);
