@@ -371,7 +371,7 @@ impl Oracle {
             return live && known_life && age.is_some();
         }
         if let (Some(since), Some(bound)) = (self.relayed_since.get(&between).copied(), self.expect.relay)
-            && now.saturating_sub(since) > bound
+            && now.saturating_sub(since) > self.expect.converge
             && let Some(age) = view.and_then(|view| view.age_ms).filter(|age| u128::from(*age) > bound.as_millis())
         {
             self.violated(now, Rule::Relayed, about.clone(), format!("{age} ms old, the bound is {bound:?}"));
