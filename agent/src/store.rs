@@ -8,7 +8,7 @@
 //! Invariant: after a failed write redb refuses every further one until the file is opened again;
 //! nobody writes over a failed fsync.
 
-use crate::env::{Env, Offload};
+use crate::env::{Env, Offload, Storage};
 use crate::marks::{bug, sometimes};
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableError};
 use std::io;
@@ -62,6 +62,7 @@ impl StoreError {
 pub struct Store {
     database: Arc<Database>,
     offload: Offload,
+    storage: Arc<dyn Storage>,
 }
 
 /// The name of a table of small facts. Give each owner one, for all time.
@@ -84,7 +85,7 @@ impl Store {
             Ok::<_, redb::Error>(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
         };
         let database = env.offload.run(open).await.map_err(|error| StoreError::new("opening it", error))?;
-        Ok(Store { database: Arc::new(database), offload: env.offload })
+        Ok(Store { database: Arc::new(database), offload: env.offload, storage: env.storage.clone() })
     }
 
     /// Runs `work` on the database, where blocking work is done.
@@ -94,6 +95,10 @@ impl Store {
         work: impl FnOnce(&Database) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, StoreError> {
         let database = self.database.clone();
+        let delay = self.storage.delay();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         self.offload.run(move || work(&database)).await.map_err(|error| StoreError::new(action, error))
     }
 

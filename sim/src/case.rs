@@ -114,12 +114,16 @@ fn among(action: Action, known: &BTreeSet<RegionId>) -> Option<Action> {
     let group = |regions: Vec<RegionId>| regions.into_iter().filter(here).collect::<Vec<_>>();
     let kept = match &action {
         Action::Crash(region)
+        | Action::CrashAndLose(region)
+        | Action::Pause(region, _)
+        | Action::Resume(region)
+        | Action::Pace(region, _)
         | Action::CrashAfterWrites(region, _)
         | Action::Restart(region)
         | Action::Stop(region)
         | Action::Disk(region, _)
         | Action::Clock(region, _) => here(region),
-        Action::Deafen(from, to) | Action::Undeafen(from, to) => here(from) && here(to),
+        Action::Deafen(from, to) | Action::Undeafen(from, to) | Action::Link(from, to, _) => here(from) && here(to),
         Action::Partition(left, right) | Action::Heal(left, right) => left.iter().any(here) && right.iter().any(here),
         Action::Paths(_) | Action::Lie(_) => true,
     };
@@ -127,6 +131,11 @@ fn among(action: Action, known: &BTreeSet<RegionId>) -> Option<Action> {
         Action::Partition(left, right) => Action::Partition(group(left), group(right)),
         Action::Heal(left, right) => Action::Heal(group(left), group(right)),
         Action::Crash(_)
+        | Action::CrashAndLose(_)
+        | Action::Pause(..)
+        | Action::Resume(_)
+        | Action::Pace(..)
+        | Action::Link(..)
         | Action::CrashAfterWrites(..)
         | Action::Restart(_)
         | Action::Stop(_)

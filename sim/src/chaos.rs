@@ -66,11 +66,21 @@ pub enum Class {
     Disk,
     /// A peer with a valid certificate lies.
     Liar,
+    /// A process stands still, for longer than any time-out.
+    Pause,
+    /// A monotonic clock goes too fast.
+    Pace,
+    /// Some paths, each in one direction, are bad.
+    BadLinks,
+    /// The agent is started, and started again before it is up.
+    RestartTwice,
+    /// The disk is lost.
+    LostDisk,
 }
 
 impl Class {
     /// All classes.
-    pub const ALL: [Class; 14] = [
+    pub const ALL: [Class; 19] = [
         Class::Crash,
         Class::TornWrite,
         Class::CrashTwice,
@@ -85,6 +95,11 @@ impl Class {
         Class::ClockDrift,
         Class::Disk,
         Class::Liar,
+        Class::Pause,
+        Class::Pace,
+        Class::BadLinks,
+        Class::RestartTwice,
+        Class::LostDisk,
     ];
 }
 
@@ -197,9 +212,47 @@ impl Dice {
                 let drift = steps.map(|step| fault(at + f64::from(step), Action::Clock(region.clone(), i64::from(step) * rate)));
                 drift.chain([fault(end, Action::Clock(region.clone(), 0))]).collect()
             }
+            Class::Pause => {
+                let (at, end) = self.span(45.0);
+                let length = ((end - at) * 1e3) as u64;
+                vec![fault(at, Action::Pause(region.clone(), length)), fault(end, Action::Resume(region))]
+            }
+            Class::Pace => {
+                // Up to 5 %, as for wall clocks.
+                let pace = self.rng.random_range(1..50);
+                self.down(Action::Pace(region.clone(), pace), Action::Pace(region, 0), 40.0)
+            }
+            Class::BadLinks => {
+                let (from, to) = self.sides();
+                let quality = PathQuality {
+                    loss: self.rng.random_range(0.0..0.9),
+                    duplicate: self.rng.random_range(0.0..0.3),
+                    late: self.rng.random_range(0.0..0.5),
+                    late_ms: self.rng.random_range(1..1_500),
+                    ..self.usual
+                };
+                let (at, end) = self.span(30.0);
+                let pairs: Vec<(RegionId, RegionId)> = from
+                    .iter()
+                    .flat_map(|a| to.iter().map(move |b| (a.clone(), b.clone())))
+                    .filter(|_| self.rng.random_bool(0.5))
+                    .collect();
+                let begin = pairs.iter().map(|(a, b)| fault(at, Action::Link(a.clone(), b.clone(), Some(quality))));
+                begin.chain(pairs.iter().map(|(a, b)| fault(end, Action::Link(a.clone(), b.clone(), None)))).collect()
+            }
+            Class::RestartTwice => {
+                let mut faults = self.down(Action::Crash(region.clone()), Action::Restart(region.clone()), 5.0);
+                let mut at = faults.last().map_or(0.0, |last| last.at.as_secs_f64());
+                for _ in 0..self.rng.random_range(1..4) {
+                    at = (at + self.rng.random_range(0.001..0.1)).min(self.until);
+                    faults.push(fault(at, Action::Restart(region.clone())));
+                }
+                faults
+            }
+            Class::LostDisk => self.down(Action::CrashAndLose(region.clone()), Action::Restart(region), 15.0),
             Class::Liar => self.down(Action::Lie(true), Action::Lie(false), 30.0),
             Class::Disk => {
-                let illness = [Illness::Write, Illness::Sync, Illness::Full][self.rng.random_range(0..3)];
+                let illness = [Illness::Write, Illness::Sync, Illness::Full, Illness::Slow][self.rng.random_range(0..4)];
                 let (at, end) = self.span(10.0);
                 // Whoever looks after the machine mends the disk and boots it again.
                 vec![
@@ -270,11 +323,23 @@ mod tests {
         let (scenario, until) = (chaos(), Duration::from_secs(60));
         for incident in (0..100).flat_map(|seed| draw(&scenario, until, seed)) {
             assert!(incident.faults.iter().all(|fault| fault.at <= until), "{incident:?}");
-            let mended = incident.faults.last().is_some_and(|last| match &last.action {
-                Action::Restart(_) | Action::Heal(..) | Action::Undeafen(..) | Action::Clock(_, 0) | Action::Lie(false) => true,
+            // Of bad links there may be none by chance.
+            let mended = incident.faults.last().is_none_or(|last| match &last.action {
+                Action::Restart(_)
+                | Action::Heal(..)
+                | Action::Undeafen(..)
+                | Action::Clock(_, 0)
+                | Action::Resume(_)
+                | Action::Pace(_, 0)
+                | Action::Link(_, _, None)
+                | Action::Lie(false) => true,
                 Action::Paths(quality) => *quality == scenario.quality,
                 Action::Crash(_)
                 | Action::CrashAfterWrites(..)
+                | Action::CrashAndLose(_)
+                | Action::Pause(..)
+                | Action::Pace(..)
+                | Action::Link(..)
                 | Action::Partition(..)
                 | Action::Deafen(..)
                 | Action::Stop(_)

@@ -49,7 +49,7 @@ pub(crate) enum Sight {
 }
 
 /// What the clients have seen and done. Shared by all clients of a simulation.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Book {
     /// What was seen since it was last asked: when, of which agent, what.
     pub(crate) sights: Vec<(Duration, RegionId, Sight)>,
@@ -63,8 +63,18 @@ pub(crate) struct Book {
     pub(crate) repeated: u64,
     /// Series whose counts were compared at the end.
     pub(crate) compared: u64,
+    /// Since when each agent is up and everything about it is sound; kept by who knows the world.
+    pub(crate) sound_since: BTreeMap<RegionId, Duration>,
+    /// Since when each two agents, the smaller name first, are that and reach each other.
+    pub(crate) reachable_since: BTreeMap<(RegionId, RegionId), Duration>,
+    /// When the liar first pushed another region's state to an agent, by the agent's machine's boots.
+    pub(crate) lied_to: BTreeMap<(RegionId, u64), Duration>,
+    /// How often each agent's machine was booted, to be asked.
+    pub(crate) boots: BTreeMap<RegionId, Boots>,
     counts: BTreeMap<SeriesKey, BTreeMap<StepIndex, Count>>,
 }
+
+type Boots = Box<dyn Fn() -> u64>;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
@@ -94,6 +104,13 @@ pub(crate) struct Client {
     pub(crate) book: Rc<RefCell<Book>>,
 }
 
+/// Which life of its agent a client has last spoken with.
+struct Life {
+    boots: u64,
+    /// How often its disk had been lost.
+    losses: u64,
+}
+
 struct Batch {
     key: String,
     body: Vec<u8>,
@@ -117,7 +134,7 @@ impl Client {
     /// counted with what it acknowledged.
     pub(crate) async fn post(self, mut traffic: Traffic, until: Duration, settle: Duration) -> anyhow::Result<()> {
         let (mut waiting, mut acknowledged) = (VecDeque::new(), VecDeque::new());
-        let (mut number, mut life) = (0, self.machine.boots());
+        let (mut number, mut life) = (0, Life { boots: self.machine.boots(), losses: self.machine.disk.losses() });
         let mut next = virtual_now();
         for records in traffic.history(next + traffic.every()) {
             number += 1;
@@ -163,12 +180,18 @@ impl Client {
     }
 
     /// Posts what waits, oldest first, until the agent does not answer.
-    async fn deliver(&self, waiting: &mut VecDeque<Batch>, acknowledged: &mut VecDeque<Batch>, life: &mut u64) {
-        if *life != self.machine.boots() {
+    async fn deliver(&self, waiting: &mut VecDeque<Batch>, acknowledged: &mut VecDeque<Batch>, life: &mut Life) {
+        if life.losses != self.machine.disk.losses() {
+            // Nothing that was acknowledged before can be expected of it.
+            life.losses = self.machine.disk.losses();
+            acknowledged.clear();
+            self.forgive();
+        }
+        if life.boots != self.machine.boots() {
             if self.repeat(acknowledged).await.is_err() {
                 return;
             }
-            *life = self.machine.boots();
+            life.boots = self.machine.boots();
         }
         while let Some(batch) = waiting.front() {
             let receipt = match self.send(batch, &batch.key).await {
@@ -193,6 +216,14 @@ impl Client {
             if acknowledged.len() > REPEATED {
                 acknowledged.pop_front();
             }
+        }
+    }
+
+    /// The agent may have forgotten everything, or counted it.
+    fn forgive(&self) {
+        let mut book = self.book.borrow_mut();
+        for count in book.counts.iter_mut().filter(|(series, _)| series.source == self.region).flat_map(|(_, steps)| steps.values_mut()) {
+            count.open += std::mem::take(&mut count.acknowledged);
         }
     }
 
@@ -230,6 +261,9 @@ impl Client {
         let mut book = self.book.borrow_mut();
         let mut wrong = vec![];
         for (series, steps) in book.counts.iter().filter(|(series, _)| series.source == self.region) {
+            if steps.values().all(|count| count.acknowledged == 0) {
+                continue;
+            }
             let Some(view) = forecasts.iter().find(|view| view.prediction.series == *series && !view.recent.is_empty()) else {
                 wrong.push(format!("{series} was acknowledged, and is not among the forecasts"));
                 continue;

@@ -2,15 +2,16 @@
 //! own clock is wrong by.
 
 use crate::entropy::{self, EPOCH};
+use crate::world::TICK;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tradewind_agent::env::Clock;
 use tradewind_protocol::Timestamp;
 
 /// How long the simulation on this thread has run: to the millisecond inside a host, as of the
-/// last step outside.
+/// last step outside. A host whose own monotonic clock runs ahead does not see further than the step that runs.
 pub fn virtual_now() -> Duration {
-    turmoil::sim_elapsed().unwrap_or_else(entropy::now)
+    turmoil::sim_elapsed().map_or_else(entropy::now, |elapsed| elapsed.min(entropy::now() + TICK))
 }
 
 /// What a faultless wall clock shows after `elapsed`.

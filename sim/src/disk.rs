@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tradewind_agent::env::{Seed, Storage};
 
 /// What a disk writes whole or not at all.
@@ -38,6 +39,7 @@ struct Inner {
     was_ill: bool,
     rng: StdRng,
     stats: DiskStats,
+    losses: u64,
 }
 
 #[derive(Default)]
@@ -64,6 +66,8 @@ pub enum Illness {
     Sync,
     /// No file grows any more.
     Full,
+    /// Every transaction waits.
+    Slow,
 }
 
 /// What has happened to a disk.
@@ -92,6 +96,7 @@ impl SimDisk {
             was_ill: false,
             rng: StdRng::from_seed(seed.bytes()),
             stats: DiskStats::default(),
+            losses: 0,
         })))
     }
 
@@ -109,12 +114,30 @@ impl SimDisk {
     pub fn set_ill(&self, illness: Option<Illness>) {
         let mut disk = self.lock();
         disk.ill = illness;
-        disk.was_ill |= illness.is_some();
+        disk.was_ill |= illness.is_some_and(|illness| illness != Illness::Slow);
     }
 
     /// Whether it has been ill since the power was cut last.
     pub fn was_ill(&self) -> bool {
         self.lock().was_ill
+    }
+
+    /// Loses everything, as a disk that was replaced: the power is cut, and no file is left.
+    pub fn lose(&self) {
+        let mut disk = self.lock();
+        disk.cut_power();
+        disk.files.clear();
+        disk.losses += 1;
+    }
+
+    /// How often everything was lost.
+    pub fn losses(&self) -> u64 {
+        self.lock().losses
+    }
+
+    /// Bytes of all files together.
+    pub fn bytes(&self) -> u64 {
+        self.lock().files.values().map(|file| file.current.len() as u64).sum()
     }
 
     /// What has happened so far.
@@ -127,7 +150,14 @@ impl SimDisk {
     }
 }
 
+/// What a transaction waits for on a slow disk: fifty times a busy hard disk's.
+const SLOW: Duration = Duration::from_millis(700);
+
 impl Storage for SimDisk {
+    fn delay(&self) -> Duration {
+        if self.lock().ill == Some(Illness::Slow) { SLOW } else { Duration::ZERO }
+    }
+
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
         let mut disk = self.lock();
         let epoch = disk.epoch;
@@ -159,7 +189,7 @@ impl Inner {
         }
         self.epoch += 1;
         self.fuse = None;
-        self.was_ill = self.ill.is_some();
+        self.was_ill = self.ill.is_some_and(|illness| illness != Illness::Slow);
         self.stats.cuts += 1;
     }
 
@@ -249,7 +279,7 @@ impl Backend {
             Some(Illness::Full) if self.look(|file| Ok(end.is_some_and(|end| end > file.current.len())))? => {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            Some(Illness::Full | Illness::Sync) | None => {}
+            Some(Illness::Full | Illness::Sync | Illness::Slow) | None => {}
         }
         self.change(|file, stats| {
             stats.mutations += 1;

@@ -8,6 +8,7 @@ use crate::tls;
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tradewind_agent::env::{Env, Offload, Seed};
 
 /// The root of all chance of the simulation with this number.
@@ -17,6 +18,9 @@ pub fn simulation_seed(number: u64) -> Seed {
     Seed::new(bytes).child("simulation")
 }
 
+/// How often a monotonic clock that is too fast takes a step.
+const PACE_EVERY: Duration = Duration::from_millis(100);
+
 /// A node's machine: its disk, clock and workers outlive the agent on it.
 pub struct Machine {
     ip: IpAddr,
@@ -25,6 +29,10 @@ pub struct Machine {
     boots: Cell<u64>,
     /// Power cuts of the disk before the newest boot.
     cuts_at_boot: Cell<u64>,
+    /// By how many thousandths its monotonic clock is too fast.
+    pace_per_mille: Cell<u32>,
+    /// How far its monotonic clock is about to jump.
+    jump: Cell<Duration>,
     /// Its wall clock.
     pub clock: Arc<SimClock>,
     /// Its disk.
@@ -44,6 +52,8 @@ impl Machine {
             seed,
             boots: Cell::new(0),
             cuts_at_boot: Cell::new(0),
+            pace_per_mille: Cell::new(0),
+            jump: Cell::default(),
             providers: SimProviders::new(clock.clone()),
             clock,
             disk: SimDisk::new(seed.child("disk")),
@@ -63,6 +73,28 @@ impl Machine {
     /// Whether the power has failed since the last boot.
     pub fn lost_power(&self) -> bool {
         self.disk.stats().cuts > self.cuts_at_boot.get()
+    }
+
+    /// Lets its monotonic clock run too fast by so many thousandths.
+    pub fn set_pace(&self, per_mille: u32) {
+        self.pace_per_mille.set(per_mille);
+    }
+
+    /// Lets its monotonic clock jump ahead, as a process sees it that did not run meanwhile.
+    pub fn jump(&self, by: Duration) {
+        self.jump.set(self.jump.get() + by);
+    }
+
+    /// Runs beside a life of its agent: carries out jumps and pace. A machine's clock is compared with no
+    /// other's, so where it is matters to nobody; how fast it goes does.
+    pub(crate) async fn keep_pace(&self) {
+        loop {
+            tokio::time::sleep(PACE_EVERY).await;
+            let ahead = self.jump.take() + PACE_EVERY * self.pace_per_mille.get() / 1_000;
+            if !ahead.is_zero() {
+                tokio::time::advance(ahead).await;
+            }
+        }
     }
 
     /// The world as the next life of its agent finds it. Every life has its own chance: with the

@@ -39,8 +39,33 @@ const HOLD_SLACK_MS: u64 = 20;
 /// Plans that are remembered at most: the scale-in time of any sensible scenario, in steps.
 const MAX_PLANS: usize = 1_000;
 
+/// After trouble: what a clock that ran ahead by as much as chaos lets it needs until it is right again.
+const CHAOS_SETTLING: Duration = Duration::from_secs(25);
+
+/// How long after a step is closed the others must mostly have its forecasts: several of the longest trips, below
+/// what gossip and a fetch take.
+const PROMPT: Duration = Duration::from_millis(350);
+
+/// How long two agents must have reached each other before.
+const PROMPT_SETTLING: Duration = Duration::from_secs(15);
+
+/// What an agent says of a state that was pushed by another than its owner.
+const FOREIGN: &str = "a state pushed for another region";
+
+/// Looks after which it shows whether word travels at once; most of them must see it.
+const PROMPT_LOOKS: u32 = 24;
+
+/// How long an agent has to tell of a lie.
+const WARNING: Duration = Duration::from_secs(10);
+
 /// Looks at one agent.
 pub(crate) struct Inspector {
+    others: Vec<RegionId>,
+    chaos: bool,
+    looks: usize,
+    /// Looks at the others' forecasts, and how many of them were behind.
+    prompt: (u32, u32),
+    warned: bool,
     client: Client,
     config: Config,
     life: u64,
@@ -56,8 +81,13 @@ pub(crate) struct Inspector {
 }
 
 impl Inspector {
-    pub(crate) fn new(client: Client, config: Config) -> Self {
+    pub(crate) fn new(client: Client, config: Config, others: Vec<RegionId>, chaos: bool) -> Self {
         Self {
+            others,
+            chaos,
+            looks: 0,
+            prompt: (0, 0),
+            warned: false,
             client,
             config,
             life: 0,
@@ -96,7 +126,15 @@ impl Inspector {
             self.lent.clear();
             self.versions.clear();
             self.wrong.clear();
+            self.warned = false;
         }
+    }
+
+    /// Whether all is well with the agent's machine and paths, and has been for long enough.
+    fn is_calm(&self) -> bool {
+        let settling = if self.chaos { CHAOS_SETTLING } else { Duration::ZERO };
+        let book = self.client.book.borrow();
+        book.sound_since.get(&self.client.region).is_some_and(|since| virtual_now().saturating_sub(*since) >= settling)
     }
 
     fn census(&self, pool: &PoolConfig) -> Vec<Observed> {
@@ -117,7 +155,8 @@ impl Inspector {
         let events: Vec<Event> = self.client.get(&format!("/v1/events?since={}", self.last_event)).await?;
         for event in &events {
             self.last_event = event.id;
-            if event.kind == "mesh.generation_raised" {
+            self.warned |= event.kind == "mesh.peer_refused" && event.message.contains(FOREIGN);
+            if event.kind == "mesh.generation_raised" && self.client.machine.disk.losses() == 0 {
                 self.broken(Rule::Remembers, event.message.clone());
             }
             if event.kind == "reserve.answered" {
@@ -130,13 +169,24 @@ impl Inspector {
         let plan: RegionalResourcePlan = self.client.get("/v1/plan").await?;
         let forecasts: Vec<ForecastView> = self.client.get(&format!("/v1/forecasts?from={}", self.client.region)).await?;
         let views: Vec<RegionView> = self.client.get("/v1/regions").await?;
-        self.judge_time(&plan, &forecasts);
-        self.judge_sources(&plan, &views);
+        let calm = self.is_calm();
+        if calm {
+            self.judge_future(&plan, &forecasts);
+            self.judge_time(&plan, &forecasts);
+            self.judge_sources(&plan, &views);
+            self.judge_warning();
+            self.judge_promptness(&views).await?;
+        } else {
+            self.wrong.clear();
+        }
         self.judge_versions(&views);
         let newest = self.plans.back().is_none_or(|(_, last)| last.version != plan.version);
         if newest {
             for decision in &plan.decisions {
-                self.judge_patience(&plan, decision);
+                if calm {
+                    self.judge_patience(&plan, decision);
+                }
+                self.judge_floor(decision);
                 self.judge_reach(decision);
             }
             if self.plans.len() == MAX_PLANS {
@@ -144,7 +194,7 @@ impl Inspector {
             }
             self.plans.push_back((virtual_now(), plan));
         }
-        if self.config.mode == Mode::Active {
+        if calm && self.config.mode == Mode::Active {
             for pool in self.config.pools.clone() {
                 self.judge_pool(&pool);
             }
@@ -158,7 +208,7 @@ impl Inspector {
         if let (Some(took), Some(rtt)) = (millis.next(), millis.next())
             && took > rtt + rtt / 2 + HOLD_SLACK_MS
         {
-            self.broken(Rule::Prompt, words.to_owned());
+            self.broken(Rule::Swift, words.to_owned());
         }
     }
 
@@ -179,6 +229,62 @@ impl Inspector {
     fn most_lent(&self, pool: &PoolName, window: Duration) -> u32 {
         let recent = self.lent.iter().filter(|(at, _)| virtual_now().saturating_sub(*at) <= window);
         recent.filter_map(|(_, lent)| lent.get(pool)).max().copied().unwrap_or(0)
+    }
+
+    /// What is not over cannot be known: this needs no patience.
+    fn judge_future(&self, plan: &RegionalResourcePlan, forecasts: &[ForecastView]) {
+        let over = self.config.step.index(wall_time(virtual_now())).offset(-1);
+        if plan.known_until > over {
+            self.broken(Rule::Knows, format!("the plan knows step {}, only {} is over", plan.known_until.0, over.0));
+        }
+        let known = forecasts.iter().map(|forecast| forecast.prediction.path.start().offset(-1)).max();
+        if let Some(known) = known.filter(|known| *known > over) {
+            self.broken(Rule::Knows, format!("a forecast knows step {}, only {} is over", known.0, over.0));
+        }
+    }
+
+    fn judge_floor(&self, decision: &PoolDecision) {
+        if decision.blocked.is_none() && decision.active < decision.reason.reactive_floor {
+            let (active, floor) = (decision.active, decision.reason.reactive_floor);
+            self.broken(Rule::Floored, format!("pool {}: {active} are to serve, {floor} are needed for what was seen last", decision.pool));
+        }
+    }
+
+    /// An agent that was lied to so plainly has to say it.
+    fn judge_warning(&self) {
+        let since = self.client.book.borrow().lied_to.get(&(self.client.region.clone(), self.life)).copied();
+        if let Some(since) = since.filter(|since| !self.warned && virtual_now().saturating_sub(*since) > WARNING) {
+            self.broken(Rule::Warns, format!("a state of another region was pushed to it at {since:?}, and no event says so"));
+        }
+    }
+
+    /// One of the others in turn: whether its newest forecasts are here.
+    async fn judge_promptness(&mut self, views: &[RegionView]) -> anyhow::Result<()> {
+        self.looks += 1;
+        let Some(other) = self.others.get(self.looks % self.others.len().max(1)).cloned() else { return Ok(()) };
+        let (a, b) = (self.client.region.clone().min(other.clone()), self.client.region.clone().max(other.clone()));
+        let since = self.client.book.borrow().reachable_since.get(&(a, b)).copied();
+        let told = views.iter().any(|view| view.region == other && view.live && view.forecasts > 0 && view.dropped.forecasts == 0);
+        if since.is_none_or(|since| virtual_now().saturating_sub(since) < PROMPT_SETTLING) || !told {
+            return Ok(());
+        }
+        let before = virtual_now();
+        let held: Vec<ForecastView> = self.client.get(&format!("/v1/forecasts?from={other}")).await?;
+        let Some(known) = held.iter().map(|view| view.prediction.path.start().offset(-1)).max() else { return Ok(()) };
+        let due = self.config.step.index(wall_time(before.saturating_sub(self.config.ingest.close_after + PROMPT))).offset(-1);
+        self.prompt.0 += 1;
+        self.prompt.1 += u32::from(known < due);
+        let (looks, behind) = self.prompt;
+        if looks >= PROMPT_LOOKS {
+            if 2 * behind > looks {
+                self.broken(
+                    Rule::Prompt,
+                    format!("in {behind} of {looks} looks the others' last step was missing {PROMPT:?} after its close"),
+                );
+            }
+            self.prompt = (0, 0);
+        }
+        Ok(())
     }
 
     fn judge_time(&mut self, plan: &RegionalResourcePlan, forecasts: &[ForecastView]) {
@@ -259,7 +365,7 @@ impl Inspector {
     /// More than any recent plan asked for is too much at once, not only when it stays.
     fn judge_excess(&mut self) {
         let now = virtual_now();
-        if self.config.mode != Mode::Active || self.life != self.client.machine.boots() {
+        if !self.is_calm() || self.config.mode != Mode::Active || self.life != self.client.machine.boots() {
             return;
         }
         for pool in self.config.pools.clone() {

@@ -6,6 +6,8 @@
 //! are too long or not what was announced, other wire versions, noise.
 
 use crate::agents::MESH_PORT;
+use crate::client::Book;
+use crate::clock::virtual_now;
 use crate::world::Program;
 use anyhow::Context as _;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -52,11 +54,11 @@ pub(crate) struct Papers {
 }
 
 /// The liar's program: lies while `lying` is set.
-pub(crate) fn program(papers: Papers, lying: Rc<Cell<bool>>) -> Program {
+pub(crate) fn program(papers: Papers, lying: Rc<Cell<bool>>, book: Rc<RefCell<Book>>) -> Program {
     let papers = Rc::new(papers);
     Rc::new(move |env| {
-        let (papers, lying) = (papers.clone(), lying.clone());
-        Box::pin(async move { Liar::new(papers, env).await?.run(&lying).await })
+        let (papers, lying, book) = (papers.clone(), lying.clone(), book.clone());
+        Box::pin(async move { Liar::new(papers, env, book).await?.run(&lying).await })
     })
 }
 
@@ -69,6 +71,10 @@ struct Liar {
     rng: StdRng,
     sequence: u64,
     kept: Rc<RefCell<VecDeque<Vec<u8>>>>,
+    /// The newest honest card of each region that it was told of.
+    known: Rc<RefCell<BTreeMap<RegionId, Announcement>>>,
+    heartbeat: u64,
+    book: Rc<RefCell<Book>>,
     connections: BTreeMap<RegionId, Connection>,
 }
 
@@ -82,7 +88,7 @@ impl TimeProvider for Time {
 }
 
 impl Liar {
-    async fn new(papers: Rc<Papers>, env: Env) -> anyhow::Result<Self> {
+    async fn new(papers: Rc<Papers>, env: Env, book: Rc<RefCell<Book>>) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(papers.ca_pem.as_bytes())?)?;
         let certificate = CertificateDer::from_pem_slice(papers.own.certificate_pem.as_bytes())?;
@@ -105,6 +111,9 @@ impl Liar {
             rng: StdRng::from_seed(env.seed.child("lies").bytes()),
             sequence: 1,
             kept: Rc::default(),
+            known: Rc::default(),
+            heartbeat: 1_000,
+            book,
             connections: BTreeMap::new(),
         })
     }
@@ -136,10 +145,11 @@ impl Liar {
     async fn connect(&mut self, ip: IpAddr) -> Option<Connection> {
         let connecting = self.endpoint.connect(SocketAddr::new(ip, MESH_PORT), MESH_NAME).ok()?;
         let connection = timeout(PATIENCE, connecting).await.ok()?.ok()?;
-        let (listening, kept) = (connection.clone(), self.kept.clone());
+        let (listening, kept, known) = (connection.clone(), self.kept.clone(), self.known.clone());
         tokio::task::spawn_local(async move {
             while let Ok(mut stream) = listening.accept_uni().await {
                 if let Ok(message) = stream.read_to_end(MAX_MESSAGE_BYTES).await {
+                    learn(&message, &mut known.borrow_mut());
                     let mut kept = kept.borrow_mut();
                     kept.push_back(message);
                     if kept.len() > MAX_KEPT {
@@ -184,18 +194,22 @@ impl Liar {
             let kept = self.kept.borrow();
             (!kept.is_empty()).then(|| kept[self.rng.random_range(0..kept.len())].clone())
         };
-        match self.rng.random_range(0..13) {
+        match self.rng.random_range(0..16) {
             // A newer life and word of the victim itself, or of another honest region.
-            0 => say(to, &message(Kind::Cards, &vec![self.card(victim.clone(), u64::MAX, u64::MAX, b"")])).await,
+            0 => drop(say(to, &message(Kind::Cards, &vec![self.card(victim.clone(), u64::MAX, u64::MAX, b"")])).await),
             1 => {
                 let body = self.noise(2_000);
                 let regions: Vec<RegionId> = self.papers.victims.keys().cloned().collect();
                 let foreign = regions[self.rng.random_range(0..regions.len())].clone();
                 let card = self.card(foreign, 1 << 60, self.sequence, &body);
-                say(to, &message(Kind::Push, &Published { card, body })).await;
+                if say(to, &message(Kind::Push, &Published { card, body })).await {
+                    let mut book = self.book.borrow_mut();
+                    let boots = book.boots.get(victim).map_or(0, |boots| boots());
+                    book.lied_to.entry((victim.clone(), boots)).or_insert_with(virtual_now);
+                }
             }
             // Its own word, older than the last, and its own body, not the one announced.
-            2 => say(to, &message(Kind::Cards, &vec![self.card(own, 0, 0, b"")])).await,
+            2 => drop(say(to, &message(Kind::Cards, &vec![self.card(own, 0, 0, b"")])).await),
             3 => {
                 self.sequence += 1;
                 let card = self.card(own, 1, self.sequence, b"announced");
@@ -214,7 +228,7 @@ impl Liar {
                 let card = self.card(own, 1, self.sequence, &body);
                 say(to, &message(Kind::Push, &Published { card, body })).await;
             }
-            6 => say(to, &self.noise(2 * MAX_MESSAGE_BYTES)).await,
+            6 => drop(say(to, &self.noise(2 * MAX_MESSAGE_BYTES)).await),
             7 => {
                 let noise = self.noise(50_000);
                 say(to, &Envelope { kind: Kind::Gossip, body: &noise }.to_bytes()).await;
@@ -224,7 +238,7 @@ impl Liar {
                 let _ = to.send_datagram(Envelope { kind: Kind::Gossip, body: &noise }.to_bytes().into());
             }
             // What others said, again, and with a bit turned.
-            9 => say(to, &heard.unwrap_or_default()).await,
+            9 => drop(say(to, &heard.unwrap_or_default()).await),
             10 => {
                 let mut turned = heard.unwrap_or_default();
                 if !turned.is_empty() {
@@ -249,8 +263,62 @@ impl Liar {
                     let _ = send.finish();
                 }
             }
+            // A new life of an honest region at its own address, near enough to be true.
+            13 => {
+                if let Some(mut announcement) = self.someone(victim) {
+                    announcement.generation += self.rng.random_range(0..3);
+                    announcement.sequence += 1;
+                    let signature = self.key.sign(&announcement.signing_bytes()).as_ref().to_vec();
+                    let card = Card { announcement, signature, certificate: self.certificate.clone() };
+                    say(to, &message(Kind::Cards, &vec![card])).await;
+                }
+            }
+            // Gossip: that all regions are alive, also those that are not, at an address of the liar's own.
+            14 | 15 => {
+                self.heartbeat += 10;
+                let digest = self.digest();
+                say(to, &Envelope { kind: Kind::Gossip, body: &digest }.to_bytes()).await;
+            }
             _ => {}
         }
+    }
+
+    /// An honest region's newest card, but not the victim's.
+    fn someone(&mut self, victim: &RegionId) -> Option<Announcement> {
+        let known: Vec<Announcement> = self.known.borrow().values().filter(|one| one.region != *victim).cloned().collect();
+        (!known.is_empty()).then(|| known[self.rng.random_range(0..known.len())].clone())
+    }
+
+    /// A gossip frame: a SYN in chitchat's layout (see the agent's `mesh/message.rs`), not compressed.
+    fn digest(&self) -> Vec<u8> {
+        let own = self.card(self.papers.region.clone(), 1, self.sequence, b"").announcement;
+        let known = self.known.borrow();
+        let mut entries = vec![own.clone()];
+        entries.extend(known.values().map(|honest| Announcement { address: own.address, ..honest.clone() }));
+        // The frame's flag, then magic, version and kind.
+        let mut bytes = vec![0];
+        bytes.extend(45_139_u16.to_le_bytes());
+        bytes.extend([0, 0]);
+        bytes.extend(u16::try_from(entries.len()).unwrap_or(u16::MAX).to_le_bytes());
+        let text = |text: &str, bytes: &mut Vec<u8>| {
+            bytes.extend(u16::try_from(text.len()).unwrap_or(u16::MAX).to_le_bytes());
+            bytes.extend(text.as_bytes());
+        };
+        for entry in entries {
+            text(entry.region.as_str(), &mut bytes);
+            bytes.extend(entry.generation.to_le_bytes());
+            if let IpAddr::V4(ip) = entry.address.ip() {
+                bytes.push(4);
+                bytes.extend(ip.octets());
+            }
+            bytes.extend(entry.address.port().to_le_bytes());
+            // Heartbeat, last garbage collection, newest version.
+            for number in [self.heartbeat, 0, entry.sequence] {
+                bytes.extend(number.to_le_bytes());
+            }
+        }
+        text(&self.papers.cluster, &mut bytes);
+        bytes
     }
 }
 
@@ -259,11 +327,26 @@ fn message<T: serde::Serialize>(kind: Kind, body: &T) -> Vec<u8> {
     Envelope { kind, body: &codec::encode(body).unwrap_or_default() }.to_bytes()
 }
 
-async fn say(to: &Connection, bytes: &[u8]) {
+/// Remembers the cards in an honest message.
+fn learn(message: &[u8], known: &mut BTreeMap<RegionId, Announcement>) {
+    let cards = match Envelope::parse(message) {
+        Ok(Envelope { kind: Kind::Cards, body }) => codec::decode::<Vec<Card>>(body).unwrap_or_default(),
+        Ok(Envelope { kind: Kind::Push, body }) => codec::decode::<Published>(body).map(|state| vec![state.card]).unwrap_or_default(),
+        _ => vec![],
+    };
+    for Card { announcement, .. } in cards {
+        if announcement.region.as_str() != NAME && known.get(&announcement.region).is_none_or(|old| old.version() < announcement.version())
+        {
+            known.insert(announcement.region.clone(), announcement);
+        }
+    }
+}
+
+async fn say(to: &Connection, bytes: &[u8]) -> bool {
     let said = async {
         let mut stream = to.open_uni().await.ok()?;
         stream.write_all(bytes).await.ok()?;
         stream.finish().ok()
     };
-    let _ = timeout(PATIENCE, said).await;
+    matches!(timeout(PATIENCE, said).await, Ok(Some(())))
 }

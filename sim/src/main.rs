@@ -82,6 +82,9 @@ enum Command {
         /// Writes what the first failing seeds did to this directory, one case a seed, to be replayed or shrunk.
         #[arg(long, value_name = "DIRECTORY")]
         save: Option<PathBuf>,
+        /// Fails if a coverage mark of the agents is reached by no seed; needs a build with the feature `mutants`.
+        #[arg(long)]
+        require_marks: bool,
     },
     /// Runs a case again that `sweep --save` or `shrink` has written.
     Replay {
@@ -129,7 +132,9 @@ fn main() -> ExitCode {
         Command::Forecast(arguments) => arguments.run().and_then(|text| say(&text)).map(|()| true),
         Command::Nab(arguments) => arguments.run().and_then(|text| say(&text)).map(|()| true),
         Command::Backtest(arguments) => arguments.run().and_then(|text| say(&text)).map(|()| true),
-        Command::Sweep { scenario, seeds, seed_base, jobs, save } => sweep(&scenario, seeds, seed_base, jobs, save.as_deref()),
+        Command::Sweep { scenario, seeds, seed_base, jobs, save, require_marks } => {
+            marks(require_marks).and_then(|wanted| sweep(&scenario, seeds, seed_base, jobs, save.as_deref(), wanted))
+        }
         Command::Replay { file, json, trace } => replay(&file, json, trace.as_deref()),
         Command::Shrink { file, seed, output } => shrink(&file, seed, &output),
         #[cfg(feature = "mutants")]
@@ -181,7 +186,26 @@ fn show(report: &Report, json: bool) -> anyhow::Result<bool> {
     Ok(report.passed())
 }
 
-fn sweep(scenario: &str, seeds: u64, base: u64, jobs: Option<usize>, save: Option<&Path>) -> anyhow::Result<bool> {
+/// The marks that a sweep has to reach, if any are required.
+fn marks(required: bool) -> anyhow::Result<Option<Vec<&'static str>>> {
+    #[cfg(feature = "mutants")]
+    let all = Some(tradewind_sim::mutants::marks().to_vec());
+    #[cfg(not(feature = "mutants"))]
+    let all = None;
+    match all {
+        None if required => bail!("--require-marks: this program has no marks; build it with `--features mutants`"),
+        all => Ok(all.filter(|_| required)),
+    }
+}
+
+fn sweep(
+    scenario: &str,
+    seeds: u64,
+    base: u64,
+    jobs: Option<usize>,
+    save: Option<&Path>,
+    wanted: Option<Vec<&'static str>>,
+) -> anyhow::Result<bool> {
     load(scenario)?;
     let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     let sweep = Sweep { scenario, base, seeds, jobs };
@@ -192,8 +216,16 @@ fn sweep(scenario: &str, seeds: u64, base: u64, jobs: Option<usize>, save: Optio
             Case::of(scenario, *seed)?.write(&directory.join(format!("seed-{seed}.json")))?;
         }
     }
+    say(&sweep.table(&outcome))?;
+    let missing: Vec<&str> = wanted.into_iter().flatten().filter(|mark| !outcome.marks.contains_key(*mark)).collect();
+    for (mark, times) in &outcome.marks {
+        say(&format!("mark {mark}: {times}"))?;
+    }
+    if !missing.is_empty() {
+        say(&format!("no seed reached: {}", missing.join(", ")))?;
+    }
     say(&sweep.summary(&outcome))?;
-    Ok(outcome.failed.is_empty())
+    Ok(outcome.failed.is_empty() && missing.is_empty())
 }
 
 fn replay(file: &Path, json: bool, trace: Option<&str>) -> anyhow::Result<bool> {

@@ -19,9 +19,9 @@ use tradewind_agent::marks::{BUGS, Bug, CHOSEN_BY, MARKS, chosen};
 /// Which bugs, and how long to look for each.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// A built-in scenario's name, or a TOML file.
-    #[arg(default_value = "gauntlet")]
-    pub scenario: String,
+    /// Built-in scenarios' names, or TOML files: each seed runs them in this order until one catches the bug.
+    #[arg(default_value = "gauntlet,ordeal,relay", value_delimiter = ',')]
+    pub scenarios: Vec<String>,
     /// How many seeds each bug is looked for with.
     #[arg(long, default_value_t = 20)]
     pub seeds: u64,
@@ -61,13 +61,15 @@ pub struct Hunt {
     pub seeds_until_caught: Option<u64>,
     /// The rules that were broken, and by how many seeds.
     pub rules: BTreeMap<Rule, u64>,
+    /// The scenarios that broke one.
+    pub scenarios: BTreeSet<String>,
 }
 
 /// What became of all of them.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// The scenario's name.
-    pub scenario: String,
+    /// The scenarios' names.
+    pub scenarios: Vec<String>,
     /// The agents as they are.
     pub control: Hunt,
     /// One entry a bug.
@@ -86,6 +88,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<(String, bool)> {
     let passed = outcome.control.caught.is_empty() && outcome.survivors.is_empty();
     let text = if arguments.json { serde_json::to_string_pretty(&outcome)? } else { outcome.to_text() };
     Ok((text, passed))
+}
+
+/// The names of all coverage marks.
+pub fn marks() -> &'static [&'static str] {
+    MARKS
 }
 
 /// Refuses a run that is to have a bug which does not exist.
@@ -126,7 +133,7 @@ pub fn hunt(program: &Path, arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut seeds: Vec<u64> = hunts.iter().filter_map(|hunt| hunt.seeds_until_caught).collect();
     seeds.sort_unstable();
     Ok(Outcome {
-        scenario: arguments.scenario.clone(),
+        scenarios: arguments.scenarios.clone(),
         control,
         median_seeds: seeds.get(seeds.len() / 2).copied(),
         survivors: hunts.iter().filter(|hunt| hunt.caught.is_empty()).filter_map(|hunt| hunt.bug).collect(),
@@ -146,14 +153,25 @@ fn hunt_one(program: &Path, arguments: &Arguments, bug: Option<&Bug>) -> anyhow:
         caught: vec![],
         seeds_until_caught: None,
         rules: BTreeMap::new(),
+        scenarios: BTreeSet::new(),
     };
     let mut marks = BTreeMap::new();
     for seed in arguments.seed_base..arguments.seed_base.saturating_add(arguments.seeds) {
-        let report = simulate(program, &arguments.scenario, seed, hunt.bug)?;
         hunt.runs += 1;
-        hunt.reached += u64::from(hunt.bug.is_some_and(|name| report.marks.contains_key(name)));
-        report.marks.iter().for_each(|(mark, times)| *marks.entry(mark.clone()).or_default() += times);
-        let broken: BTreeSet<Rule> = report.violations.iter().map(|violation| violation.rule).collect();
+        let (mut broken, mut reached) = (BTreeSet::new(), false);
+        for scenario in &arguments.scenarios {
+            let report = simulate(program, scenario, seed, hunt.bug)?;
+            reached |= hunt.bug.is_some_and(|name| report.marks.contains_key(name));
+            report.marks.iter().for_each(|(mark, times)| *marks.entry(mark.clone()).or_default() += times);
+            broken.extend(report.violations.iter().map(|violation| violation.rule));
+            if !report.violations.is_empty() {
+                hunt.scenarios.insert(scenario.clone());
+                if bug.is_some() {
+                    break;
+                }
+            }
+        }
+        hunt.reached += u64::from(reached);
         broken.iter().for_each(|rule| *hunt.rules.entry(*rule).or_default() += 1);
         if !broken.is_empty() {
             hunt.caught.push(seed);
@@ -185,12 +203,13 @@ impl Hunt {
         let until = self.seeds_until_caught.map_or("not caught".into(), |seeds| seeds.to_string());
         let rules = if rules.is_empty() { "-".into() } else { rules.join(", ") };
         format!(
-            "| {} | `{name}` | {} | {until} | {} of {} | {} | {rules} |",
+            "| {} | `{name}` | {} | {until} | {} of {} | {} | {} | {rules} |",
             self.part,
             self.what,
             self.caught.len(),
             self.runs,
-            self.reached
+            self.reached,
+            if self.scenarios.is_empty() { "-".into() } else { self.scenarios.iter().cloned().collect::<Vec<_>>().join(", ") }
         )
     }
 }
@@ -199,8 +218,8 @@ impl Outcome {
     /// The result for people: tables in Markdown, and a last line that sums it up.
     pub fn to_text(&self) -> String {
         let mut lines = vec![
-            "| part | bug | what goes wrong | seeds until caught | caught by | ran into it | rules |".to_owned(),
-            "|---|---|---|---|---|---|---|".to_owned(),
+            "| part | bug | what goes wrong | seeds until caught | caught by | ran into it | scenario | rules |".to_owned(),
+            "|---|---|---|---|---|---|---|---|".to_owned(),
             self.control.to_line(),
         ];
         lines.extend(self.hunts.iter().map(Hunt::to_line));
@@ -212,7 +231,7 @@ impl Outcome {
             String::new(),
             format!(
                 "{}: {caught} of {} bugs caught, median seeds until caught {median}, survivors: {}; without a bug {} of {} seeds broke a rule",
-                self.scenario,
+                self.scenarios.join(", "),
                 self.hunts.len(),
                 if self.survivors.is_empty() { "none".into() } else { self.survivors.join(", ") },
                 self.control.caught.len(),

@@ -14,6 +14,7 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -58,24 +59,47 @@ impl Default for PathQuality {
 /// The paths of one simulation. Clones are the same paths.
 #[derive(Debug, Clone)]
 pub struct Paths {
-    quality: Arc<Mutex<PathQuality>>,
+    qualities: Arc<Mutex<Qualities>>,
     switch: Arc<Switch>,
+}
+
+#[derive(Debug, Default)]
+struct Qualities {
+    usual: PathQuality,
+    /// Of single paths, by sender and receiver.
+    links: BTreeMap<(IpAddr, IpAddr), PathQuality>,
 }
 
 impl Paths {
     /// Paths of this quality. How long datagrams take on them follows from `seed`.
     pub fn new(quality: PathQuality, seed: &Seed) -> Self {
-        Self { quality: Arc::new(Mutex::new(quality)), switch: Arc::new(Switch::new(seed)) }
+        let qualities = Qualities { usual: quality, links: BTreeMap::new() };
+        Self { qualities: Arc::new(Mutex::new(qualities)), switch: Arc::new(Switch::new(seed)) }
     }
 
-    /// How the paths are now.
+    /// How the paths are now, but for those that have a quality of their own.
     pub fn quality(&self) -> PathQuality {
-        *lock(&self.quality)
+        lock(&self.qualities).usual
+    }
+
+    /// How the path from the one to the other is now.
+    pub fn between(&self, from: IpAddr, to: IpAddr) -> PathQuality {
+        let qualities = lock(&self.qualities);
+        qualities.links.get(&(from, to)).copied().unwrap_or(qualities.usual)
+    }
+
+    /// Gives the path from the one to the other a quality of its own, or makes it as the others.
+    pub fn set_between(&self, from: IpAddr, to: IpAddr, quality: Option<PathQuality>) {
+        let mut qualities = lock(&self.qualities);
+        match quality {
+            Some(quality) => qualities.links.insert((from, to), quality),
+            None => qualities.links.remove(&(from, to)),
+        };
     }
 
     /// Changes the paths, also for sockets that are open.
     pub fn set_quality(&self, quality: PathQuality) {
-        *lock(&self.quality) = quality;
+        lock(&self.qualities).usual = quality;
     }
 
     pub(crate) fn switch(&self) -> &Switch {
@@ -170,8 +194,7 @@ impl fmt::Debug for SimUdpSocket {
 }
 
 impl SimUdpSocket {
-    fn fate(&self, length: usize) -> Fate {
-        let quality = self.paths.quality();
+    fn fate(&self, length: usize, quality: &PathQuality) -> Fate {
         if length > quality.mtu {
             return Fate::Oversized;
         }
@@ -189,8 +212,7 @@ impl SimUdpSocket {
 
 impl SimUdpSocket {
     /// How long a datagram waits before it leaves; none if the queue is full.
-    fn wait(&self, length: usize) -> Option<Duration> {
-        let quality = self.paths.quality();
+    fn wait(&self, length: usize, quality: &PathQuality) -> Option<Duration> {
         let mut wait = Duration::ZERO;
         if quality.bytes_per_s > 0 {
             let (now, mut free_at) = (virtual_now(), lock(&self.free_at));
@@ -217,14 +239,15 @@ impl AsyncUdpSocket for SimUdpSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let fate = self.fate(transmit.contents.len());
+        let quality = self.paths.between(self.local.ip(), transmit.destination.ip());
+        let fate = self.fate(transmit.contents.len(), &quality);
         trace::packet(virtual_now(), self.local, transmit.destination, transmit.contents, fate);
         let copies = match fate {
             Fate::Sent(copies) => copies,
             Fate::Oversized => 0,
         };
         for _ in 0..copies {
-            if let Some(wait) = self.wait(transmit.contents.len()) {
+            if let Some(wait) = self.wait(transmit.contents.len(), &quality) {
                 self.paths.switch.send(self.local, transmit.destination, transmit.contents, virtual_now() + wait);
             }
         }

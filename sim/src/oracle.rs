@@ -63,12 +63,24 @@ pub enum Rule {
     /// Ledgers promise no more than there is.
     Promises,
     /// A hold costs one round trip.
+    Swift,
+    /// Nobody knows the future.
+    Knows,
+    /// What was seen is served.
+    Floored,
+    /// Word travels at once.
     Prompt,
+    /// Word travels by third parties.
+    Relayed,
+    /// Lies are told of.
+    Warns,
+    /// Databases stay small.
+    Lean,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 21] = [
+    pub const ALL: [Rule; 27] = [
         Rule::Converges,
         Rule::Fresh,
         Rule::Detects,
@@ -89,7 +101,13 @@ impl Rule {
         Rule::Remembers,
         Rule::Onward,
         Rule::Promises,
+        Rule::Swift,
+        Rule::Knows,
+        Rule::Floored,
         Rule::Prompt,
+        Rule::Relayed,
+        Rule::Warns,
+        Rule::Lean,
     ];
 
     /// The rule in words.
@@ -115,7 +133,13 @@ impl Rule {
             Rule::Remembers => "no agent begins a life under a number that an earlier life had",
             Rule::Onward => "in one life an agent never shows a region in an older life or version than before",
             Rule::Promises => "no ledger promises more than its pool has, at any instant of any window (R1, R1s, R3, R6), after every step",
-            Rule::Prompt => "a hold in another region is answered after one round trip and the owner's commit",
+            Rule::Swift => "a hold in another region is answered after one round trip and the owner's commit",
+            Rule::Knows => "no plan and no forecast knows a step that is not over",
+            Rule::Floored => "a plan that nothing limits serves at least what the demand seen last needs",
+            Rule::Prompt => "mostly an agent holds another's newest forecasts a moment after they were made",
+            Rule::Relayed => "what an agent holds of a region that only third parties reach is not older than the relay bound",
+            Rule::Warns => "an agent to which a peer pushes another region's state says so in its events",
+            Rule::Lean => "no agent's database grows beyond its bound",
         }
     }
 }
@@ -172,6 +196,8 @@ pub struct Oracle {
     up_since: BTreeMap<RegionId, Duration>,
     /// Pairs, the smaller first, that are up and directly connected.
     reachable_since: BTreeMap<(RegionId, RegionId), Duration>,
+    /// Pairs that are not, but each of which is connected so with one same third region.
+    relayed_since: BTreeMap<(RegionId, RegionId), Duration>,
     /// Pairs between which there is no path at all, or one of which is down.
     apart_since: BTreeMap<(RegionId, RegionId), Duration>,
     /// The generation that each agent gave as its own since it last booted.
@@ -195,6 +221,7 @@ impl Oracle {
             budget_bytes,
             up_since: BTreeMap::new(),
             reachable_since: BTreeMap::new(),
+            relayed_since: BTreeMap::new(),
             apart_since: BTreeMap::new(),
             lives: BTreeMap::new(),
             right: BTreeSet::new(),
@@ -247,9 +274,48 @@ impl Oracle {
                 }
             }
         }
+        self.relay(now);
         self.right.clear();
         self.changes += 1;
         self.unsettled = Some((what.into(), now));
+    }
+
+    /// Finds the pairs that have to hear of each other through others.
+    fn relay(&mut self, now: Duration) {
+        let connected = |a: &RegionId, b: &RegionId| self.reachable_since.contains_key(&pair(a, b));
+        let relayed = |a: &RegionId, b: &RegionId| {
+            let up = [a, b].iter().all(|one| self.up_since.contains_key(*one));
+            up && !connected(a, b) && self.regions.iter().any(|c| connected(a, c) && connected(c, b))
+        };
+        let pairs = self.regions.iter().enumerate().flat_map(|(i, a)| self.regions[i + 1..].iter().map(move |b| (a, b)));
+        let relayed: BTreeSet<_> = pairs.filter(|(a, b)| relayed(a, b)).map(|(a, b)| pair(a, b)).collect();
+        self.relayed_since.retain(|pair, _| relayed.contains(pair));
+        for pair in relayed {
+            self.relayed_since.entry(pair).or_insert(now);
+        }
+    }
+
+    /// Since when each agent is up, and everything about it sound.
+    pub(crate) fn sound_since(&self) -> &BTreeMap<RegionId, Duration> {
+        &self.up_since
+    }
+
+    /// Since when each two agents, the smaller name first, are sound and reach each other.
+    pub(crate) fn reachable_since(&self) -> &BTreeMap<(RegionId, RegionId), Duration> {
+        &self.reachable_since
+    }
+
+    /// What can be seen of an agent's part in the mesh, for the table of states and faults.
+    pub fn state_of(&self, region: &RegionId, topology: &impl Topology) -> &'static str {
+        if !topology.is_up(region) {
+            "down"
+        } else if !self.newest.contains_key(region) {
+            "starting"
+        } else if self.right.contains(region) {
+            "settled"
+        } else {
+            "joining"
+        }
     }
 
     /// `viewer` answered with its view of the mesh.
@@ -311,6 +377,12 @@ impl Oracle {
                 self.violated(now, Rule::Fresh, about, format!("{age} ms old, the bound is {:?}", self.expect.fresh));
             }
             return live && known_life && age.is_some();
+        }
+        if let (Some(since), Some(bound)) = (self.relayed_since.get(&between).copied(), self.expect.relay)
+            && now.saturating_sub(since) > self.expect.converge
+            && let Some(age) = view.and_then(|view| view.age_ms).filter(|age| u128::from(*age) > bound.as_millis())
+        {
+            self.violated(now, Rule::Relayed, about.clone(), format!("{age} ms old, the bound is {bound:?}"));
         }
         if let Some(since) = self.apart_since.get(&between).copied() {
             if live && now.saturating_sub(since) > self.expect.detect {

@@ -44,6 +44,9 @@ const LIAR_DELAY: Duration = Duration::from_millis(20);
 /// How long before the end clients stop posting, beyond what the agents need to close the last step.
 const TAIL: Duration = Duration::from_secs(3);
 
+/// The largest database that any scenario may leave: eight times what a week of the history of 132 pairs takes.
+const MAX_DATABASE_BYTES: u64 = 256 << 20;
+
 /// How to run a scenario.
 pub struct Options {
     /// From which all chance follows.
@@ -91,6 +94,12 @@ pub struct Report {
     pub figures: Figures,
     /// What did not hold.
     pub violations: Vec<Violation>,
+    /// How often each fault met an agent in each state.
+    #[serde(default)]
+    pub crossings: Crossings,
+    /// The largest database at the end.
+    #[serde(default)]
+    pub largest_database_bytes: u64,
     /// How often each coverage mark was reached, in builds with the feature `mutants`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub marks: BTreeMap<String, u64>,
@@ -137,7 +146,11 @@ struct Simulation<'a> {
     lying: Rc<Cell<bool>>,
     /// How the paths are when nothing is wrong with them.
     usual: PathQuality,
+    crossings: Crossings,
 }
+
+/// By fault, how often it met an agent in each state.
+pub type Crossings = BTreeMap<String, BTreeMap<String, u64>>;
 
 impl<'a> Simulation<'a> {
     fn new(scenario: &'a Scenario, options: Options, certificates: &Path) -> anyhow::Result<Self> {
@@ -151,8 +164,10 @@ impl<'a> Simulation<'a> {
             world.add_machine(region.id.as_str(), cast.program(&region.id, stop)?);
         }
         let lying = Rc::<Cell<bool>>::default();
-        if scenario.chaos_until.is_some() {
-            world.add_machine(liar::NAME, liar::program(cast.liar(scenario, &world)?, lying.clone()));
+        let book = Rc::<RefCell<Book>>::default();
+        if scenario.chaos_until.is_some() || scenario.faults.iter().any(|fault| matches!(fault.action, Action::Lie(_))) {
+            let papers = cast.liar(scenario, &world)?;
+            world.add_machine(liar::NAME, liar::program(papers, lying.clone(), book.clone()));
             for region in &scenario.regions {
                 world.set_delay(liar::NAME, region.id.as_str(), Delay { min: LIAR_DELAY, max: LIAR_DELAY });
             }
@@ -162,7 +177,6 @@ impl<'a> Simulation<'a> {
         }
         let ids: Vec<RegionId> = scenario.regions.iter().map(|region| region.id.clone()).collect();
         let budget = cast.configs.values().map(|config| config.mesh.state_budget_bytes as u64).max().unwrap_or(0);
-        let book = Rc::<RefCell<Book>>::default();
         let config = cast.configs.values().next().context("a scenario has regions")?;
         let scale = Scale { step: config.step, first: config.step.index(wall_time(Duration::ZERO)), season: config.forecast.season };
         let mut simulation = Self {
@@ -181,9 +195,14 @@ impl<'a> Simulation<'a> {
             watches: cast.watches.clone(),
             lying,
             usual: scenario.quality,
+            crossings: Crossings::new(),
         };
         simulation.add_clients(&cast)?;
-        simulation.oracle.on_change(Duration::ZERO, "start", &simulation.world);
+        for region in &scenario.regions {
+            let machine = simulation.world.machine(region.id.as_str())?.clone();
+            simulation.book.borrow_mut().boots.insert(region.id.clone(), Box::new(move || machine.boots()));
+        }
+        simulation.changed(Duration::ZERO, "start");
         Ok(simulation)
     }
 
@@ -194,9 +213,10 @@ impl<'a> Simulation<'a> {
             let (machine, book) = (self.world.machine(id.as_str())?.clone(), self.book.clone());
             let client = || Client { region: id.clone(), api, machine: machine.clone(), step: config.step, book: book.clone() };
             tasks.push(Box::pin(client().watch()));
-            // Chaos breaks what an inspector relies on; a survey asks the same questions.
-            if self.scenario.chaos_until.is_none() && self.scenario.survey.is_none() {
-                tasks.push(Box::pin(Inspector::new(client(), config.clone()).run()));
+            // A survey asks the same questions.
+            if self.scenario.survey.is_none() {
+                let others = cast.configs.keys().filter(|other| *other != id).cloned().collect();
+                tasks.push(Box::pin(Inspector::new(client(), config.clone(), others, self.scenario.chaos_until.is_some()).run()));
             }
             if let Some(survey) = self.scenario.survey.clone() {
                 let region = id.clone();
@@ -235,7 +255,7 @@ impl<'a> Simulation<'a> {
                 self.act(now, fault.action)?;
             }
             match self.world.step() {
-                Ok(lost) => lost.into_iter().for_each(|name| self.oracle.on_change(now, &format!("power cut of {name}"), &self.world)),
+                Ok(lost) => lost.into_iter().for_each(|name| self.changed(now, &format!("power cut of {name}"))),
                 Err(error) => {
                     self.oracle.on_failure(now, format!("{error:#}"));
                     break;
@@ -255,11 +275,60 @@ impl<'a> Simulation<'a> {
         Ok(self.report())
     }
 
+    /// Who is up, connected or sound has changed.
+    fn changed(&mut self, now: Duration, what: &str) {
+        self.oracle.on_change(now, what, &self.world);
+        let mut book = self.book.borrow_mut();
+        book.sound_since.clone_from(self.oracle.sound_since());
+        book.reachable_since.clone_from(self.oracle.reachable_since());
+    }
+
+    /// Counts in which states of its agents an action found the world.
+    fn note_crossing(&mut self, action: &Action) {
+        let (fault, regions) = action.names();
+        for region in regions {
+            let state = self.oracle.state_of(region, &self.world);
+            *self.crossings.entry(fault.into()).or_default().entry(state.into()).or_default() += 1;
+        }
+    }
+
     fn act(&mut self, now: Duration, action: Action) -> anyhow::Result<()> {
+        self.note_crossing(&action);
         let change = match action {
             Action::Crash(region) => {
                 self.world.crash(region.as_str())?;
                 format!("crash of {region}")
+            }
+            Action::CrashAndLose(region) => {
+                self.world.crash_and_lose(region.as_str())?;
+                format!("crash and loss of the disk of {region}")
+            }
+            Action::Pause(region, length_ms) => {
+                self.world.pause(region.as_str(), Duration::from_millis(length_ms))?;
+                self.world.set_troubled(region.as_str(), "pause", true);
+                format!("pause of {region}")
+            }
+            Action::Resume(region) => {
+                self.world.resume(region.as_str());
+                self.world.set_troubled(region.as_str(), "pause", false);
+                format!("resumption of {region}")
+            }
+            Action::Pace(region, per_mille) => {
+                // A clock that is as wrong as that is no excuse.
+                trace::remark(format_args!("pace of {region} {per_mille}"));
+                self.world.machine(region.as_str())?.set_pace(per_mille);
+                return Ok(());
+            }
+            Action::Link(from, to, quality) => {
+                let (a, b) = (self.world.address_of(from.as_str()), self.world.address_of(to.as_str()));
+                self.world.paths().set_between(a, b, quality);
+                if self.scenario.chaos_until.is_none() {
+                    return Ok(());
+                }
+                for region in [&from, &to] {
+                    self.world.set_troubled(region.as_str(), &format!("path {from} {to}"), quality.is_some());
+                }
+                format!("another path from {from} to {to}")
             }
             Action::CrashAfterWrites(region, writes) => {
                 self.world.machine(region.as_str())?.disk.cut_after(writes);
@@ -297,7 +366,7 @@ impl<'a> Simulation<'a> {
             }
             Action::Disk(region, illness) => {
                 self.world.machine(region.as_str())?.disk.set_ill(illness);
-                self.world.set_troubled(region.as_str(), illness.is_some());
+                self.world.set_troubled(region.as_str(), "disk", illness.is_some());
                 format!("disk of {region} {}", if illness.is_some() { "ill" } else { "well" })
             }
             Action::Lie(lying) => {
@@ -319,11 +388,11 @@ impl<'a> Simulation<'a> {
                 if self.scenario.chaos_until.is_none() {
                     return Ok(());
                 }
-                self.world.set_troubled(region.as_str(), ahead_ms != 0);
+                self.world.set_troubled(region.as_str(), "clock", ahead_ms != 0);
                 format!("clock of {region} {ahead_ms} ms ahead")
             }
         };
-        self.oracle.on_change(now, &change, &self.world);
+        self.changed(now, &change);
         Ok(())
     }
 
@@ -342,9 +411,17 @@ impl<'a> Simulation<'a> {
     }
 
     fn report(self) -> Report {
-        let Self { scenario, seed, recording, world, mut oracle, book, sampler, findings, scale, posted_until, .. } = self;
+        let Self { scenario, seed, recording, world, mut oracle, book, sampler, findings, scale, posted_until, crossings, .. } = self;
         let now = world.elapsed();
         let agents: BTreeSet<IpAddr> = scenario.regions.iter().map(|region| world.address_of(region.id.as_str())).collect();
+        let mut largest_database_bytes = 0;
+        for region in &scenario.regions {
+            let bytes = world.machine(region.id.as_str()).map_or(0, |machine| machine.disk.bytes());
+            largest_database_bytes = largest_database_bytes.max(bytes);
+            if bytes > MAX_DATABASE_BYTES {
+                oracle.on_finding(now, Rule::Lean, &region.id, format!("{bytes} bytes, the bound is {MAX_DATABASE_BYTES}"));
+            }
+        }
         // Its destructors trace, too.
         drop(world);
         let mut trace = recording.finish();
@@ -379,6 +456,8 @@ impl<'a> Simulation<'a> {
             series_compared: book.compared,
             settled: oracle.settled().to_vec(),
             violations: oracle.violations().cloned().collect(),
+            crossings,
+            largest_database_bytes,
             #[cfg(feature = "mutants")]
             marks: tradewind_agent::marks::reached(),
             #[cfg(not(feature = "mutants"))]

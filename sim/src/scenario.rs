@@ -27,6 +27,8 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("planet30", include_str!("../scenarios/planet30.toml")),
     ("chaos", include_str!("../scenarios/chaos.toml")),
     ("gauntlet", include_str!("../scenarios/gauntlet.toml")),
+    ("ordeal", include_str!("../scenarios/ordeal.toml")),
+    ("relay", include_str!("../scenarios/relay.toml")),
 ];
 
 /// A scenario, checked.
@@ -119,6 +121,8 @@ pub struct Fault {
 pub enum Action {
     /// The machine loses power.
     Crash(RegionId),
+    /// The machine loses power, and its disk is replaced by an empty one.
+    CrashAndLose(RegionId),
     /// The machine loses power after so many more writes and syncs of its disk.
     CrashAfterWrites(RegionId, u64),
     /// The machine boots.
@@ -137,10 +141,44 @@ pub enum Action {
     Disk(RegionId, Option<Illness>),
     /// The peer that lies begins to, or ends.
     Lie(bool),
+    /// The machine stands still for so many milliseconds, at most until it is resumed.
+    Pause(RegionId, u64),
+    /// It goes on.
+    Resume(RegionId),
+    /// The machine's monotonic clock runs too fast by so many thousandths.
+    Pace(RegionId, u32),
+    /// The path from the one to the other has a quality of its own, or becomes as the others.
+    Link(RegionId, RegionId, Option<PathQuality>),
     /// The paths change.
     Paths(PathQuality),
     /// The machine's wall clock jumps to this many milliseconds ahead of the truth.
     Clock(RegionId, i64),
+}
+
+impl Action {
+    /// The fault's name, and the regions that it happens to; what mends is called after the same fault.
+    pub fn names(&self) -> (&'static str, Vec<&RegionId>) {
+        match self {
+            Action::Crash(region) => ("crash", vec![region]),
+            Action::CrashAndLose(region) => ("lost disk", vec![region]),
+            Action::CrashAfterWrites(region, _) => ("crash in a write", vec![region]),
+            Action::Restart(region) => ("restart", vec![region]),
+            Action::Partition(left, right) => ("partition", left.iter().chain(right).collect()),
+            Action::Heal(left, right) => ("partition's end", left.iter().chain(right).collect()),
+            Action::Deafen(from, to) => ("one-way cut", vec![from, to]),
+            Action::Undeafen(from, to) => ("one-way cut's end", vec![from, to]),
+            Action::Stop(region) => ("stop", vec![region]),
+            Action::Disk(region, Some(_)) => ("ill disk", vec![region]),
+            Action::Disk(region, None) => ("ill disk's end", vec![region]),
+            Action::Lie(_) => ("liar", vec![]),
+            Action::Pause(region, _) => ("pause", vec![region]),
+            Action::Resume(region) => ("pause's end", vec![region]),
+            Action::Pace(region, _) => ("fast clock", vec![region]),
+            Action::Link(from, to, _) => ("bad path", vec![from, to]),
+            Action::Paths(_) => ("bad paths", vec![]),
+            Action::Clock(region, _) => ("wall clock", vec![region]),
+        }
+    }
 }
 
 /// What is to hold; see [`crate::oracle::Rule`].
@@ -152,6 +190,8 @@ pub struct Expectations {
     pub detect: Duration,
     /// How old the state of a region that can be reached may be.
     pub fresh: Duration,
+    /// How old it may be where only a third region can reach both; no bound if there is none.
+    pub relay: Option<Duration>,
 }
 
 /// Everything that is wrong with a scenario.
@@ -221,7 +261,7 @@ mod tests {
             let blocks = blocks.iter().copied().filter(|block| !left_out(block));
             let text = blocks.collect::<String>().replace("our-rtt.csv", "shipped:cloud_rtt_ms.csv");
             let scenario = Scenario::parse(&text).unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!((scenario.regions.len(), scenario.faults.len(), scenario.survey.is_some()), (3, 7, true));
+            assert_eq!((scenario.regions.len(), scenario.faults.len(), scenario.survey.is_some()), (3, 19, true));
         }
     }
 

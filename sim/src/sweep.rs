@@ -1,7 +1,7 @@
 //! Many seeds of one scenario, each in a process of its own: only the first simulation of a process
 //! is its seed's own run, and processes use all cores.
 
-use crate::run::Report;
+use crate::run::{Crossings, Report};
 use anyhow::{Context as _, bail};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
@@ -11,6 +11,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
+
+/// The states of [`Oracle::state_of`](crate::oracle::Oracle::state_of).
+const STATES: [&str; 4] = ["starting", "joining", "settled", "down"];
 
 /// Cells of the progress bar.
 const BAR: usize = 40;
@@ -36,6 +39,10 @@ pub struct Outcome {
     pub failed: BTreeMap<u64, Result<Report, String>>,
     /// Virtual seconds of all runs.
     pub simulated_s: f64,
+    /// By fault, how often it met an agent in each state.
+    pub crossings: Crossings,
+    /// How often each coverage mark was reached, in builds with the feature `mutants`.
+    pub marks: BTreeMap<String, u64>,
     /// Seconds that it took.
     pub wall_s: f64,
 }
@@ -74,6 +81,11 @@ impl Sweep<'_> {
                 match result {
                     Ok(report) => {
                         outcome.simulated_s += report.simulated_s;
+                        report.marks.iter().for_each(|(mark, times)| *outcome.marks.entry(mark.clone()).or_default() += times);
+                        for (fault, states) in &report.crossings {
+                            let row = outcome.crossings.entry(fault.clone()).or_default();
+                            states.iter().for_each(|(state, times)| *row.entry(state.clone()).or_default() += times);
+                        }
                         if !report.passed() {
                             bar.clear();
                             println!("{}", self.failure(seed, &report));
@@ -103,6 +115,16 @@ impl Sweep<'_> {
             text.push_str(&format!("\n  {:?} ({}) at {:.2} s: {}", violation.rule, violation.subject, violation.first_s, violation.what));
         }
         text
+    }
+
+    /// What was met with what: each fault, and the states that it found agents in, over all seeds.
+    pub fn table(&self, outcome: &Outcome) -> String {
+        let mut lines = vec![format!("| fault | {} |", STATES.join(" | ")), format!("|---|{}", "---|".repeat(STATES.len()))];
+        for (fault, states) in &outcome.crossings {
+            let cells: Vec<String> = STATES.iter().map(|state| states.get(*state).copied().unwrap_or(0).to_string()).collect();
+            lines.push(format!("| {fault} | {} |", cells.join(" | ")));
+        }
+        lines.join("\n")
     }
 
     /// The last line of a sweep.

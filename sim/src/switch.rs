@@ -43,6 +43,9 @@ struct State {
     delays: BTreeMap<(IpAddr, IpAddr), Delay>,
     /// Senders and receivers between whom nothing passes.
     cut: BTreeSet<(IpAddr, IpAddr)>,
+    /// Machines that stand still, and what was sent to them or by them meanwhile.
+    held: BTreeSet<IpAddr>,
+    kept: Vec<Kept>,
     ports: BTreeMap<SocketAddr, Port>,
     /// When the step that is running ends.
     horizon: Duration,
@@ -65,6 +68,13 @@ struct Datagram {
     /// Of two that arrive at once, the one that was sent first comes first.
     number: u64,
     from: SocketAddr,
+    contents: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    from: SocketAddr,
+    to: SocketAddr,
     contents: Vec<u8>,
 }
 
@@ -107,6 +117,8 @@ impl Switch {
             chance: StdRng::from_seed(seed.bytes()),
             delays: BTreeMap::new(),
             cut: BTreeSet::new(),
+            held: BTreeSet::new(),
+            kept: vec![],
             ports: BTreeMap::new(),
             horizon: Duration::ZERO,
             sent: 0,
@@ -130,6 +142,33 @@ impl Switch {
         for (_, port) in state.ports.iter_mut().filter(|(address, _)| address.ip() == to) {
             port.queue.retain(|datagram| datagram.from.ip() != from);
         }
+        state.kept.retain(|kept| (kept.from.ip(), kept.to.ip()) != (from, to));
+    }
+
+    /// Keeps what is sent to the machine or by it from now on, and what is under way to it, until
+    /// [`release`](Self::release).
+    pub(crate) fn hold(&self, machine: IpAddr) {
+        let mut state = self.state();
+        state.held.insert(machine);
+        let mut kept = vec![];
+        for (to, port) in state.ports.iter_mut().filter(|(address, _)| address.ip() == machine) {
+            // The earliest first.
+            while let Some(Datagram { from, contents, .. }) = port.queue.pop() {
+                kept.push(Kept { from, to: *to, contents });
+            }
+        }
+        state.kept.append(&mut kept);
+    }
+
+    /// Undoes [`hold`](Self::hold): what was kept leaves now.
+    pub(crate) fn release(&self, machine: IpAddr, now: Duration) {
+        let kept = {
+            let mut state = self.state();
+            state.held.remove(&machine);
+            std::mem::take(&mut state.kept)
+        };
+        // What another machine that stands still is concerned with is kept again.
+        kept.into_iter().for_each(|kept| self.send(kept.from, kept.to, &kept.contents, now));
     }
 
     /// Undoes [`cut`](Self::cut).
@@ -196,6 +235,12 @@ impl Switch {
     pub(crate) fn send(&self, from: SocketAddr, to: SocketAddr, contents: &[u8], leaves: Duration) {
         let mut state = self.state();
         if state.cut.contains(&(from.ip(), to.ip())) {
+            return;
+        }
+        if state.held.contains(&from.ip()) || state.held.contains(&to.ip()) {
+            if state.kept.len() < MAX_QUEUED {
+                state.kept.push(Kept { from, to, contents: contents.to_vec() });
+            }
             return;
         }
         let at = whole_millis(leaves + state.delay(from.ip(), to.ip()));
@@ -292,6 +337,26 @@ mod tests {
         switch.bind(at(2), ms(0)).unwrap();
         switch.begin_step(ms(0), ms(10));
         switch
+    }
+
+    #[test]
+    fn what_is_sent_to_a_machine_that_stands_still_arrives_when_it_goes_on() {
+        let switch = pair();
+        switch.send(at(2), at(1), b"under way", ms(0));
+        switch.hold(at(1).ip());
+        switch.send(at(2), at(1), b"later", ms(5));
+        switch.send(at(1), at(2), b"answer", ms(5));
+        switch.begin_step(ms(1_000), ms(1_010));
+        assert_eq!((read(&switch, 1, ms(1_005)), read(&switch, 2, ms(1_005))), (Arrival::None, Arrival::None));
+        switch.release(at(1).ip(), ms(1_005));
+        switch.begin_step(ms(1_070), ms(1_080));
+        let mut lengths = [read(&switch, 1, ms(1_070)), read(&switch, 1, ms(1_070))].map(|arrival| match arrival {
+            Arrival::Datagram(length, _) => length,
+            Arrival::At(_) | Arrival::None => 0,
+        });
+        lengths.sort_unstable();
+        assert_eq!(lengths, [5, 9]);
+        assert!(matches!(read(&switch, 2, ms(1_070)), Arrival::Datagram(6, _)));
     }
 
     fn read(switch: &Switch, host: u8, now: Duration) -> Arrival {

@@ -49,7 +49,11 @@ pub struct World {
     /// How many partitions keep datagrams from passing, by sender and receiver.
     cut: BTreeMap<(String, String), u32>,
     /// Machines that cannot be expected to do as they should, and why the paths cannot, for now.
-    troubled: BTreeSet<String>,
+    troubled: BTreeMap<String, BTreeSet<String>>,
+    /// Machines that run, and that nothing leaves or reaches until they are resumed.
+    paused: BTreeSet<String>,
+    /// Participants that machines exchange messages with.
+    participants: BTreeSet<String>,
     stopped: BTreeSet<String>,
     paths_troubled: bool,
 }
@@ -71,7 +75,9 @@ impl World {
             machines: BTreeMap::new(),
             down: BTreeSet::new(),
             cut: BTreeMap::new(),
-            troubled: BTreeSet::new(),
+            troubled: BTreeMap::new(),
+            paused: BTreeSet::new(),
+            participants: BTreeSet::new(),
             stopped: BTreeSet::new(),
             paths_troubled: false,
         }
@@ -97,10 +103,13 @@ impl World {
         let ip = self.sim.lookup(name);
         let machine = Rc::new(Machine::new(name, ip, self.paths.clone(), self.seed));
         self.machines.insert(name.into(), machine.clone());
+        self.participants.insert(name.into());
         let (host, called) = (machine.clone(), String::from(name));
         self.sim.host(name, move || {
             let (machine, program, name) = (host.clone(), program.clone(), called.clone());
             async move {
+                let pacer = machine.clone();
+                tokio::task::spawn_local(async move { pacer.keep_pace().await });
                 let ended = program(machine.boot()).await;
                 // Nor is it one to give up over an ill disk.
                 if machine.lost_power() || (ended.is_err() && machine.disk.was_ill()) {
@@ -116,6 +125,7 @@ impl World {
 
     /// Adds a participant without a machine: it never crashes, and draws nothing.
     pub fn add_client(&mut self, name: &str, client: impl Future<Output = anyhow::Result<()>> + 'static) {
+        self.participants.insert(name.into());
         self.sim.client(name, async move { Ok(client.await?) });
     }
 
@@ -175,6 +185,43 @@ impl World {
         Ok(())
     }
 
+    /// Pulls the plug of a machine whose disk is replaced by an empty one.
+    pub fn crash_and_lose(&mut self, name: &str) -> anyhow::Result<()> {
+        self.machine(name)?.disk.lose();
+        trace::remark(format_args!("lost disk of {name}"));
+        self.crash(name)
+    }
+
+    /// Lets a machine stand still for `length`, as others and its own clock see it: what is sent to it or
+    /// by it is kept until [`resume`](Self::resume), and its monotonic clock has gone on all at once.
+    /// (What runs on it goes on, unheard: a host of the simulation cannot be held.)
+    pub fn pause(&mut self, name: &str, length: Duration) -> anyhow::Result<()> {
+        if self.paused.insert(name.into()) {
+            self.machine(name)?.jump(length);
+            trace::remark(format_args!("pause {name}"));
+            self.paths.switch().hold(self.sim.lookup(name));
+            self.others(name).iter().filter(|other| !self.is_cut(name, other) && !self.is_cut(other, name)).for_each(|other| {
+                self.sim.hold(name, other.as_str());
+            });
+        }
+        Ok(())
+    }
+
+    /// Ends a pause: everything that was kept arrives now.
+    pub fn resume(&mut self, name: &str) {
+        if self.paused.remove(name) {
+            trace::remark(format_args!("resume {name}"));
+            let now = self.sim.elapsed();
+            self.paths.switch().release(self.sim.lookup(name), now);
+            let free = |other: &&String| !self.paused.contains(*other) && !self.is_cut(name, other) && !self.is_cut(other, name);
+            self.others(name).iter().filter(free).for_each(|other| self.sim.release(name, other.as_str()));
+        }
+    }
+
+    fn others(&self, name: &str) -> Vec<String> {
+        self.participants.iter().filter(|other| *other != name).cloned().collect()
+    }
+
     /// Boots a machine that was crashed, or ends its agent's life and boots it anew.
     pub fn restart(&mut self, name: &str) -> anyhow::Result<()> {
         if !self.down.contains(name) {
@@ -212,6 +259,9 @@ impl World {
         *partitions += 1;
         if *partitions == 1 {
             trace::remark(format_args!("cut {from} {to}"));
+            if self.is_held(from, to) && !self.is_cut(to, from) {
+                self.sim.release(from, to);
+            }
             self.sim.partition_oneway(from, to);
             self.paths.switch().cut(self.sim.lookup(from), self.sim.lookup(to));
         }
@@ -228,8 +278,15 @@ impl World {
                 trace::remark(format_args!("mend {from} {to}"));
                 self.sim.repair_oneway(from, to);
                 self.paths.switch().mend(self.sim.lookup(from), self.sim.lookup(to));
+                if self.is_held(from, to) && !self.is_cut(to, from) {
+                    self.sim.hold(from, to);
+                }
             }
         }
+    }
+
+    fn is_held(&self, from: &str, to: &str) -> bool {
+        self.paused.contains(from) || self.paused.contains(to)
     }
 
     /// Whether nothing passes from the one to the other.
@@ -237,12 +294,13 @@ impl World {
         self.cut.contains_key(&(from.into(), to.into()))
     }
 
-    /// Marks a machine as one that cannot do as it should, or as sound again.
-    pub fn set_troubled(&mut self, name: &str, troubled: bool) {
+    /// Marks a machine as one that cannot do as it should because of `cause`, or no longer because of it.
+    pub fn set_troubled(&mut self, name: &str, cause: &str, troubled: bool) {
+        let causes = self.troubled.entry(name.into()).or_default();
         if troubled {
-            self.troubled.insert(name.into());
+            causes.insert(cause.into());
         } else {
-            self.troubled.remove(name);
+            causes.remove(cause);
         }
     }
 
@@ -253,6 +311,6 @@ impl World {
 
     /// Whether the machine and its paths can be expected to keep the bounds.
     pub fn is_sound(&self, name: &str) -> bool {
-        !self.paths_troubled && !self.troubled.contains(name)
+        !self.paths_troubled && self.troubled.get(name).is_none_or(BTreeSet::is_empty)
     }
 }

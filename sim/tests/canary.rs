@@ -8,8 +8,15 @@ use tradewind_sim::oracle::Rule;
 #[test]
 fn canaries_are_caught_and_the_agents_as_they_are_pass() {
     let only: Vec<String> = ["batch-keys-not-read", "new-life-ignored"].map(String::from).into();
-    let arguments =
-        Arguments { scenario: "gauntlet".into(), seeds: 1, seed_base: 1, all_seeds: false, jobs: 2, only: only.clone(), json: false };
+    let arguments = Arguments {
+        scenarios: vec!["gauntlet".into()],
+        seeds: 1,
+        seed_base: 1,
+        all_seeds: false,
+        jobs: 2,
+        only: only.clone(),
+        json: false,
+    };
     let outcome = hunt(Path::new(env!("CARGO_BIN_EXE_tradewind-sim")), &arguments).unwrap();
     assert!(outcome.control.caught.is_empty(), "{}", outcome.to_text());
     assert_eq!(outcome.survivors, [""; 0], "{}", outcome.to_text());

@@ -73,6 +73,12 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
 pub trait Storage: Send + Sync + 'static {
     /// Opens or creates the file called `name`; one holder at a time.
     fn open(&self, name: &str) -> io::Result<Box<dyn redb::StorageBackend>>;
+
+    /// How long whoever uses a file has to wait before each transaction, beyond the time that the
+    /// file's own calls take: nothing but on a simulated disk, whose calls take no time.
+    fn delay(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
 }
 
 /// Makes providers of instances.

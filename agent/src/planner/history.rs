@@ -18,15 +18,17 @@ pub struct RecentNeeds {
 
 impl RecentNeeds {
     /// Notes what `decision`, made when `known_until` was the last closed step, asked for by itself,
-    /// before stabilisation. A second plan of one step replaces the first.
+    /// before stabilisation. Of several plans of one step the highest need counts.
     pub fn note(&mut self, known_until: StepIndex, decision: &PoolDecision, pool: &PoolConfig) {
-        while self.needs.back().is_some_and(|(step, _)| *step >= known_until) {
-            self.needs.pop_back();
+        let mut need = need(decision.reason.demand_rate, pool.rate_per_instance).max(decision.reason.reactive_floor);
+        while let Some((step, earlier)) = self.needs.pop_back_if(|(step, _)| *step >= known_until) {
+            if step == known_until {
+                need = need.max(earlier);
+            }
         }
         if self.needs.len() == MAX_STEPS {
             self.needs.pop_front();
         }
-        let need = need(decision.reason.demand_rate, pool.rate_per_instance).max(decision.reason.reactive_floor);
         self.needs.push_back((known_until, need));
     }
 

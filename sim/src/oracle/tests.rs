@@ -27,7 +27,7 @@ fn s(seconds: u64) -> Duration {
 }
 
 fn oracle() -> Oracle {
-    let expect = Expectations { converge: s(10), detect: s(20), fresh: s(3) };
+    let expect = Expectations { converge: s(10), detect: s(20), fresh: s(3), relay: None };
     let mut oracle = Oracle::new(["a", "b", "c"].map(id).into(), expect, 1000);
     oracle.on_change(s(0), "start", &Fake::default());
     oracle

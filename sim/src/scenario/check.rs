@@ -2,6 +2,7 @@
 
 use super::{Action, Expectations, Fault, Region, Scenario, ScenarioError, Survey, Workload, ordered};
 use crate::data;
+use crate::disk::Illness;
 use crate::net::{ETHERNET_PAYLOAD_BYTES, PathQuality};
 use crate::world::Delay;
 use serde::Deserialize;
@@ -123,10 +124,57 @@ enum RawWorkload {
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 enum RawFault {
-    Crash { at_s: f64, region: String, after_writes: Option<u64>, down_s: Option<f64> },
-    Partition { at_s: f64, regions: Vec<String>, for_s: Option<f64> },
-    Paths { at_s: f64, loss: Option<f64>, duplicate: Option<f64>, mtu: Option<usize>, for_s: Option<f64> },
-    Clock { at_s: f64, region: String, ahead_ms: i64 },
+    Crash {
+        at_s: f64,
+        region: String,
+        after_writes: Option<u64>,
+        down_s: Option<f64>,
+        #[serde(default)]
+        loses_disk: bool,
+    },
+    Partition {
+        at_s: f64,
+        regions: Vec<String>,
+        from: Option<Vec<String>>,
+        for_s: Option<f64>,
+    },
+    Paths {
+        at_s: f64,
+        between: Option<[String; 2]>,
+        loss: Option<f64>,
+        duplicate: Option<f64>,
+        mtu: Option<usize>,
+        late: Option<f64>,
+        late_ms: Option<u64>,
+        bytes_per_s: Option<u64>,
+        for_s: Option<f64>,
+    },
+    Pause {
+        at_s: f64,
+        region: String,
+        for_s: f64,
+    },
+    Disk {
+        at_s: f64,
+        region: String,
+        illness: Illness,
+        for_s: f64,
+    },
+    Pace {
+        at_s: f64,
+        region: String,
+        per_mille: u32,
+        for_s: f64,
+    },
+    Liar {
+        at_s: f64,
+        for_s: f64,
+    },
+    Clock {
+        at_s: f64,
+        region: String,
+        ahead_ms: i64,
+    },
 }
 
 #[derive(Deserialize)]
@@ -135,13 +183,14 @@ struct RawExpect {
     converge_s: f64,
     detect_s: f64,
     fresh_s: f64,
+    relay_s: Option<f64>,
 }
 
 impl Default for RawExpect {
     fn default() -> Self {
         // Cold convergence and detection of a crash took 6.5 s and 10.8 s at a gossip interval of
         // one second; the bounds are twice that. Freshness: a step of the default length and a half.
-        Self { converge_s: 13.0, detect_s: 22.0, fresh_s: 90.0 }
+        Self { converge_s: 13.0, detect_s: 22.0, fresh_s: 90.0, relay_s: None }
     }
 }
 
@@ -178,6 +227,7 @@ impl Checker {
             converge: self.seconds("expect.converge_s", raw.expect.converge_s),
             detect: self.seconds("expect.detect_s", raw.expect.detect_s),
             fresh: self.seconds("expect.fresh_s", raw.expect.fresh_s),
+            relay: raw.expect.relay_s.map(|bound| self.seconds("expect.relay_s", bound)),
         };
         Scenario {
             name: raw.name,
@@ -257,21 +307,29 @@ impl Checker {
 
     fn fault(&mut self, raw: RawFault, regions: &[Region], usual: PathQuality) -> Vec<Fault> {
         match raw {
-            RawFault::Crash { at_s, region, after_writes, down_s } => {
+            RawFault::Crash { at_s, region, after_writes, down_s, loses_disk } => {
                 let at = self.time("fault.at_s", at_s);
                 let Some(region) = self.named("fault.region", &region) else { return vec![] };
                 let action = match after_writes {
+                    None if loses_disk => Action::CrashAndLose(region.clone()),
                     None => Action::Crash(region.clone()),
+                    Some(_) if loses_disk => {
+                        self.wrong("fault.after_writes", "(with loses_disk)", "a lost disk counts no writes: leave one of the two out");
+                        return vec![];
+                    }
                     Some(writes) => Action::CrashAfterWrites(region.clone(), writes),
                 };
                 let restart =
                     down_s.map(|down| Fault { at: self.time("fault.at_s + down_s", at_s + down), action: Action::Restart(region) });
                 std::iter::once(Fault { at, action }).chain(restart).collect()
             }
-            RawFault::Partition { at_s, regions: names, for_s } => {
+            RawFault::Partition { at_s, regions: names, from, for_s } => {
                 let at = self.time("fault.at_s", at_s);
                 let left: Vec<RegionId> = names.iter().filter_map(|name| self.named("fault.regions", name)).collect();
-                let right: Vec<RegionId> = regions.iter().map(|region| region.id.clone()).filter(|id| !left.contains(id)).collect();
+                let right: Vec<RegionId> = match from {
+                    None => regions.iter().map(|region| region.id.clone()).filter(|id| !left.contains(id)).collect(),
+                    Some(from) => from.iter().filter_map(|name| self.named("fault.from", name)).filter(|id| !left.contains(id)).collect(),
+                };
                 if left.is_empty() || right.is_empty() {
                     self.wrong("fault.regions", format_args!("{names:?}"), "a partition needs regions on both sides");
                 }
@@ -281,18 +339,49 @@ impl Checker {
                 });
                 std::iter::once(Fault { at, action: Action::Partition(left, right) }).chain(heal).collect()
             }
-            RawFault::Paths { at_s, loss, duplicate, mtu, for_s } => {
+            RawFault::Paths { at_s, between, loss, duplicate, mtu, late, late_ms, bytes_per_s, for_s } => {
                 let at = self.time("fault.at_s", at_s);
                 let quality = PathQuality {
                     loss: loss.unwrap_or(usual.loss),
                     duplicate: duplicate.unwrap_or(usual.duplicate),
                     mtu: mtu.unwrap_or(usual.mtu),
-                    ..usual
+                    late: late.unwrap_or(usual.late),
+                    late_ms: late_ms.unwrap_or(usual.late_ms),
+                    bytes_per_s: bytes_per_s.unwrap_or(usual.bytes_per_s),
                 };
                 let quality = self.quality("fault", quality);
-                let mend = for_s.map(|length| Fault { at: self.time("fault.at_s + for_s", at_s + length), action: Action::Paths(usual) });
-                std::iter::once(Fault { at, action: Action::Paths(quality) }).chain(mend).collect()
+                let (begin, end) = match between {
+                    None => (vec![Action::Paths(quality)], vec![Action::Paths(usual)]),
+                    Some([a, b]) => {
+                        let (Some(a), Some(b)) = (self.named("fault.between", &a), self.named("fault.between", &b)) else { return vec![] };
+                        let both = |quality| vec![Action::Link(a.clone(), b.clone(), quality), Action::Link(b.clone(), a.clone(), quality)];
+                        (both(Some(quality)), both(None))
+                    }
+                };
+                let until = for_s.map(|length| self.time("fault.at_s + for_s", at_s + length));
+                let mend = until.into_iter().flat_map(|at| end.clone().into_iter().map(move |action| Fault { at, action }));
+                begin.into_iter().map(|action| Fault { at, action }).chain(mend).collect()
             }
+            RawFault::Pause { at_s, region, for_s } => {
+                let Some(region) = self.named("fault.region", &region) else { return vec![] };
+                let length = self.seconds("fault.for_s", for_s).as_millis().try_into().unwrap_or(u64::MAX);
+                self.span(at_s, for_s, Action::Pause(region.clone(), length), Action::Resume(region))
+            }
+            RawFault::Disk { at_s, region, illness, for_s } => {
+                let Some(region) = self.named("fault.region", &region) else { return vec![] };
+                let mut faults = self.span(at_s, for_s, Action::Disk(region.clone(), Some(illness)), Action::Disk(region.clone(), None));
+                // An agent gives up over a disk that fails; one that is merely slow goes on.
+                if let (Some(end), true) = (faults.last().map(|end| end.at), illness != Illness::Slow) {
+                    faults.push(Fault { at: end, action: Action::Restart(region) });
+                }
+                faults
+            }
+            RawFault::Pace { at_s, region, per_mille, for_s } => {
+                let Some(region) = self.named("fault.region", &region) else { return vec![] };
+                self.within("fault.per_mille", f64::from(per_mille), 0.0, 1_000.0);
+                self.span(at_s, for_s, Action::Pace(region.clone(), per_mille), Action::Pace(region, 0))
+            }
+            RawFault::Liar { at_s, for_s } => self.span(at_s, for_s, Action::Lie(true), Action::Lie(false)),
             RawFault::Clock { at_s, region, ahead_ms } => {
                 let at = self.time("fault.at_s", at_s);
                 self.named("fault.region", &region)
@@ -301,6 +390,12 @@ impl Checker {
                     .collect()
             }
         }
+    }
+
+    /// A fault that lasts for a while.
+    fn span(&mut self, at_s: f64, for_s: f64, begin: Action, end: Action) -> Vec<Fault> {
+        let (from, until) = (self.time("fault.at_s", at_s), self.time("fault.at_s + for_s", at_s + for_s));
+        vec![Fault { at: from, action: begin }, Fault { at: until, action: end }]
     }
 
     fn workload(&mut self, raw: RawWorkload) -> Workload {
@@ -322,7 +417,7 @@ impl Checker {
 
     fn quality(&mut self, key: &str, quality: PathQuality) -> PathQuality {
         PathQuality {
-            late: quality.late,
+            late: self.within(&format!("{key}.late"), quality.late, 0.0, 1.0),
             late_ms: quality.late_ms,
             bytes_per_s: quality.bytes_per_s,
             loss: self.within(&format!("{key}.loss"), quality.loss, 0.0, 1.0),
