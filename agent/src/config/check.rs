@@ -266,7 +266,7 @@ fn ingest(s: &mut Section, step: Step) -> IngestConfig {
     let max_body_bytes = s.or("max_body_bytes", 8 << 20, whole(1024, 1 << 30)) as usize;
     // Half a second of the measured throughput.
     let max_pending_records = s.or("max_pending_records", 100_000, whole(1, 100_000_000)) as usize;
-    let max_series = s.or("max_series", 10_000, whole(1, 1_000_000)) as usize;
+    let max_series = s.or("max_series", 10_000, whole(1, 1_000_000));
     // Two weeks of minutes: two seasons of a week.
     let retention = s.or("retention", (14 * DAY).min(20_160 * length).max(lateness), duration(length, 366 * DAY));
     if retention < lateness {

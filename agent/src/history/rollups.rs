@@ -78,6 +78,9 @@ pub(crate) struct ClosePart {
     pub(crate) cold: Vec<(usize, SeriesId)>,
 }
 
+/// Counts of a series: its id, since when it is known, and the steps of which memory has counts.
+pub(crate) type Hot = (SeriesId, StepIndex, Vec<(StepIndex, u64)>);
+
 /// All series. Those that have been silent for the whole retention are *dormant*: known, neither closed nor shown.
 #[derive(Debug, Default)]
 pub(crate) struct Rollups {
@@ -333,7 +336,7 @@ impl Rollups {
     }
 
     /// What memory has of the steps from `from` to `until`, and the series' id.
-    pub(crate) fn hot(&self, key: &SeriesKey, from: StepIndex, until: StepIndex) -> Option<(SeriesId, StepIndex, Vec<(StepIndex, u64)>)> {
+    pub(crate) fn hot(&self, key: &SeriesKey, from: StepIndex, until: StepIndex) -> Option<Hot> {
         let id = self.id(key)?;
         let series = self.series.get(&id)?;
         let first = series.ring.first_from(from.max(boundary(self.sealed, id)));

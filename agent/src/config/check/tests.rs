@@ -42,11 +42,12 @@ fn a_minimal_file_gets_the_defaults() {
 fn a_pool_has_one_provider() {
     let pool = |provider: &str| {
         format!(
-            "region = \"eu\"\ndata_dir = \"/tmp/x\"\n[mesh]\nlisten = \"0.0.0.0:1\"\n\
-             tls = {{ ca = \"a\", certificate = \"b\", key = \"c\" }}\n[[pool]]\nrate_per_instance = 1\nmax_instances = 1\n{provider}"
+            "region = \"eu\"\ndata_dir = \"/tmp/x\"\n[mesh]\nlisten = \"127.0.0.1:1\"\n\
+             tls = {{ ca = \"a\", certificate = \"b\", key = \"c\" }}\n[[pool]]\nrate_per_instance = 1\n\
+             max_instances = 1\ninstance = {{ cpu_millis = 100 }}\n{provider}"
         )
     };
-    assert!(parse(&pool("docker = { image = \"game:1\", env = { A = \"b\" } }")).is_ok());
+    parse(&pool("docker = { image = \"game:1\", env = { A = \"b\" } }")).unwrap();
     let cases = [
         ("docker = { image = \"\" }", "pool[0].docker.image = \"\": must be text that is not empty"),
         ("docker = { image = \"i\", socket = \"tcp://x\" }", "pool[0].docker.socket = \"tcp://x\": must be the path"),

@@ -169,11 +169,8 @@ async fn watch(shared: Arc<Shared>) {
         };
         // What happened before the engine listened.
         shared.changed.notify_one();
-        loop {
-            match tokio::time::timeout(LOOK_AGAIN, events.next()).await {
-                Ok(Some(())) | Err(_) => shared.changed.notify_one(),
-                Ok(None) => break,
-            }
+        while let Ok(Some(())) | Err(_) = tokio::time::timeout(LOOK_AGAIN, events.next()).await {
+            shared.changed.notify_one();
         }
         tokio::time::sleep(POLL).await;
     }
