@@ -1,5 +1,5 @@
 //! Prometheus and whatever speaks its HTTP API: counts from range queries ([`read`]), observations, forecasts and decisions to
-//! remote write ([`write`]).
+//! remote write ([`mod@write`]).
 //!
 //! Invariant: a server that is away, slow or wrong delays what it is for, and nothing else.
 
