@@ -272,7 +272,7 @@ fn ingest(s: &mut Section, step: Step) -> IngestConfig {
     if retention < lateness {
         s.problem("retention", humantime::format_duration(retention), "must be at least `lateness`");
     }
-    let max_series_per_tenant = s.or("max_series_per_tenant", max_series, whole(1, 1_000_000)) as usize;
+    let max_series_per_tenant = s.or("max_series_per_tenant", max_series, whole(1, 1_000_000));
     // A quarter, and a year with as much of the next as makes two of the same season overlap.
     let retention_5m = s.or("retention_5m", 92 * DAY, duration(5 * MINUTE, 3_660 * DAY));
     let retention_1h = s.or("retention_1h", 400 * DAY, duration(HOUR, 3_660 * DAY));

@@ -14,6 +14,9 @@ use tokio::sync::Notify;
 use tradewind_protocol::api::InstanceState;
 use tradewind_protocol::{InstanceId, Timestamp};
 
+/// The shortest that [`Provider::changed`] takes when something is due.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
 /// How many ended instances are remembered for [`Provider::take_ended`].
 const MAX_ENDED: usize = 1_000;
 
@@ -202,7 +205,9 @@ impl Provider for SimulatedProvider {
         };
         let notified = self.shared.changed.notified();
         match due {
-            Some(due) => drop(tokio::time::timeout(due.since(now), notified).await),
+            // Never at once: whoever asks again before it has looked (its disk may be slow) would leave virtual time no
+            // moment to pass in.
+            Some(due) => drop(tokio::time::timeout(due.since(now).max(SHORTEST_WAIT), notified).await),
             None => notified.await,
         }
     }
