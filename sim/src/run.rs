@@ -44,7 +44,7 @@ const LIAR_DELAY: Duration = Duration::from_millis(20);
 /// How long before the end clients stop posting, beyond what the agents need to close the last step.
 const TAIL: Duration = Duration::from_secs(3);
 
-/// The largest database that any scenario may leave: eight times what a week of the history of 132 pairs takes.
+/// The largest database that any scenario may leave: a loose bound, which only what grows without end breaks.
 const MAX_DATABASE_BYTES: u64 = 256 << 20;
 
 /// How to run a scenario.

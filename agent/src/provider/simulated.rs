@@ -276,4 +276,16 @@ mod tests {
         let took = begun.elapsed();
         assert!((5_000..5_010).contains(&took.as_millis()), "{took:?}");
     }
+
+    /// Found by the simulator: with a slow disk, nothing else could ever happen.
+    #[tokio::test(start_paused = true)]
+    async fn time_passes_for_whoever_asks_again_without_having_looked() {
+        let provider = SimulatedProvider::new(TokioClock::start(), Durations { startup: Duration::ZERO, drain: Duration::ZERO });
+        provider.start(&InstanceId::new("a").unwrap()).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        for _ in 0..10 {
+            provider.changed().await;
+        }
+        assert!(begun.elapsed() >= SHORTEST_WAIT * 9, "{:?}", begun.elapsed());
+    }
 }
