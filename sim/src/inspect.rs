@@ -71,6 +71,8 @@ pub(crate) struct Inspector {
     life: u64,
     since: Duration,
     plans: VecDeque<(Duration, RegionalResourcePlan)>,
+    /// The version of the plan that was judged last.
+    judged: Option<u64>,
     /// What other regions were owed, at each look.
     lent: VecDeque<(Duration, BTreeMap<PoolName, u32>)>,
     last_event: u64,
@@ -93,6 +95,7 @@ impl Inspector {
             life: 0,
             since: Duration::ZERO,
             plans: VecDeque::new(),
+            judged: None,
             lent: VecDeque::new(),
             last_event: 0,
             versions: BTreeMap::new(),
@@ -105,7 +108,8 @@ impl Inspector {
         let mut counts = 0;
         loop {
             self.count();
-            self.judge_excess();
+            // An agent that is away is another rule's matter.
+            let _ = self.judge_excess().await;
             counts += 1;
             if counts % COUNTS_PER_LOOK == 0 {
                 self.begin_life();
@@ -123,6 +127,7 @@ impl Inspector {
         if life != self.life {
             (self.life, self.since, self.last_event) = (life, virtual_now(), 0);
             self.plans.clear();
+            self.judged = None;
             self.lent.clear();
             self.versions.clear();
             self.wrong.clear();
@@ -180,8 +185,8 @@ impl Inspector {
             self.wrong.clear();
         }
         self.judge_versions(&views);
-        let newest = self.plans.back().is_none_or(|(_, last)| last.version != plan.version);
-        if newest {
+        if self.judged != Some(plan.version) {
+            self.judged = Some(plan.version);
             for decision in &plan.decisions {
                 if calm {
                     self.judge_patience(&plan, decision);
@@ -189,11 +194,8 @@ impl Inspector {
                 self.judge_floor(decision);
                 self.judge_reach(decision);
             }
-            if self.plans.len() == MAX_PLANS {
-                self.plans.pop_front();
-            }
-            self.plans.push_back((virtual_now(), plan));
         }
+        self.note_plan(plan);
         if calm && self.config.mode == Mode::Active {
             for pool in self.config.pools.clone() {
                 self.judge_pool(&pool);
@@ -363,24 +365,48 @@ impl Inspector {
     }
 
     /// More than any recent plan asked for is too much at once, not only when it stays.
-    fn judge_excess(&mut self) {
-        let now = virtual_now();
+    async fn judge_excess(&mut self) -> anyhow::Result<()> {
         if !self.is_calm() || self.config.mode != Mode::Active || self.life != self.client.machine.boots() {
-            return;
+            return Ok(());
         }
         for pool in self.config.pools.clone() {
-            let window = pool.startup + SETTLING;
-            if now.saturating_sub(self.since) < 2 * window {
+            if virtual_now().saturating_sub(self.since) < 2 * (pool.startup + SETTLING) {
                 continue;
             }
-            let recent = self.plans.iter().filter(|(at, _)| now.saturating_sub(*at) <= window).flat_map(|(_, plan)| &plan.decisions);
-            let Some(most) = recent.filter(|decision| decision.pool == pool.name).map(|d| d.active + d.warm).max() else { continue };
-            let most = most + self.most_lent(&pool.name, window);
             let exist = self.census(&pool).iter().filter(|instance| instance.state != InstanceState::Draining).count();
+            if self.most_planned(&pool).is_some_and(|most| exist > most as usize) {
+                // They may have been asked for since the last look.
+                let plan: RegionalResourcePlan = self.client.get("/v1/plan").await?;
+                self.note_plan(plan);
+                let reservations: Reservations = self.client.get("/v1/reservations").await?;
+                self.note_lent(&reservations);
+            }
+            let Some(most) = self.most_planned(&pool) else { continue };
             let wrong =
                 (exist > most as usize).then(|| format!("pool {}: {exist} instances exist, {most} at most were planned", pool.name));
             self.suspect(Rule::Planned, "excess", wrong, EXCESS_PATIENCE);
         }
+        Ok(())
+    }
+
+    /// The most that any plan of late asked for, and what other regions were owed beside.
+    fn most_planned(&self, pool: &PoolConfig) -> Option<u32> {
+        let window = pool.startup + SETTLING;
+        let recent = self.plans.iter().filter(|(at, _)| virtual_now().saturating_sub(*at) <= window).flat_map(|(_, plan)| &plan.decisions);
+        let most = recent.filter(|decision| decision.pool == pool.name).map(|decision| decision.active + decision.warm).max()?;
+        Some(most + self.most_lent(&pool.name, window))
+    }
+
+    /// Remembers a plan that was not seen before; whether it was not.
+    fn note_plan(&mut self, plan: RegionalResourcePlan) -> bool {
+        let new = self.plans.back().is_none_or(|(_, last)| last.version != plan.version);
+        if new {
+            if self.plans.len() == MAX_PLANS {
+                self.plans.pop_front();
+            }
+            self.plans.push_back((virtual_now(), plan));
+        }
+        new
     }
 
     fn judge_versions(&mut self, views: &[RegionView]) {
