@@ -103,7 +103,12 @@ fn main() -> anyhow::Result<()> {
         counting.await?;
         let began = Instant::now();
         let (handle, _history) = history::open(&env, &store, step, &region, &config).await?;
-        println!("open again: {:.2} s for {} series, file {} MB", began.elapsed().as_secs_f64(), handle.stats().series, file(dir.path())? >> 20);
+        println!(
+            "open again: {:.2} s for {} series, file {} MB",
+            began.elapsed().as_secs_f64(),
+            handle.stats().series,
+            file(dir.path())? >> 20
+        );
         anyhow::Ok(())
     })
 }
