@@ -17,6 +17,8 @@ use tradewind_protocol::{RegionId, SeriesKey, Step, StepIndex, Timestamp};
 const MINUTE: i64 = 60_000;
 /// A Monday at midnight.
 const BEGIN: i64 = 1_767_571_200_000;
+/// Steps without a count that make a series cold.
+const COLD: usize = 256;
 /// Records of one batch.
 const BATCH: usize = 5_000;
 
@@ -69,7 +71,7 @@ fn main() -> anyhow::Result<()> {
         };
         let rules = |at: i64| Rules { region: &region, step, now: Timestamp::saturating_from_millis(BEGIN + at * MINUTE), config: &config };
         for (name, from, until, every) in
-            [("all counted", 0, steps as i64, 1), ("one in a hundred counted, a day on", steps as i64, steps as i64 + 1_440, 100)]
+            [("all counted", 0, steps as i64, 1), ("then one in a hundred", steps as i64, steps as i64 + 400, 100)]
         {
             let mut spent = Spent::default();
             for at in from..until {
@@ -93,7 +95,7 @@ fn main() -> anyhow::Result<()> {
         let until = step.index(Timestamp::saturating_from_millis(wall.0.load(Ordering::Relaxed)));
         let (began, mut after, mut pages) = (Instant::now(), None::<SeriesKey>, 0);
         loop {
-            let page = handle.windows_after(after.take(), 256, until, 768).await?;
+            let page = handle.warm_windows(after.take(), 64, until, 768).await?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             pages += 1;
@@ -124,7 +126,7 @@ struct Spent {
 impl Spent {
     async fn close(&mut self, handle: &HistoryHandle, at: StepIndex) -> anyhow::Result<()> {
         let began = Instant::now();
-        self.closed = handle.close(at).await?.counts.len();
+        self.closed = handle.close_warm(at, COLD).await?.counts.len();
         self.closes += began.elapsed();
         self.steps += 1;
         Ok(())
