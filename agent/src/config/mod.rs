@@ -6,10 +6,12 @@
 mod calendar;
 mod check;
 mod feeds;
+mod global;
 mod reservations;
 mod section;
 
 use crate::calendar::Country;
+use crate::forecast::global::GlobalConfig;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,6 +48,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// Forecasts.
     pub forecast: ForecastConfig,
+    /// Forecasts by models that are trained on all series: the table `[forecast.global]`.
+    pub global: GlobalConfig,
     /// What is out of the ordinary.
     pub anomaly: AnomalyConfig,
     /// What is known to come.
