@@ -8,6 +8,7 @@ mod feeds;
 mod outlook;
 mod runtime;
 mod steps;
+mod training;
 
 use crate::calendar::CalendarHandle;
 use crate::config::{Config, OnShutdown};

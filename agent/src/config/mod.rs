@@ -6,11 +6,13 @@
 mod calendar;
 mod check;
 mod feeds;
+mod global;
 mod reservations;
 mod section;
 mod services;
 
 use crate::calendar::Country;
+use crate::forecast::global::GlobalConfig;
 use crate::planner::ServiceGraph;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -49,6 +51,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// Forecasts.
     pub forecast: ForecastConfig,
+    /// Forecasts by models that are trained on all series: the table `[forecast.global]`.
+    pub global: GlobalConfig,
     /// What is out of the ordinary.
     pub anomaly: AnomalyConfig,
     /// What is known to come.
