@@ -14,6 +14,7 @@ mod direct_ridge;
 mod errors;
 mod expert;
 mod explain;
+pub mod global;
 mod holt_winters;
 mod horizon;
 mod lane;
