@@ -14,6 +14,7 @@
 //! | [`ingest`] | P | records from bytes: parse, check, fold |
 //! | [`history`] | S | counts per series and step, durable before they are acknowledged |
 //! | `prometheus` | S | counts from Prometheus, and observations, forecasts and decisions to it |
+//! | `client` | S | HTTP to what the agent drives or copies from |
 //! | `tail` | S | records from files that others append to |
 //! | `webhook` | S | anomalies to a URL |
 //! | [`forecast`] | P | quantile paths from counts |
@@ -31,6 +32,7 @@
 pub mod agent;
 pub mod anomaly;
 pub mod calendar;
+mod client;
 pub mod config;
 pub mod demo;
 pub mod env;

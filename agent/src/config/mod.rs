@@ -6,6 +6,7 @@
 mod calendar;
 mod check;
 mod feeds;
+mod provider;
 mod reservations;
 mod section;
 
@@ -20,6 +21,7 @@ use tradewind_protocol::region::{Coordinates, Mode};
 use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources, ServiceName, Step, TenantName, TransactionType};
 
 pub use check::{ConfigError, LoadError, Problem};
+pub use provider::{ExecConfig, HookConfig};
 
 /// An agent's configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -326,6 +328,10 @@ pub enum ProviderConfig {
     Process(ProcessConfig),
     /// Containers of a Docker engine.
     Docker(DockerConfig),
+    /// Infrastructure as code.
+    Exec(ExecConfig),
+    /// A program that is told over HTTP.
+    Webhook(HookConfig),
 }
 
 /// How to start a container.

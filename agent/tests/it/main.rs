@@ -1,5 +1,6 @@
 //! The agent's parts against the real world: real processes, real files.
 
+mod declared;
 mod pool;
 mod process;
 mod support;
