@@ -51,6 +51,12 @@ pub(crate) struct Ask {
     pub(crate) body: Vec<u8>,
 }
 
+impl Ask {
+    pub(crate) fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::GET, path: path.into(), headers: vec![], body: vec![] }
+    }
+}
+
 /// A whole answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {

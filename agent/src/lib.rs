@@ -24,6 +24,7 @@
 //! | [`planner`] | P | a plan from one snapshot, and the checker of plans |
 //! | [`pool`] | S | ledger, reconciler and accounting of the region's instances |
 //! | [`negotiate`] | S | asks other regions for what this one lacks; what, whom and how much is pure |
+//! | `keda` | S | an external scaler over gRPC: a cluster's own autoscaler follows the forecast |
 //! | [`provider`] | S | what starts, activates, drains and stops instances |
 //! | [`http`] | S | the API |
 //! | [`agent`] | S | the composition root: the only module that knows all the others |
@@ -41,6 +42,7 @@ pub mod forecast;
 pub mod history;
 pub mod http;
 pub mod ingest;
+mod keda;
 pub mod marks;
 pub mod mesh;
 pub mod metrics;

@@ -164,6 +164,8 @@ fn config(s: &mut Section) -> Option<Config> {
     let anomaly = s.table("anomaly", anomaly);
     let calendar = super::calendar::read(s);
     let feeds = super::feeds::read(s, step, ingest.lateness);
+    let wants_keda = s.has("keda");
+    let keda = wants_keda.then(|| s.table("keda", super::keda::read)).flatten();
     let planner = s.table("planner", |s| planner(s, step));
     let reservations = s.table("reservations", super::reservations::read);
     let mut names = BTreeSet::new();
@@ -189,6 +191,7 @@ fn config(s: &mut Section) -> Option<Config> {
         anomaly,
         calendar,
         feeds,
+        keda,
         planner,
         reservations,
         pools,
@@ -227,7 +230,7 @@ fn mesh(s: &mut Section) -> Option<MeshConfig> {
     Some(MeshConfig { listen: listen?, advertise, seeds, tls: tls?, gossip_interval, state_budget_bytes })
 }
 
-fn tls(s: &mut Section) -> Option<TlsPaths> {
+pub(super) fn tls(s: &mut Section) -> Option<TlsPaths> {
     let ca = s.required("ca", "the mesh's authority (PEM): make one with `tradewind tls ca`", path);
     let certificate = s.required("certificate", "this agent's certificate (PEM): make one with `tradewind tls agent`", path);
     let key = s.required("key", "the certificate's private key (PEM)", path);

@@ -6,6 +6,7 @@
 mod calendar;
 mod check;
 mod feeds;
+mod keda;
 mod provider;
 mod reservations;
 mod section;
@@ -21,7 +22,8 @@ use tradewind_protocol::region::{Coordinates, Mode};
 use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources, ServiceName, Step, TenantName, TransactionType};
 
 pub use check::{ConfigError, LoadError, Problem};
-pub use provider::{ExecConfig, HookConfig};
+pub use keda::KedaConfig;
+pub use provider::{ExecConfig, HookConfig, KubernetesConfig};
 
 /// An agent's configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +56,8 @@ pub struct Config {
     pub calendar: CalendarConfig,
     /// What is read from elsewhere, and told to elsewhere.
     pub feeds: FeedsConfig,
+    /// The external scaler for KEDA.
+    pub keda: Option<KedaConfig>,
     /// Plans.
     pub planner: PlannerConfig,
     /// Agreements with other regions.
@@ -332,6 +336,8 @@ pub enum ProviderConfig {
     Exec(ExecConfig),
     /// A program that is told over HTTP.
     Webhook(HookConfig),
+    /// Replicas of a Kubernetes workload.
+    Kubernetes(KubernetesConfig),
 }
 
 /// How to start a container.

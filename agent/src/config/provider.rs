@@ -48,9 +48,29 @@ pub struct HookConfig {
     pub refresh: Duration,
 }
 
+/// Replicas of a Kubernetes workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubernetesConfig {
+    /// The API group's path: `/apis/apps/v1`.
+    pub group: String,
+    /// The workload in it: `deployments/game`.
+    pub object: String,
+    /// Its namespace, if not that of the context or of the service account.
+    pub namespace: Option<String>,
+    /// The kubeconfig, if not `$KUBECONFIG` or the service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// The priority class of placeholder pods.
+    pub priority_class: String,
+    /// What placeholder pods run.
+    pub placeholder_image: String,
+    /// How often the cluster is read while watches are silent.
+    pub refresh: Duration,
+}
+
 /// The names of the tables, and who reads them.
 type Reader = fn(&mut Section) -> Option<ProviderConfig>;
-const READERS: [(&str, Reader); 4] = [("process", process), ("docker", docker), ("exec", exec), ("webhook", webhook)];
+const READERS: [(&str, Reader); 5] =
+    [("process", process), ("docker", docker), ("exec", exec), ("webhook", webhook), ("kubernetes", kubernetes)];
 
 /// The provider of the pool in `s`: exactly one.
 pub(super) fn read(s: &mut Section) -> Option<ProviderConfig> {
@@ -109,6 +129,33 @@ fn webhook(s: &mut Section) -> Option<ProviderConfig> {
     let timeout = s.or("timeout", 10 * SECOND, duration(Duration::from_millis(100), 60 * SECOND));
     let refresh = s.or("refresh", 5 * SECOND, duration(Duration::from_millis(20), HOUR));
     Some(ProviderConfig::Webhook(HookConfig { url: url?, secret_file: secret_file?, ca, timeout, refresh }))
+}
+
+fn kubernetes(s: &mut Section) -> Option<ProviderConfig> {
+    let wanted = "the workload to scale, like workload = \"deployment/game\", \"statefulset/game\" or \"agones.dev/v1/fleets/game\"";
+    let workload = s.required("workload", wanted, |v| {
+        let parts: Vec<&str> = v.as_str().unwrap_or_default().split('/').collect();
+        let plain =
+            |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
+        match parts[..] {
+            _ if !parts.iter().all(plain) => Err("must be in lower case, like \"deployment/game\" or \"agones.dev/v1/fleets/game\""),
+            ["deployment", name] => Ok(("/apis/apps/v1".to_string(), format!("deployments/{name}"))),
+            ["statefulset", name] => Ok(("/apis/apps/v1".to_string(), format!("statefulsets/{name}"))),
+            [group, version, plural, name] => Ok((format!("/apis/{group}/{version}"), format!("{plural}/{name}"))),
+            _ => Err("must be deployment/NAME, statefulset/NAME or GROUP/VERSION/PLURAL/NAME"),
+        }
+    });
+    let name =
+        |v: &Value| v.as_str().filter(|text| !text.is_empty() && !text.contains('/')).map(String::from).ok_or("must be a name in quotes");
+    let namespace = s.optional("namespace", name);
+    let kubeconfig = s.optional("kubeconfig", path);
+    // Shipped with the RBAC manifest.
+    let priority_class = s.or("priority_class", "tradewind-placeholder".into(), name);
+    let image = |v: &Value| v.as_str().filter(|text| !text.is_empty()).map(String::from).ok_or("must be an image in quotes");
+    let placeholder_image = s.or("placeholder_image", "registry.k8s.io/pause:3.10".into(), image);
+    let refresh = s.or("refresh", 10 * SECOND, duration(Duration::from_millis(20), HOUR));
+    let (group, object) = workload?;
+    Some(ProviderConfig::Kubernetes(KubernetesConfig { group, object, namespace, kubeconfig, priority_class, placeholder_image, refresh }))
 }
 
 /// A URL of a server, over TLS or not.

@@ -8,16 +8,18 @@
 //! |---|---|
 //! | [`docker`] | containers of a Docker engine |
 //! | [`exec`] | infrastructure as code: commands that are handed a plan |
+//! | [`kubernetes`] | replicas of a workload in a cluster |
 //! | [`process`] | worker processes of this machine |
 //! | [`simulated`] | instances that exist in memory only, for tests and the simulator |
 //! | [`webhook`] | whatever the operator's own program runs |
 //!
-//! `exec` and `webhook` take plans, not orders; [`declared`] makes the one of the other.
+//! `exec`, `kubernetes` and `webhook` take plans, not orders; [`declared`] makes the one of the other.
 
 pub mod conformance;
 pub mod declared;
 pub mod docker;
 pub mod exec;
+pub mod kubernetes;
 pub mod process;
 pub mod simulated;
 pub mod webhook;
@@ -159,6 +161,8 @@ pub(crate) fn retired(data_dir: &Path, configured: &BTreeSet<PoolName>) -> anyho
             Arc::new(exec::open_retired(data_dir, pool, serde_json::from_value(exec.take())?)?)
         } else if let Some(hook) = origin.get_mut(webhook::ORIGIN) {
             Arc::new(webhook::open_retired(data_dir, pool, &serde_json::from_value(hook.take())?)?)
+        } else if let Some(cluster) = origin.get_mut(kubernetes::ORIGIN) {
+            Arc::new(kubernetes::open_retired(data_dir, pool, &serde_json::from_value(cluster.take())?)?)
         } else {
             continue;
         };
