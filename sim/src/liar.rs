@@ -202,10 +202,14 @@ impl Liar {
                 let regions: Vec<RegionId> = self.papers.victims.keys().cloned().collect();
                 let foreign = regions[self.rng.random_range(0..regions.len())].clone();
                 let card = self.card(foreign, 1 << 60, self.sequence, &body);
-                if say(to, &message(Kind::Push, &Published { card, body })).await {
+                let boots_of = |book: &Book| book.boots.get(victim).map_or(0, |boots| boots());
+                let before = boots_of(&self.book.borrow());
+                // On a connection with a former life of the victim nobody hears it.
+                if is_heard(to, &message(Kind::Push, &Published { card, body })).await {
                     let mut book = self.book.borrow_mut();
-                    let boots = book.boots.get(victim).map_or(0, |boots| boots());
-                    book.lied_to.entry((victim.clone(), boots)).or_insert_with(virtual_now);
+                    if boots_of(&book) == before {
+                        book.lied_to.entry((victim.clone(), before)).or_insert_with(virtual_now);
+                    }
                 }
             }
             // Its own word, older than the last, and its own body, not the one announced.
@@ -342,11 +346,20 @@ fn learn(message: &[u8], known: &mut BTreeMap<RegionId, Announcement>) {
     }
 }
 
+/// Says it; whether QUIC took it.
 async fn say(to: &Connection, bytes: &[u8]) -> bool {
-    let said = async {
-        let mut stream = to.open_uni().await.ok()?;
-        stream.write_all(bytes).await.ok()?;
-        stream.finish().ok()
-    };
-    matches!(timeout(PATIENCE, said).await, Ok(Some(())))
+    matches!(timeout(PATIENCE, send(to, bytes)).await, Ok(Some(_)))
+}
+
+/// Says it; whether the other end has acknowledged all of it.
+async fn is_heard(to: &Connection, bytes: &[u8]) -> bool {
+    let said = async { send(to, bytes).await?.stopped().await.ok() };
+    matches!(timeout(PATIENCE, said).await, Ok(Some(None)))
+}
+
+async fn send(to: &Connection, bytes: &[u8]) -> Option<quinn::SendStream> {
+    let mut stream = to.open_uni().await.ok()?;
+    stream.write_all(bytes).await.ok()?;
+    stream.finish().ok()?;
+    Some(stream)
 }

@@ -387,7 +387,10 @@ impl StepLoop {
                     sample.map_or(0.0, |sample| f64::from(sample.ready) * sample.rate_per_instance)
                 })
                 .sum();
-            let (Some(demand), Some(memory)) = (demand.get(&config.service), self.pools.get_mut(&config.name)) else { continue };
+            let load = self.config.planner.graph.load_on(&config.service);
+            let load: Vec<f64> = load.filter_map(|(caller, factor)| demand.get(caller).map(|demand| factor * demand)).collect();
+            let (false, Some(memory)) = (load.is_empty(), self.pools.get_mut(&config.name)) else { continue };
+            let demand: f64 = load.iter().sum();
             let outcome = Outcome { demand_rate: demand / self.config.step.seconds(), ready_rate: served, blocked: memory.blocked };
             memory.tuner.learn(outcome, self.config.planner.quantile);
         }

@@ -1,10 +1,12 @@
 //! From a file's text to a [`Config`], or to everything that is wrong with it.
 
 use super::section::{Section, address, duration, number, path, text, texts, whole};
+use super::services::{self, Service};
 use super::{AnomalyConfig, ApiConfig, Config, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, TlsPaths};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use toml::{Table, Value};
 use tradewind_protocol::pool::MicroUsd;
@@ -54,7 +56,7 @@ const ENVIRONMENT_PREFIX: &str = "TRADEWIND_";
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Why a configuration file was not taken.
@@ -166,15 +168,18 @@ fn config(s: &mut Section) -> Option<Config> {
     let feeds = super::feeds::read(s, step, ingest.lateness);
     let wants_keda = s.has("keda");
     let keda = wants_keda.then(|| s.table("keda", super::keda::read)).flatten();
-    let planner = s.table("planner", |s| planner(s, step));
+    let mut planner = s.table("planner", |s| planner(s, step));
     let reservations = s.table("reservations", super::reservations::read);
+    let services = services::read(s);
     let mut names = BTreeSet::new();
     let pools = s.tables("pool", |s| {
-        let pool = pool(s, &names)?;
+        let pool = pool(s, &names, &services)?;
         names.insert(pool.name.clone());
         Some(pool)
     });
-    let mut pools: Vec<PoolConfig> = pools.into_iter().collect::<Option<_>>()?;
+    let pools: Option<Vec<PoolConfig>> = pools.into_iter().collect();
+    planner.graph = Arc::new(services::graph(s, &services, pools.as_deref()));
+    let mut pools = pools?;
     pools.sort_by(|a, b| a.name.cmp(&b.name));
     Some(Config {
         region: region?,
@@ -313,22 +318,31 @@ fn planner(s: &mut Section, step: Step) -> PlannerConfig {
     // Kubernetes' HPA waits five minutes: five of our default steps.
     let scale_in_after = s.or("scale_in_after", 5 * length, duration(Duration::ZERO, DAY));
     let stale_after = s.or("stale_after", (5 * length).max(5 * SECOND), duration(length, DAY));
-    PlannerConfig { quantile: Quantile::nearest(quantile), settle, scale_in_after, stale_after }
+    PlannerConfig { quantile: Quantile::nearest(quantile), settle, scale_in_after, stale_after, graph: Arc::default() }
 }
 
-fn pool(s: &mut Section, names: &BTreeSet<PoolName>) -> Option<PoolConfig> {
+fn pool(s: &mut Section, names: &BTreeSet<PoolName>, services: &BTreeMap<ServiceName, Service>) -> Option<PoolConfig> {
     let name = s.or("name", PoolName::default(), |v| {
         let name: PoolName = text(v)?;
         if names.contains(&name) { Err("must differ from the other pools' names".to_string()) } else { Ok(name) }
     });
     let service = s.or("service", ServiceName::default(), text);
-    let rate = s.required("rate_per_instance", "transactions per second that one instance serves", number(1e-6, 1e12));
-    let instance = s.table("instance", resources);
+    let described = services.get(&service);
+    let instance = match described.and_then(|service| service.instance) {
+        Some(instance) if !s.has("instance") => instance,
+        _ => s.table("instance", resources),
+    };
+    let derived = described.and_then(|service| service.rate_of(instance)).filter(|_| !s.has("rate_per_instance"));
+    let rate = match derived {
+        Some(rate) => Some(rate),
+        None => s.required("rate_per_instance", "transactions per second that one instance serves", number(1e-6, 1e12)),
+    };
     let capacity = s.table("capacity", resources);
     let min_instances = s.or("min_instances", 0, whole(0, 100_000));
     let max_instances = s.required("max_instances", "the most instances that may run, like max_instances = 10", whole(1u32, 100_000));
     let min_warm = s.or("min_warm", 0, whole(0, 100_000));
-    let startup = s.or("startup", 5 * SECOND, duration(Duration::ZERO, HOUR));
+    let startup = described.and_then(|service| service.startup).unwrap_or(5 * SECOND);
+    let startup = s.or("startup", startup, duration(Duration::ZERO, HOUR));
     let drain_timeout = s.or("drain_timeout", 30 * SECOND, duration(Duration::ZERO, DAY));
     let price = s.or("instance_hour_usd", 0.0, number(0.0, 1e6));
     let provider = super::provider::read(s);
@@ -359,7 +373,7 @@ fn pool(s: &mut Section, names: &BTreeSet<PoolName>) -> Option<PoolConfig> {
     })
 }
 
-fn resources(s: &mut Section) -> Resources {
+pub(super) fn resources(s: &mut Section) -> Resources {
     let mut amount = |key| s.or(key, 0, whole(0, i64::MAX)) as u64;
     Resources {
         cpu_millis: amount("cpu_millis"),

@@ -10,11 +10,14 @@ mod keda;
 mod provider;
 mod reservations;
 mod section;
+mod services;
 
 use crate::calendar::Country;
+use crate::planner::ServiceGraph;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tradewind_protocol::calendar::Effect;
 use tradewind_protocol::pool::MicroUsd;
@@ -294,6 +297,8 @@ pub struct PlannerConfig {
     pub scale_in_after: Duration,
     /// How old another region's forecast may be.
     pub stale_after: Duration,
+    /// Which services call which.
+    pub graph: Arc<ServiceGraph>,
 }
 
 /// One pool.

@@ -68,6 +68,11 @@ impl Mix {
         }
     }
 
+    /// The recent loss of an expert, if it was judged.
+    pub(crate) fn loss(&self, at: usize) -> Option<f64> {
+        self.losses.get(at).filter(|loss| loss.seen > 0).map(|loss| loss.mean)
+    }
+
     /// The expert with the smallest loss among those that were judged.
     pub(crate) fn best(&self) -> Option<usize> {
         let judged = self.losses.iter().enumerate().filter(|(_, loss)| loss.seen > 0);

@@ -3,11 +3,13 @@
 use super::EXPERTS;
 use super::direct_ridge::DirectRidge;
 use super::expert::{Forecaster, LastValue};
+use super::explain::{ExpertExplanation, Explanation, LaneExplanation};
 use super::holt_winters::{HoltWinters, SeasonalMean};
 use super::horizon::{between, lanes};
 use super::lane::{Lane, MAX_ERROR, QUANTILES};
 use super::score::Scores;
 use super::seasonal_naive::SeasonalNaive;
+use tradewind_protocol::StepIndex;
 use tradewind_protocol::forecast::ForecastScore;
 
 /// The spread is `(point + SPREAD_FLOOR * mean) ^ SPREAD_POWER`: between errors that do not depend on
@@ -108,6 +110,31 @@ impl SeriesForecast {
 
     pub(super) fn score(&self) -> ForecastScore {
         self.scores.mean()
+    }
+
+    /// Why it says what it says.
+    pub(super) fn explain(&self, until: StepIndex) -> Explanation {
+        let lanes = self.lanes.iter().map(|lane| {
+            let points = self.points(lane.ahead());
+            let mut weights = vec![0.0; points.len()];
+            lane.mix().weights(&points, &mut weights);
+            let experts = self.experts.iter().enumerate().map(|(at, expert)| ExpertExplanation {
+                name: expert.name().to_owned(),
+                weight: weights[at],
+                error: lane.mix().loss(at),
+                silent: expert.ready().err().map(|silent| silent.to_string()),
+            });
+            let score = self.scores.mean();
+            LaneExplanation {
+                ahead: lane.ahead(),
+                judged: u64::from(score.steps),
+                coverage_90: score.coverage_90,
+                error: score.pinball,
+                seasonal_naive_error: score.seasonal_naive_pinball,
+                experts: experts.collect(),
+            }
+        });
+        Explanation { until, steps: self.seen, season: self.season as u64, lanes: lanes.collect() }
     }
 
     /// The name of the expert that errs least one step ahead, or of the only one that speaks.

@@ -16,6 +16,7 @@
 mod bounds;
 mod bucket;
 mod card;
+mod congestion;
 mod core;
 mod frame;
 mod gossip;

@@ -4,6 +4,7 @@
 //! All chance of an endpoint comes from the agent's seed, in the real world too; only the keys
 //! that must outlive a restart (stateless reset, address tokens) come from the certificate's key.
 
+use super::congestion::Floored;
 use super::identity::Identity;
 use crate::env::{Clock, Env, Seed};
 use crate::marks::bug;
@@ -241,7 +242,8 @@ fn transport_config() -> TransportConfig {
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
         .stream_receive_window(VarInt::from_u32(wire::MAX_MESSAGE_BYTES as u32))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
-        .datagram_send_buffer_size(DATAGRAM_BUFFER);
+        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        .congestion_controller_factory(Arc::new(Floored::default()));
     transport
 }
 

@@ -3,7 +3,7 @@
 //! It shares with the planner what demand was last seen and what a pool may have, and nothing of how
 //! the planner decides. It finds every violation, not only the first.
 
-use super::demand::observed_rate;
+use super::demand::{Demand, Incoming};
 use super::sizing::{Limit, usable};
 use super::{PoolSnapshot, Snapshot, reactive_floor, share};
 use std::collections::BTreeSet;
@@ -132,12 +132,13 @@ pub fn check(plan: RegionalResourcePlan, snapshot: &Snapshot) -> Result<Validate
         violations.push(Violation::OtherSteps);
     }
     let mut decided = BTreeSet::new();
+    let incoming = Incoming::of(snapshot, 0);
     for decision in &plan.decisions {
         if !decided.insert(&decision.pool) {
             violations.push(Violation::DecidedTwice(decision.pool.clone()));
         }
         match snapshot.pools.iter().find(|pool| pool.config.name == decision.pool) {
-            Some(pool) => judge(decision, pool, snapshot, &mut violations),
+            Some(pool) => judge(decision, pool, snapshot, &incoming, &mut violations),
             None => violations.push(Violation::UnknownPool(decision.pool.clone())),
         }
     }
@@ -146,7 +147,7 @@ pub fn check(plan: RegionalResourcePlan, snapshot: &Snapshot) -> Result<Validate
     if violations.is_empty() { Ok(ValidatedPlan(plan)) } else { Err(violations) }
 }
 
-fn judge(decision: &PoolDecision, pool: &PoolSnapshot, snapshot: &Snapshot, violations: &mut Vec<Violation>) {
+fn judge(decision: &PoolDecision, pool: &PoolSnapshot, snapshot: &Snapshot, incoming: &Incoming, violations: &mut Vec<Violation>) {
     let (config, name) = (&pool.config, || decision.pool.clone());
     if decision.service != config.service {
         violations.push(Violation::OtherService { pool: name(), serves: config.service.clone(), decided: decision.service.clone() });
@@ -164,7 +165,7 @@ fn judge(decision: &PoolDecision, pool: &PoolSnapshot, snapshot: &Snapshot, viol
         if warm < config.min_warm {
             violations.push(Violation::BelowMinWarm { pool: name(), warm, min: config.min_warm });
         }
-        let floor = reactive_floor(config, share(config, snapshot) * observed_rate(&config.service, snapshot));
+        let floor = reactive_floor(config, share(config, snapshot) * Demand::on(&config.service, incoming, 0).observed_rate);
         if active < floor {
             violations.push(Violation::BelowReactiveFloor { pool: name(), active, floor });
         }

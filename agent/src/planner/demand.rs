@@ -5,10 +5,13 @@
 //! above them is combined as standard deviations are, at a correlation `r` between the pairs'
 //! errors: `sqrt((1 - r) * sum(d^2) + r * sum(d)^2)`. At `r = 0` that is the root of the sum of squares
 //! (independent pairs), at `r = 1` the plain sum (comonotone).
+//!
+//! Demand on one service is load on all that it calls ([`super::graph`]): a forecast of a caller counts as many times as a
+//! transaction of it makes transactions here.
 
-use super::Snapshot;
+use super::{Snapshot, SourceForecast};
 use crate::marks::{bug, sometimes};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tradewind_protocol::{PredictionData, Quantile, RegionId, ServiceName, StepIndex};
 
@@ -45,49 +48,94 @@ pub(super) struct StepDemand {
     pub(super) upper_rate: f64,
 }
 
-impl Demand {
-    /// The demand on `service` over the `steps` steps after the last closed one, at quantile `q`.
-    pub(super) fn on(service: &ServiceName, snapshot: &Snapshot, steps: usize, q: Quantile) -> Demand {
-        let mut demand =
-            Demand { steps: vec![], observed_rate: 0.0, forecasts: 0, stale: BTreeSet::new(), departed: BTreeSet::new(), held: false };
+/// What comes in for each service, summed once for all pools: each forecast is read once, however many services its own calls.
+pub(super) struct Incoming<'a> {
+    snapshot: &'a Snapshot,
+    services: BTreeMap<&'a ServiceName, Entering<'a>>,
+    /// Sources that are expected and have told nothing.
+    silent: BTreeSet<&'a RegionId>,
+}
+
+/// What enters at one service, in transactions per step.
+#[derive(Debug, Clone, Default)]
+struct Entering<'a> {
+    sums: Vec<Sum>,
+    observed: f64,
+    forecasts: u32,
+    stale: BTreeSet<&'a RegionId>,
+    departed: BTreeSet<&'a RegionId>,
+    /// From this step on some forecast is held at its last value.
+    held_from: Option<usize>,
+}
+
+impl<'a> Incoming<'a> {
+    /// Over the `steps` steps after the last closed one, at the snapshot's quantile.
+    pub(super) fn of(snapshot: &'a Snapshot, steps: usize) -> Self {
+        let mut services: BTreeMap<&ServiceName, Entering> = BTreeMap::new();
         let mut heard = BTreeSet::new();
-        let mut sums = vec![Sum::default(); steps];
-        let seconds = snapshot.step.seconds();
         for forecast in snapshot.forecasts.iter().filter(|f| f.prediction.series.destination == snapshot.region) {
             heard.insert(&forecast.source);
-            if forecast.prediction.series.service != *service {
-                continue;
-            }
-            let observed = sane(forecast.prediction.observed);
-            demand.observed_rate += observed / seconds;
-            if forecast.age > snapshot.config.stale_after && !bug!("stale-forecasts-used") {
-                sometimes!("planner.stale-source");
-                demand.stale.insert(forecast.source.clone());
-                // What was seen last goes on until something newer is known.
-                sums.iter_mut().for_each(|sum| sum.median += observed);
-                continue;
-            }
-            if !forecast.live {
-                sometimes!("planner.departed-source");
-                demand.departed.insert(forecast.source.clone());
-            }
-            demand.forecasts += 1;
-            for (at, sum) in sums.iter_mut().enumerate() {
-                let step = snapshot.known_until.offset(at as i64 + 1);
-                let (median, upper, held) = read(&forecast.prediction, step, q);
-                demand.held |= held;
-                sum.add(median, upper);
-            }
+            let entering = services.entry(&forecast.prediction.series.service).or_default();
+            entering.sums.resize(steps, Sum::default());
+            entering.add(forecast, snapshot);
         }
-        demand.stale.extend(snapshot.expected_sources.iter().filter(|source| !heard.contains(source)).cloned());
-        demand.steps = sums.into_iter().map(|sum| sum.demand(seconds)).collect();
-        demand
+        let silent = snapshot.expected_sources.iter().filter(|source| !heard.contains(source)).collect();
+        Self { snapshot, services, silent }
     }
 }
 
-/// Transactions per second seen last on `service`: what the reactive floor is made of.
-pub(super) fn observed_rate(service: &ServiceName, snapshot: &Snapshot) -> f64 {
-    Demand::on(service, snapshot, 0, Quantile::MEDIAN).observed_rate
+impl<'a> Entering<'a> {
+    fn add(&mut self, forecast: &'a SourceForecast, snapshot: &Snapshot) {
+        let observed = sane(forecast.prediction.observed);
+        self.observed += observed;
+        if forecast.age > snapshot.config.stale_after && !bug!("stale-forecasts-used") {
+            sometimes!("planner.stale-source");
+            self.stale.insert(&forecast.source);
+            // What was seen last goes on until something newer is known.
+            self.sums.iter_mut().for_each(|sum| sum.median += observed);
+            return;
+        }
+        if !forecast.live {
+            sometimes!("planner.departed-source");
+            self.departed.insert(&forecast.source);
+        }
+        self.forecasts += 1;
+        for (at, sum) in self.sums.iter_mut().enumerate() {
+            let step = snapshot.known_until.offset(at as i64 + 1);
+            let (median, upper, held) = read(&forecast.prediction, step, snapshot.config.quantile);
+            if held {
+                self.held_from = Some(self.held_from.map_or(at, |from| from.min(at)));
+            }
+            sum.add(median, upper);
+        }
+    }
+}
+
+impl Demand {
+    /// The demand on `service` over the `steps` steps after the last closed one; `incoming` covers them.
+    pub(super) fn on(service: &ServiceName, incoming: &Incoming, steps: usize) -> Demand {
+        let seconds = incoming.snapshot.step.seconds();
+        let mut demand = Demand {
+            steps: vec![],
+            observed_rate: 0.0,
+            forecasts: 0,
+            stale: incoming.silent.iter().map(|region| (*region).clone()).collect(),
+            departed: BTreeSet::new(),
+            held: false,
+        };
+        let mut sums = vec![Sum::default(); steps];
+        for (caller, factor) in incoming.snapshot.config.graph.load_on(service) {
+            let Some(entering) = incoming.services.get(caller) else { continue };
+            demand.observed_rate += sane(factor * entering.observed / seconds);
+            demand.forecasts += entering.forecasts;
+            demand.stale.extend(entering.stale.iter().map(|region| (*region).clone()));
+            demand.departed.extend(entering.departed.iter().map(|region| (*region).clone()));
+            demand.held |= entering.held_from.is_some_and(|from| from < steps);
+            sums.iter_mut().zip(&entering.sums).for_each(|(sum, entering)| sum.add_times(factor, *entering));
+        }
+        demand.steps = sums.into_iter().map(|sum| sum.demand(seconds)).collect();
+        demand
+    }
 }
 
 /// How many steps after the last closed one a plan has to look: an instance ordered now is ready
@@ -121,6 +169,13 @@ impl Sum {
         self.median += median;
         self.linear += above;
         self.squares += above * above;
+    }
+
+    /// What enters at a caller, as often as it calls: the errors of one forecast grow with it.
+    fn add_times(&mut self, factor: f64, entering: Sum) {
+        self.median += factor * entering.median;
+        self.linear += factor * entering.linear;
+        self.squares += factor * factor * entering.squares;
     }
 
     fn demand(self, seconds: f64) -> StepDemand {

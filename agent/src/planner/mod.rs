@@ -8,7 +8,7 @@
 //! [`RecentNeeds`] behind scale-in, [`Tuner`] behind the margin.
 //!
 //! The rules, in the order in which they decide:
-//! 1. Demand on the pool's service: medians summed, margins combined (`demand`).
+//! 1. Demand on the pool's service, also by the services that call it (`graph`): medians summed, margins combined (`demand`).
 //! 2. `active` is what the running step and the next one need, `active + warm` what any step within
 //!    the lead time needs. Neither is below the reactive floor: what the demand seen last needs.
 //! 3. Nothing is taken away before the need was lower for `scale_in_after`.
@@ -18,18 +18,20 @@
 mod check;
 mod demand;
 mod foresight;
+mod graph;
 mod history;
 mod sizing;
 mod tuner;
 
 pub use check::{ValidatedPlan, Violation, check};
 pub use foresight::{Foresight, Totals};
+pub use graph::{Calls, GraphError, ServiceGraph};
 pub use history::RecentNeeds;
 pub use tuner::{Outcome, Tuner};
 
 use crate::config::{PlannerConfig, PoolConfig};
 use crate::marks::{bug, sometimes};
-use demand::{Demand, StepDemand, lead_steps};
+use demand::{Demand, Incoming, StepDemand, lead_steps};
 use sizing::{Limit, need, usable};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -102,7 +104,9 @@ pub fn plan(snapshot: &Snapshot) -> RegionalResourcePlan {
     // Two pools of one name are a mistake that the configuration's check finds; one decision is made.
     pools.dedup_by(|a, b| a.config.name == b.config.name);
     let mut notes = Notes::default();
-    let decisions = pools.into_iter().map(|pool| decide(pool, snapshot, &mut notes)).collect();
+    let leads: Vec<usize> = pools.iter().map(|pool| lead(pool, snapshot)).collect();
+    let incoming = Incoming::of(snapshot, leads.iter().copied().max().unwrap_or(0));
+    let decisions = pools.into_iter().zip(leads).map(|(pool, lead)| decide(pool, lead, snapshot, &incoming, &mut notes)).collect();
     RegionalResourcePlan {
         region: snapshot.region.clone(),
         version: snapshot.version,
@@ -138,13 +142,17 @@ impl Notes {
     }
 }
 
-/// Decides one pool.
-fn decide(pool: &PoolSnapshot, snapshot: &Snapshot, notes: &mut Notes) -> PoolDecision {
+/// How many steps the plan of a pool looks ahead.
+fn lead(pool: &PoolSnapshot, snapshot: &Snapshot) -> usize {
+    if bug!("lead-ignored") { 1 } else { lead_steps(pool.measured_startup.unwrap_or(pool.config.startup), snapshot) }
+}
+
+/// Decides one pool, whose plan looks `lead` steps ahead.
+fn decide(pool: &PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming: &Incoming, notes: &mut Notes) -> PoolDecision {
     let config = &pool.config;
     let quantile = snapshot.config.quantile;
-    let lead = if bug!("lead-ignored") { 1 } else { lead_steps(pool.measured_startup.unwrap_or(config.startup), snapshot) };
     let share = share(config, snapshot);
-    let demand = Demand::on(&config.service, snapshot, lead, quantile);
+    let demand = Demand::on(&config.service, incoming, lead);
     notes.on(config, &demand, lead);
 
     let rate = |step: &StepDemand| share * (step.median_rate + pool.tuner.margin() * step.upper_rate);

@@ -82,6 +82,7 @@ fn snapshot(forecasts: Vec<SourceForecast>, pools: Vec<PoolSnapshot>) -> Snapsho
         expected_sources: BTreeSet::new(),
         pools,
         config: PlannerConfig {
+            graph: Arc::default(),
             quantile: Quantile::GRID[5],
             settle: Duration::from_secs(2),
             scale_in_after: 3 * STEP,
@@ -100,6 +101,24 @@ fn decided(snapshot: &Snapshot) -> PoolDecision {
 
 fn planned(snapshot: &Snapshot) -> RegionalResourcePlan {
     check(plan(snapshot), snapshot).unwrap().into_inner()
+}
+
+#[test]
+fn demand_on_a_service_is_load_on_what_it_calls() {
+    let of_shop = |pair: SourceForecast| {
+        let mut prediction = (*pair.prediction).clone();
+        prediction.series.service = service("shop");
+        SourceForecast { prediction: Arc::new(prediction), ..pair }
+    };
+    let forecasts = vec![forecast("here", 1.0, &[(2.0, 3.0), (2.0, 3.0)]), of_shop(forecast("far", 4.0, &[(5.0, 6.0), (4.0, 4.0)]))];
+    let mut given = snapshot(forecasts, vec![pool(config("a"))]);
+    assert_eq!(plan(&given).decisions[0].reason.observed_rate, 1.0, "nobody has said that the shop calls the web");
+    let calls: Calls = [(service("shop"), [(service("web"), 3.0)].into())].into();
+    given.config.graph = Arc::new(ServiceGraph::new(&calls).unwrap());
+    let reason = &plan(&given).decisions[0].reason;
+    assert_eq!((reason.forecasts, reason.observed_rate, reason.median_rate), (2, 1.0 + 3.0 * 4.0, 2.0 + 3.0 * 5.0));
+    assert!(reason.demand_rate > reason.median_rate + 3.0 && reason.demand_rate < reason.median_rate + 1.0 + 3.0, "{reason:?}");
+    assert!(check(plan(&given), &given).is_ok());
 }
 
 #[test]

@@ -149,3 +149,62 @@ fn capacity_must_hold_the_fewest_instances() {
     let text = format!("{MINIMAL}{}", POOL.replace("[[pool]]", "[[pool]]\nmin_instances = 3\ncapacity = { cpu_millis = 1000 }"));
     assert!(problems(&text)[0].starts_with("pool[0].capacity"));
 }
+
+#[test]
+fn pools_take_from_their_service_what_they_do_not_say() {
+    let text = r#"
+[[service]]
+name = "shop"
+per_rate = { cpu_millis = 20, memory_bytes = 1000 }
+instance = { cpu_millis = 500, memory_bytes = 10000 }
+startup = "9s"
+calls = { stock = 2.5 }
+[[pool]]
+name = "a"
+service = "shop"
+max_instances = 4
+process = { command = ["worker"] }
+[[pool]]
+name = "b"
+service = "shop"
+max_instances = 4
+instance = { cpu_millis = 1000, memory_bytes = 1000000 }
+startup = "1s"
+process = { command = ["worker"] }
+[[pool]]
+name = "c"
+service = "stock"
+max_instances = 4
+rate_per_instance = 7
+process = { command = ["worker"] }
+"#;
+    let config = parse(&format!("{MINIMAL}{text}")).unwrap();
+    let [a, b, c] = &config.pools[..] else { panic!() };
+    assert_eq!((a.rate_per_instance, a.startup, a.instance.cpu_millis), (10.0, 9 * SECOND, 500), "memory is what it has least of");
+    assert_eq!((b.rate_per_instance, b.startup), (50.0, SECOND), "here it is the processor");
+    let load: Vec<_> = config.planner.graph.load_on(&c.service).map(|(caller, factor)| (caller.to_string(), factor)).collect();
+    assert_eq!(load, [("stock".to_string(), 1.0), ("shop".to_string(), 2.5)]);
+}
+
+#[test]
+fn services_that_call_in_a_round_or_what_is_not_there_are_mistakes() {
+    let text = r#"
+[[service]]
+name = "a"
+calls = { b = 1 }
+[[service]]
+name = "b"
+calls = { a = 1, nobody = 1.0 }
+[[service]]
+name = "b"
+calls = { a = -1 }
+"#;
+    let found = problems(&format!("{MINIMAL}{POOL}{text}"));
+    let expected = [
+        "service[2].name = \"b\": must differ from the other services' names",
+        "service[2].calls = { a = -1 }: a must be a number between 0 and 1000000",
+        "service.calls = nobody: b calls it, but no [[service]] and no [[pool]] has this name: add one, or mend the name",
+        "service.calls = the calls go round: a -> b -> a: take a call out",
+    ];
+    assert_eq!(found, expected);
+}

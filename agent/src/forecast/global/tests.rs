@@ -1,0 +1,176 @@
+//! What all global models have in common.
+
+use super::keep::{GlobalConfig, Globals};
+use super::math::Chance;
+use super::panel::Panel;
+use super::window::Shape;
+use super::{Effort, Kind, RECENT, Silence, Trained};
+use std::collections::BTreeMap;
+use tradewind_protocol::{RegionId, SeriesKey, StepIndex};
+
+const SEASON: usize = 12;
+
+/// Daily series of different sizes; a value `after` replaces what comes after that step.
+fn counts(series: usize, steps: usize, replaced: Option<usize>) -> Vec<Vec<f64>> {
+    let mut chance = Chance::new(11);
+    let mut one = |number: usize| {
+        let size = 10.0 * (number + 1) as f64;
+        let mut drift = 0.0;
+        let mut step = |at: usize| {
+            drift = 0.9 * drift + 0.1 * f64::from(chance.signed());
+            let wave = 1.0 + 0.5 * (at as f64 / SEASON as f64 * std::f64::consts::TAU).sin();
+            let count = (size * (wave + drift + 0.1 * f64::from(chance.signed()))).max(0.0);
+            if replaced.is_some_and(|from| at >= from) { 1e4 * (at % 7) as f64 } else { count }
+        };
+        (0..steps).map(&mut step).collect::<Vec<f64>>()
+    };
+    (0..series).map(&mut one).collect()
+}
+
+fn panel(counts: &[Vec<f64>], until: usize) -> Panel {
+    let mut panel = Panel::new(until as i64 - 1);
+    counts.iter().for_each(|series| panel.push(series[..until].iter().copied()));
+    panel
+}
+
+fn key(number: usize) -> SeriesKey {
+    SeriesKey {
+        tenant: Default::default(),
+        source: RegionId::new(&format!("source-{number:03}")).unwrap(),
+        destination: RegionId::new("here").unwrap(),
+        service: Default::default(),
+        transaction_type: Default::default(),
+    }
+}
+
+/// Small models, cheap enough for a test without optimisation.
+const BRIEF: Effort = Effort { trees: 10, examples: 1_500, steps: (20, 80), batch: 8, held: 8, units: 8, width: 16, members: 1 };
+
+fn briefly(kinds: &[Kind], panel: &Panel) -> Trained {
+    Trained::with_effort(kinds, panel, &Shape::new(4, SEASON, RECENT), BRIEF, 5, &|| true).unwrap()
+}
+
+fn trained(kind: Kind, counts: &[Vec<f64>], until: usize) -> Trained {
+    briefly(&[kind], &panel(counts, until))
+}
+
+#[test]
+fn each_kind_learns_more_than_the_last_season_tells_and_repeats_to_the_bit() {
+    let counts = counts(6, 300, None);
+    for kind in Kind::ALL {
+        let trained = trained(kind, &counts, 240);
+        let (mut loss, mut naive) = (0.0, 0.0);
+        for until in (240..296).step_by(7) {
+            let said = trained.foresee(&panel(&counts, until));
+            for (series, said) in counts.iter().zip(&said) {
+                let path = said[0].1.as_ref().unwrap();
+                for ahead in 1..=4 {
+                    let row = path.row(ahead);
+                    assert!(row.is_sorted() && row[0] >= 0.0 && row[8].is_finite(), "{kind}: {row:?}");
+                    let actual = series[until + ahead - 1];
+                    loss += (actual - row[3]).abs() / series[0].max(1.0);
+                    naive += (actual - series[until + ahead - 1 - SEASON]).abs() / series[0].max(1.0);
+                }
+            }
+        }
+        assert!(loss < 0.9 * naive, "{kind}: {loss} {naive}");
+        let again = self::trained(kind, &counts, 240);
+        let bits = |trained: &Trained| {
+            let said = trained.foresee(&panel(&counts, 260));
+            said.iter().flatten().flat_map(|(_, path)| path.as_ref().unwrap().row(3)).map(f64::to_bits).collect::<Vec<u64>>()
+        };
+        assert_eq!(bits(&trained), bits(&again), "{kind}");
+    }
+}
+
+#[test]
+fn nothing_after_the_origin_changes_what_is_learnt_and_said() {
+    let (told, changed) = (counts(4, 200, None), counts(4, 200, Some(160)));
+    for kind in Kind::ALL {
+        let (models, others) = (trained(kind, &told, 160), trained(kind, &changed, 160));
+        let said = |models: &Trained, counts, until| models.foresee(&panel(counts, until));
+        assert!(said(&models, &told, 160) == said(&others, &changed, 160), "{kind} knew what comes");
+        assert!(said(&models, &told, 170) != said(&others, &changed, 170), "{kind} sees nothing of what came since");
+    }
+}
+
+#[test]
+fn what_is_too_short_or_empty_or_has_gone_mad_is_no_reason_to_panic() {
+    let mut all = counts(4, 200, None);
+    all.push(vec![0.0; 200]);
+    all.push(vec![1e300; 200]);
+    all.push((0..200).map(|at| if at % 50 == 49 { 3.0 } else { 0.0 }).collect());
+    for kind in Kind::ALL {
+        let trained = trained(kind, &all, 200);
+        let mut panel = panel(&all, 200);
+        panel.push([1.0; 20]);
+        panel.push(std::iter::repeat_n(f64::NAN, 200));
+        let said = trained.foresee(&panel);
+        assert_eq!(said[4][0].1, Err(Silence::Empty), "{kind}");
+        assert!(matches!(said[7][0].1, Err(Silence::TooShort { seen: 20, .. })), "{kind}");
+        assert_eq!(said[8][0].1, Err(Silence::Empty), "{kind}");
+        for said in &said {
+            if let Ok(path) = &said[0].1 {
+                assert!((1..=4).all(|ahead| path.row(ahead).iter().all(|value| value.is_finite() && *value >= 0.0)), "{kind}");
+            }
+        }
+        assert!(said[6][0].1.as_ref().unwrap().row(1)[8] < 100.0, "{kind}: {:?}", said[6][0].1);
+    }
+    // Nothing to learn from at all.
+    let none = briefly(&Kind::ALL, &Panel::new(0));
+    let mut short = Panel::new(0);
+    short.push([1.0; 200]);
+    assert!(none.foresee(&short)[0].iter().all(|(_, said)| *said == Err(Silence::Unlearnt)));
+}
+
+#[test]
+fn training_is_due_with_enough_steps_then_as_they_grow_and_at_the_latest_as_configured() {
+    let config = GlobalConfig { train_every: 200, max_series: 3, window: 150, ..GlobalConfig::of(vec![Kind::Boosting], SEASON) };
+    let mut globals = Globals::new(config, 4, SEASON);
+    let counts = counts(4, 900, None);
+    let keys: Vec<SeriesKey> = (0..4).map(key).collect();
+    let mut due = vec![];
+    for at in 0..900 {
+        globals.close(StepIndex(at as i64), keys.iter().zip(&counts).map(|(key, counts)| (key, counts[at])));
+        if globals.due().is_some() {
+            due.push(at + 1);
+        }
+    }
+    assert_eq!(due, [100, 150, 225, 338, 507, 707]);
+    let said = globals.foresee();
+    // Of four series the smallest, which is the first, goes.
+    assert_eq!(said.keys().collect::<Vec<_>>(), keys[1..].iter().collect::<Vec<_>>());
+    assert!(said.values().all(|said| said[0].1 == Err(Silence::Untrained { seen: 900, needed: 100 })));
+    assert_eq!(globals.beyond(), [(Kind::Boosting, Err(Silence::Beyond { kept: 3 }))]);
+}
+
+#[test]
+fn a_rebuilt_series_is_as_one_that_was_never_interrupted() {
+    let counts = counts(1, 120, None);
+    let make = || Globals::new(GlobalConfig { window: 100, ..GlobalConfig::of(vec![Kind::Boosting], SEASON) }, 4, SEASON);
+    let (mut whole, mut rebuilt) = (make(), make());
+    for (at, count) in counts[0].iter().enumerate() {
+        whole.close(StepIndex(at as i64), [(&key(0), *count)]);
+    }
+    rebuilt.rebuild(&key(0), StepIndex(119), &counts[0]);
+    let trained = trained(Kind::Boosting, &self::counts(3, 200, None), 200);
+    whole.install(trained.clone());
+    rebuilt.install(trained);
+    let said = whole.foresee();
+    assert!(said[&key(0)][0].1.is_ok());
+    assert_eq!(said, rebuilt.foresee());
+    // Silence counts as nothing; a clock that jumps by years starts afresh.
+    whole.close(StepIndex(130), []);
+    assert_ne!(said, whole.foresee());
+    whole.close(StepIndex(1_000_000), [(&key(0), 1.0)]);
+    assert!(matches!(whole.foresee()[&key(0)][0].1, Err(Silence::TooShort { seen: 1, .. })));
+    assert_eq!(Globals::new(GlobalConfig::none(), 4, SEASON).foresee(), BTreeMap::new());
+}
+
+#[test]
+fn a_training_that_is_not_wanted_any_more_ends() {
+    let all = panel(&counts(2, 200, None), 200);
+    for kind in Kind::ALL {
+        assert!(Trained::with_effort(&[kind], &all, &Shape::new(4, SEASON, RECENT), BRIEF, 5, &|| false).is_none(), "{kind}");
+    }
+}
