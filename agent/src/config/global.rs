@@ -8,9 +8,8 @@ const MAX_WINDOW: usize = 100_000;
 const MAX_SERIES: usize = 20_000;
 
 pub(super) fn read(s: &mut Section, season: usize) -> GlobalConfig {
-    // The best of the three on recorded traffic by itself, and what it adds to all other experts is in the README. The
-    // other two add little beside it, and each costs as much again.
-    let default = GlobalConfig::of(vec![Kind::Nhits], season);
+    // What they add to all other experts on recorded traffic is in the README. The memory adds least, and costs as much again.
+    let default = GlobalConfig::of(vec![Kind::Boosting, Kind::Nhits], season);
     let models = s.or("models", default.models.clone(), |v| {
         let wanted = || format!("must be a list of {}", Kind::ALL.map(|kind| format!("{:?}", kind.name())).join(", "));
         let mut models =
@@ -40,7 +39,7 @@ mod tests {
     #[test]
     fn models_are_chosen_by_name_and_every_mistake_is_told() {
         let parse = |more: &str| Config::parse(&format!("{BASE}{more}"), []);
-        assert_eq!(parse("").unwrap().global, GlobalConfig::of(vec![Kind::Nhits], 1_440));
+        assert_eq!(parse("").unwrap().global, GlobalConfig::of(vec![Kind::Boosting, Kind::Nhits], 1_440));
         let config =
             parse("[forecast.global]\nmodels = [\"global-nhits\", \"global-boosting\"]\nwindow_steps = 500\nseed = 7\n").unwrap().global;
         assert_eq!((config.models, config.window, config.seed), (vec![Kind::Boosting, Kind::Nhits], 500, 7));

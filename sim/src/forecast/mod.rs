@@ -50,7 +50,7 @@ enum Command {
         brief: bool,
         /// The models that are trained on all series at once, by name, or `none`. They are trained as in an agent: on what is
         /// known until then, now and then.
-        #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "global-nhits")]
+        #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "global-boosting,global-nhits")]
         global: Vec<String>,
         /// Prints the result as JSON.
         #[arg(long)]
