@@ -5,10 +5,12 @@
 //! two steps ever overlap; planning rounds that people and peers ask for come in between.
 
 use super::outlook::Outlook;
+use super::training::InTraining;
 use crate::calendar::CalendarHandle;
 use crate::config::Config;
 use crate::env::{Clock, Env, Offload};
 use crate::events::EventLog;
+use crate::forecast::global::{GlobalConfig, Globals};
 use crate::forecast::{Explanation, Forecasts};
 use crate::history::{Closed, HistoryHandle, Stopped};
 use crate::http::Progress;
@@ -83,6 +85,9 @@ pub(super) struct StepLoop {
     negotiator: NegotiatorHandle,
     progress: watch::Sender<Progress>,
     forecasts: Forecasts,
+    /// The global models, and the ones that are being trained.
+    globals: Globals,
+    training: InTraining,
     outlook: Outlook,
     /// The last closed step.
     closed: Option<StepIndex>,
@@ -109,6 +114,7 @@ impl StepLoop {
         let Parts { config, api_url, history, mesh, pool, calendar, events, negotiator } = parts;
         let outlook = Outlook::new(config.clone(), calendar, mesh.clone(), events.clone());
         let forecasts = Forecasts::new(&config.forecast, config.step);
+        let globals = Globals::new(config.global.clone(), config.forecast.horizon, config.forecast.season);
         let pools = config.pools.iter().map(|pool| (pool.name.clone(), PoolMemory::default())).collect();
         Self {
             clock: env.clock.clone(),
@@ -122,6 +128,8 @@ impl StepLoop {
             negotiator,
             progress,
             forecasts,
+            globals,
+            training: InTraining::new(env.offload),
             outlook,
             closed: None,
             recalling: None,
@@ -180,6 +188,7 @@ impl StepLoop {
         while self.recalling.is_some() && began.elapsed() < RECALL_FIRST {
             self.recall_page().await?;
         }
+        self.training.drive(&mut self.globals);
         if self.recalling.is_some() {
             tracing::info!(learnt = self.forecasts.len(), "more series are learnt from history between the steps");
         }
@@ -194,12 +203,16 @@ impl StepLoop {
         self.recalling = Some(Some(last.clone()));
         self.outlook.recall(self.offload, until, &mut windows, self.clock.now()).await;
         let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
-        self.forecasts = self
+        let globals = self.take_globals();
+        (self.forecasts, self.globals) = self
             .offload
             .run(move || {
-                let mut forecasts = forecasts;
-                windows.iter().for_each(|(key, window)| forecasts.rebuild(key, until, window));
-                forecasts
+                let (mut forecasts, mut globals) = (forecasts, globals);
+                for (key, window) in &windows {
+                    forecasts.rebuild(key, until, window);
+                    globals.rebuild(key, until, window);
+                }
+                (forecasts, globals)
             })
             .await;
         Ok(())
@@ -263,24 +276,41 @@ impl StepLoop {
         let foreseen = self.progress.borrow().predictions.clone();
         let (step, counts) = self.outlook.close(closed, &foreseen, &mut revised, self.clock.now()).await;
         let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
-        self.forecasts = self
+        self.training.drive(&mut self.globals);
+        let globals = self.take_globals();
+        (self.forecasts, self.globals) = self
             .offload
             .run(move || {
-                let mut forecasts = forecasts;
-                cold.iter().for_each(|key| forecasts.remove(key));
-                forecasts.close(step, counts.iter().map(|(key, count)| (key, *count)));
-                revised.iter().for_each(|(key, window)| forecasts.rebuild(key, step, window));
-                forecasts
+                let (mut forecasts, mut globals) = (forecasts, globals);
+                for key in &cold {
+                    forecasts.remove(key);
+                    globals.remove(key);
+                }
+                let counts = || counts.iter().map(|(key, count)| (key, *count));
+                forecasts.close(step, counts());
+                globals.close(step, counts());
+                for (key, window) in &revised {
+                    forecasts.rebuild(key, step, window);
+                    globals.rebuild(key, step, window);
+                }
+                globals.speak();
+                (forecasts, globals)
             })
             .await;
         Ok(())
+    }
+
+    /// The global models, to be worked on elsewhere and put back.
+    fn take_globals(&mut self) -> Globals {
+        std::mem::replace(&mut self.globals, Globals::new(GlobalConfig::none(), self.config.forecast.horizon, self.config.forecast.season))
     }
 
     /// Tells the others and the API what is foreseen now.
     fn publish(&mut self) {
         let now = self.clock.now();
         self.spoke = Instant::now();
-        let predictions = self.outlook.foresee(self.forecasts.predictions(now), now);
+        let predictions = self.globals.blend(self.forecasts.predictions(now));
+        let predictions = self.outlook.foresee(predictions, now);
         let (health, health_reasons) = self.health();
         let state = RegionState {
             region: self.config.region.clone(),

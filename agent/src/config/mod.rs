@@ -6,11 +6,15 @@
 mod calendar;
 mod check;
 mod feeds;
+mod global;
+mod keda;
+mod provider;
 mod reservations;
 mod section;
 mod services;
 
 use crate::calendar::Country;
+use crate::forecast::global::GlobalConfig;
 use crate::planner::ServiceGraph;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,6 +27,8 @@ use tradewind_protocol::region::{Coordinates, Mode};
 use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources, ServiceName, Step, TenantName, TransactionType};
 
 pub use check::{ConfigError, LoadError, Problem};
+pub use keda::KedaConfig;
+pub use provider::{ExecConfig, HookConfig, KubernetesConfig};
 
 /// An agent's configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,12 +55,16 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// Forecasts.
     pub forecast: ForecastConfig,
+    /// Forecasts by models that are trained on all series: the table `[forecast.global]`.
+    pub global: GlobalConfig,
     /// What is out of the ordinary.
     pub anomaly: AnomalyConfig,
     /// What is known to come.
     pub calendar: CalendarConfig,
     /// What is read from elsewhere, and told to elsewhere.
     pub feeds: FeedsConfig,
+    /// The external scaler for KEDA.
+    pub keda: Option<KedaConfig>,
     /// Plans.
     pub planner: PlannerConfig,
     /// Agreements with other regions.
@@ -331,6 +341,12 @@ pub enum ProviderConfig {
     Process(ProcessConfig),
     /// Containers of a Docker engine.
     Docker(DockerConfig),
+    /// Infrastructure as code.
+    Exec(ExecConfig),
+    /// A program that is told over HTTP.
+    Webhook(HookConfig),
+    /// Replicas of a Kubernetes workload.
+    Kubernetes(KubernetesConfig),
 }
 
 /// How to start a container.
