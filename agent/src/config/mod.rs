@@ -6,6 +6,8 @@
 mod calendar;
 mod check;
 mod feeds;
+mod keda;
+mod provider;
 mod reservations;
 mod section;
 mod services;
@@ -23,6 +25,8 @@ use tradewind_protocol::region::{Coordinates, Mode};
 use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources, ServiceName, Step, TenantName, TransactionType};
 
 pub use check::{ConfigError, LoadError, Problem};
+pub use keda::KedaConfig;
+pub use provider::{ExecConfig, HookConfig, KubernetesConfig};
 
 /// An agent's configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +59,8 @@ pub struct Config {
     pub calendar: CalendarConfig,
     /// What is read from elsewhere, and told to elsewhere.
     pub feeds: FeedsConfig,
+    /// The external scaler for KEDA.
+    pub keda: Option<KedaConfig>,
     /// Plans.
     pub planner: PlannerConfig,
     /// Agreements with other regions.
@@ -331,6 +337,12 @@ pub enum ProviderConfig {
     Process(ProcessConfig),
     /// Containers of a Docker engine.
     Docker(DockerConfig),
+    /// Infrastructure as code.
+    Exec(ExecConfig),
+    /// A program that is told over HTTP.
+    Webhook(HookConfig),
+    /// Replicas of a Kubernetes workload.
+    Kubernetes(KubernetesConfig),
 }
 
 /// How to start a container.
