@@ -5,11 +5,13 @@
 //! two steps ever overlap; planning rounds that people and peers ask for come in between.
 
 use super::outlook::Outlook;
+use super::training::InTraining;
 use crate::calendar::CalendarHandle;
 use crate::config::Config;
 use crate::env::{Clock, Env, Offload};
 use crate::events::EventLog;
-use crate::forecast::Forecasts;
+use crate::forecast::global::{GlobalConfig, Globals};
+use crate::forecast::{Explanation, Forecasts};
 use crate::history::{Closed, HistoryHandle, Stopped};
 use crate::http::Progress;
 use crate::marks::{bug, sometimes};
@@ -25,7 +27,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tradewind_protocol::api::Severity;
 use tradewind_protocol::region::{Dropped, Health, Mode};
-use tradewind_protocol::{PoolName, PredictionData, RegionId, RegionState, RegionalResourcePlan, ServiceName, StepIndex, Timestamp};
+use tradewind_protocol::{
+    PoolName, PredictionData, RegionId, RegionState, RegionalResourcePlan, SeriesKey, ServiceName, StepIndex, Timestamp,
+};
 
 /// The most steps that are closed one by one after the clock has jumped or the agent has slept; what is
 /// older is skipped, as if nothing had been counted.
@@ -37,10 +41,21 @@ const MIN_REBUILD_STEPS: usize = 64;
 /// The most.
 const MAX_REBUILD_STEPS: usize = 20_160;
 
-/// A planning round that somebody asks for.
-pub(super) struct PlanNow {
-    pub dry_run: bool,
-    pub reply: oneshot::Sender<Result<RegionalResourcePlan, String>>,
+/// A series that has counted nothing for so many seasons is cold: it is forecast no more, until it counts again.
+const COLD_SEASONS: usize = 2;
+/// And for at least so many steps.
+const MIN_COLD_STEPS: usize = 256;
+/// Series that are learnt from history at a time: a page of windows is at most 10 MiB.
+const RECALL_PAGE: usize = 64;
+/// For so long the agent learns before it does anything else; what is left is learnt between the steps.
+const RECALL_FIRST: Duration = Duration::from_secs(5);
+
+/// What somebody asks of the loop.
+pub(super) enum Ask {
+    /// A planning round.
+    Plan { dry_run: bool, reply: oneshot::Sender<Result<RegionalResourcePlan, String>> },
+    /// What stands behind forecasts.
+    Explain { keys: Vec<SeriesKey>, reply: oneshot::Sender<Vec<Option<Explanation>>> },
 }
 
 /// What the loop works with.
@@ -70,9 +85,14 @@ pub(super) struct StepLoop {
     negotiator: NegotiatorHandle,
     progress: watch::Sender<Progress>,
     forecasts: Forecasts,
+    /// The global models, and the ones that are being trained.
+    globals: Globals,
+    training: InTraining,
     outlook: Outlook,
     /// The last closed step.
     closed: Option<StepIndex>,
+    /// While series are learnt from history: the last that was.
+    recalling: Option<Option<SeriesKey>>,
     /// When the region last published.
     spoke: Instant,
     plans: u64,
@@ -94,6 +114,7 @@ impl StepLoop {
         let Parts { config, api_url, history, mesh, pool, calendar, events, negotiator } = parts;
         let outlook = Outlook::new(config.clone(), calendar, mesh.clone(), events.clone());
         let forecasts = Forecasts::new(&config.forecast, config.step);
+        let globals = Globals::new(config.global.clone(), config.forecast.horizon, config.forecast.season);
         let pools = config.pools.iter().map(|pool| (pool.name.clone(), PoolMemory::default())).collect();
         Self {
             clock: env.clock.clone(),
@@ -107,8 +128,11 @@ impl StepLoop {
             negotiator,
             progress,
             forecasts,
+            globals,
+            training: InTraining::new(env.offload),
             outlook,
             closed: None,
+            recalling: None,
             spoke: Instant::now(),
             plans: 0,
             pools,
@@ -117,7 +141,7 @@ impl StepLoop {
     }
 
     /// Runs until `stop` is true or history has ended.
-    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<PlanNow>, mut stop: watch::Receiver<bool>) {
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Ask>, mut stop: watch::Receiver<bool>) {
         // The step that was running when the agent started is closed as any other; those before it are
         // history.
         let running = self.config.step.index(self.clock.now());
@@ -136,6 +160,11 @@ impl StepLoop {
                         return;
                     }
                 }
+                () = std::future::ready(()), if self.recalling.is_some() => {
+                    if self.recall_page().await.is_err() {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -148,24 +177,54 @@ impl StepLoop {
         (Instant::now() + at.since(self.clock.now())).min(self.spoke + 2 * self.config.step.length())
     }
 
-    /// Learns what was counted before this life.
+    /// Learns what was counted before this life: all of it, or what there is time for now.
     async fn recall(&mut self, until: StepIndex) -> Result<(), Stopped> {
         // Closed before it is read, so that records which come for it from now on are reported as late ones: without
         // this, a backlog that comes in before the first close is learnt only after a restart.
-        self.history.close(until).await?;
-        let mut windows = self.history.windows(until, self.rebuild_steps()).await?;
+        self.history.close_warm(until, self.cold_steps()).await?;
+        self.closed = Some(until);
+        self.recalling = Some(None);
+        let began = Instant::now();
+        while self.recalling.is_some() && began.elapsed() < RECALL_FIRST {
+            self.recall_page().await?;
+        }
+        self.training.drive(&mut self.globals);
+        if self.recalling.is_some() {
+            tracing::info!(learnt = self.forecasts.len(), "more series are learnt from history between the steps");
+        }
+        Ok(())
+    }
+
+    /// Learns the next series from their counts up to the last closed step.
+    async fn recall_page(&mut self) -> Result<(), Stopped> {
+        let (Some(after), Some(until)) = (self.recalling.take(), self.closed) else { return Ok(()) };
+        let mut windows = self.history.warm_windows(after, RECALL_PAGE, until, self.rebuild_steps()).await?;
+        let Some((last, _)) = windows.last() else { return Ok(()) };
+        self.recalling = Some(Some(last.clone()));
         self.outlook.recall(self.offload, until, &mut windows, self.clock.now()).await;
         let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
-        self.forecasts = self
+        let globals = self.take_globals();
+        (self.forecasts, self.globals) = self
             .offload
             .run(move || {
-                let mut forecasts = forecasts;
-                windows.iter().for_each(|(key, window)| forecasts.rebuild(key, until, window));
-                forecasts
+                let (mut forecasts, mut globals) = (forecasts, globals);
+                for (key, window) in &windows {
+                    forecasts.rebuild(key, until, window);
+                    globals.rebuild(key, until, window);
+                }
+                (forecasts, globals)
             })
             .await;
-        self.closed = Some(until);
         Ok(())
+    }
+
+    /// Whether the series' turn to be learnt from history comes yet.
+    fn is_to_come(&self, key: &SeriesKey) -> bool {
+        self.recalling.as_ref().is_some_and(|learnt| learnt.as_ref() < Some(key))
+    }
+
+    fn cold_steps(&self) -> usize {
+        self.config.forecast.season.saturating_mul(COLD_SEASONS).max(MIN_COLD_STEPS)
     }
 
     fn rebuild_steps(&self) -> usize {
@@ -184,7 +243,7 @@ impl StepLoop {
             sometimes!("steps.caught-up");
         }
         while step <= newest {
-            let closed = self.history.close(step).await?;
+            let closed = self.history.close_warm(step, self.cold_steps()).await?;
             self.learn(closed).await?;
             self.closed = Some(if bug!("step-skipped") { step.offset(1) } else { step });
             step = step.offset(1);
@@ -199,32 +258,59 @@ impl StepLoop {
         Ok(())
     }
 
-    /// Lets the forecasts learn a closed step, and afresh what late records have changed.
+    /// Lets the forecasts learn a closed step, and afresh what late records have changed or what is no longer cold; and
+    /// forget what has become cold.
     async fn learn(&mut self, closed: Closed) -> Result<(), Stopped> {
         let mut revised = vec![];
-        for key in closed.revised.keys() {
-            revised.push((key.clone(), self.history.window(key, closed.step, self.rebuild_steps()).await?));
+        let afresh: BTreeSet<&SeriesKey> = closed.revised.keys().chain(&closed.woken).collect();
+        for key in afresh {
+            let counted = closed.counts.binary_search_by(|(counted, _)| counted.cmp(key)).is_ok();
+            if counted && !self.is_to_come(key) {
+                revised.push((key.clone(), self.history.window(key, closed.step, self.rebuild_steps()).await?));
+            }
+        }
+        let cold = self.outlook.no_longer_in(&closed.counts);
+        if !cold.is_empty() {
+            tracing::debug!(series = cold.len(), "cold: forecast no more until they count again");
         }
         let foreseen = self.progress.borrow().predictions.clone();
         let (step, counts) = self.outlook.close(closed, &foreseen, &mut revised, self.clock.now()).await;
         let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
-        self.forecasts = self
+        self.training.drive(&mut self.globals);
+        let globals = self.take_globals();
+        (self.forecasts, self.globals) = self
             .offload
             .run(move || {
-                let mut forecasts = forecasts;
-                forecasts.close(step, counts.iter().map(|(key, count)| (key, *count)));
-                revised.iter().for_each(|(key, window)| forecasts.rebuild(key, step, window));
-                forecasts
+                let (mut forecasts, mut globals) = (forecasts, globals);
+                for key in &cold {
+                    forecasts.remove(key);
+                    globals.remove(key);
+                }
+                let counts = || counts.iter().map(|(key, count)| (key, *count));
+                forecasts.close(step, counts());
+                globals.close(step, counts());
+                for (key, window) in &revised {
+                    forecasts.rebuild(key, step, window);
+                    globals.rebuild(key, step, window);
+                }
+                globals.speak();
+                (forecasts, globals)
             })
             .await;
         Ok(())
+    }
+
+    /// The global models, to be worked on elsewhere and put back.
+    fn take_globals(&mut self) -> Globals {
+        std::mem::replace(&mut self.globals, Globals::new(GlobalConfig::none(), self.config.forecast.horizon, self.config.forecast.season))
     }
 
     /// Tells the others and the API what is foreseen now.
     fn publish(&mut self) {
         let now = self.clock.now();
         self.spoke = Instant::now();
-        let predictions = self.outlook.foresee(self.forecasts.predictions(now), now);
+        let predictions = self.globals.blend(self.forecasts.predictions(now));
+        let predictions = self.outlook.foresee(predictions, now);
         let (health, health_reasons) = self.health();
         let state = RegionState {
             region: self.config.region.clone(),
@@ -396,13 +482,19 @@ impl StepLoop {
         }
     }
 
-    /// A planning round out of turn.
-    async fn answer(&mut self, request: PlanNow) {
-        let plan = self.plan();
-        if !request.dry_run {
-            self.carry_out(plan.clone()).await;
+    /// Answers out of turn. Whoever asked may have gone away.
+    async fn answer(&mut self, request: Ask) {
+        match request {
+            Ask::Plan { dry_run, reply } => {
+                let plan = self.plan();
+                if !dry_run {
+                    self.carry_out(plan.clone()).await;
+                }
+                let _ = reply.send(plan);
+            }
+            Ask::Explain { keys, reply } => {
+                let _ = reply.send(keys.iter().map(|key| self.forecasts.explain(key)).collect());
+            }
         }
-        // Whoever asked may have gone away.
-        let _ = request.reply.send(plan);
     }
 }

@@ -162,7 +162,11 @@ fn config(s: &mut Section) -> Option<Config> {
     let mesh = s.table("mesh", mesh);
     let api = s.table("api", api);
     let ingest = s.table("ingest", |s| ingest(s, step));
-    let forecast = s.table("forecast", |s| forecast(s, step));
+    let (forecast, global) = s.table("forecast", |s| {
+        let forecast = forecast(s, step);
+        let global = s.table("global", |s| super::global::read(s, forecast.season));
+        (forecast, global)
+    });
     let anomaly = s.table("anomaly", anomaly);
     let calendar = super::calendar::read(s);
     let feeds = super::feeds::read(s, step, ingest.lateness);
@@ -193,6 +197,7 @@ fn config(s: &mut Section) -> Option<Config> {
         api: api?,
         ingest,
         forecast,
+        global,
         anomaly,
         calendar,
         feeds,

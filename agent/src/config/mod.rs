@@ -6,6 +6,7 @@
 mod calendar;
 mod check;
 mod feeds;
+mod global;
 mod keda;
 mod provider;
 mod reservations;
@@ -13,6 +14,7 @@ mod section;
 mod services;
 
 use crate::calendar::Country;
+use crate::forecast::global::GlobalConfig;
 use crate::planner::ServiceGraph;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -53,6 +55,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// Forecasts.
     pub forecast: ForecastConfig,
+    /// Forecasts by models that are trained on all series: the table `[forecast.global]`.
+    pub global: GlobalConfig,
     /// What is out of the ordinary.
     pub anomaly: AnomalyConfig,
     /// What is known to come.

@@ -20,7 +20,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tradewind_agent::config::ForecastConfig;
+use tradewind_agent::forecast::global::{GlobalConfig, Globals, Kind, Said};
 use tradewind_agent::forecast::{EXPERTS, Forecasts};
 use tradewind_protocol::{RegionId, SeriesKey, Step, StepIndex, Timestamp};
 
@@ -46,6 +48,10 @@ enum Command {
         /// Measures the combination only: no single experts, no ablation.
         #[arg(long)]
         brief: bool,
+        /// The models that are trained on all series at once, by name, or `none`. They are trained as in an agent: on what is
+        /// known until then, now and then.
+        #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "global-boosting,global-nhits")]
+        global: Vec<String>,
         /// Prints the result as JSON.
         #[arg(long)]
         json: bool,
@@ -58,8 +64,11 @@ enum Command {
 impl Arguments {
     /// Does what is asked; the text to print.
     pub fn run(self) -> anyhow::Result<String> {
-        let Command::Bench { data, season, brief, json, html } = self.command;
-        let report = bench(&data, season, if brief { Depth::Brief } else { Depth::Full })?;
+        let Command::Bench { data, season, brief, global, json, html } = self.command;
+        let known = || format!("--global takes {} and none, got {global:?}", Kind::ALL.map(Kind::name).join(", "));
+        let kinds = global.iter().filter(|name| *name != "none").map(|name| Kind::named(name));
+        let kinds = kinds.collect::<Option<Vec<_>>>().with_context(known)?;
+        let report = bench(&data, season, if brief { Depth::Brief } else { Depth::Full }, &kinds)?;
         if let Some(file) = html {
             std::fs::write(&file, page::html(&report)).with_context(|| format!("cannot write the page to {}", file.display()))?;
         }
@@ -121,28 +130,37 @@ struct Sample {
 /// How many paths a page shows for each set.
 const SAMPLES: usize = 6;
 
-/// Measures the forecaster on all sets in `dir`. `season` is for those without JSON.
-pub fn bench(dir: &Path, season: Option<usize>, depth: Depth) -> anyhow::Result<Report> {
+/// Measures the forecaster on all sets in `dir`, with these global models. `season` is for sets without JSON.
+pub fn bench(dir: &Path, season: Option<usize>, depth: Depth, kinds: &[Kind]) -> anyhow::Result<Report> {
     let sets = data::load(dir, season).with_context(|| format!("cannot read series from {}", dir.display()))?;
-    Ok(Report { sets: sets.iter().map(|set| Ok((set.name.clone(), measure(set, depth)?))).collect::<anyhow::Result<_>>()? })
+    Ok(Report { sets: sets.iter().map(|set| Ok((set.name.clone(), measure(set, depth, kinds)?))).collect::<anyhow::Result<_>>()? })
 }
 
 /// Paths by origin, series and horizon.
 type Paths = Vec<Vec<Vec<[f64; QUANTILES]>>>;
 
-fn measure(set: &Set, depth: Depth) -> anyhow::Result<SetReport> {
+fn measure(set: &Set, depth: Depth, kinds: &[Kind]) -> anyhow::Result<SetReport> {
     let yardstick = Yardstick::new(set);
     let score = |paths: &Paths| yardstick.score(set, paths);
-    let combined = foresee(set, &EXPERTS)?;
+    let globals = record(set, &GlobalConfig::of(kinds.to_vec(), set.season))?;
+    let combined = foresee(set, &EXPERTS, &globals)?;
     let (mut experts, mut ablation, mut plain_mean) = (BTreeMap::new(), BTreeMap::new(), None);
     if depth == Depth::Full {
         let mut alone = vec![];
         for name in EXPERTS {
-            let paths = foresee(set, &[name])?;
+            let paths = foresee(set, &[name], &Recorded::none())?;
             experts.insert(name.to_owned(), score(&paths));
             alone.push(paths);
             let others: Vec<&str> = EXPERTS.into_iter().filter(|other| *other != name).collect();
-            ablation.insert(name.to_owned(), score(&foresee(set, &others)?));
+            ablation.insert(name.to_owned(), score(&foresee(set, &others, &globals)?));
+        }
+        for kind in kinds {
+            if let Some(paths) = globals.alone(set, *kind)? {
+                experts.insert(kind.name().to_owned(), score(&paths));
+                alone.push(paths);
+            }
+            let others = globals.without(*kind);
+            ablation.insert(kind.name().to_owned(), score(&foresee(set, &EXPERTS, &others)?));
         }
         plain_mean = Some(score(&mean(&alone)));
     }
@@ -159,21 +177,80 @@ fn measure(set: &Set, depth: Depth) -> anyhow::Result<SetReport> {
     })
 }
 
-/// What the agent foresees at each origin, with these experts.
-fn foresee(set: &Set, experts: &[&str]) -> anyhow::Result<Paths> {
+/// What the global models said after every step: trained once, whatever company they are measured in.
+#[derive(Debug)]
+struct Recorded {
+    config: GlobalConfig,
+    said: Vec<Arc<BTreeMap<SeriesKey, Said>>>,
+}
+
+fn record(set: &Set, config: &GlobalConfig) -> anyhow::Result<Recorded> {
+    let (mut globals, mut said) = (fresh(set, config), vec![]);
+    let keys = (0..set.series.len()).map(key).collect::<anyhow::Result<Vec<_>>>()?;
+    for step in 0..set.origins.last().copied().unwrap_or(0) {
+        globals.close(StepIndex(step as i64), keys.iter().zip(&set.series).map(|(key, series)| (key, series.values[step])));
+        if let Some(trained) = globals.due().and_then(|training| training.run()) {
+            globals.install(trained);
+        }
+        globals.speak();
+        said.push(globals.said());
+    }
+    Ok(Recorded { config: config.clone(), said })
+}
+
+/// As an agent has them, for all series.
+fn fresh(set: &Set, config: &GlobalConfig) -> Globals {
+    let horizon = set.horizons.iter().copied().max().unwrap_or(1);
+    Globals::new(GlobalConfig { max_series: set.series.len(), ..config.clone() }, horizon, set.season)
+}
+
+impl Recorded {
+    fn none() -> Self {
+        Self { config: GlobalConfig::none(), said: vec![] }
+    }
+
+    fn without(&self, kind: Kind) -> Self {
+        let models = self.config.models.iter().copied().filter(|other| *other != kind).collect();
+        let others = |said: &Said| said.iter().filter(|(other, _)| *other != kind).cloned().collect();
+        let said = self.said.iter().map(|said| Arc::new(said.iter().map(|(key, said)| (key.clone(), others(said))).collect()));
+        Self { config: GlobalConfig { models, ..self.config.clone() }, said: said.collect() }
+    }
+
+    /// What one model said at the origins, as it said it. Nothing if it was silent anywhere.
+    fn alone(&self, set: &Set, kind: Kind) -> anyhow::Result<Option<Paths>> {
+        let keys = (0..set.series.len()).map(key).collect::<anyhow::Result<Vec<_>>>()?;
+        let path = |origin: usize, key: &SeriesKey| {
+            let (_, path) = self.said.get(origin - 1)?.get(key)?.iter().find(|(of, _)| *of == kind)?;
+            let path = path.as_ref().ok()?;
+            Some(set.horizons.iter().map(|h| path.row(*h)).collect())
+        };
+        Ok(set.origins.iter().map(|origin| keys.iter().map(|key| path(*origin, key)).collect()).collect())
+    }
+}
+
+/// What the agent foresees at each origin, with these experts and global models.
+fn foresee(set: &Set, experts: &[&str], recorded: &Recorded) -> anyhow::Result<Paths> {
     let step = Step::new(set.step)?;
     let horizon = set.horizons.iter().copied().max().unwrap_or(1);
     let mut forecasts = Forecasts::with_experts(&ForecastConfig { horizon, season: set.season }, step, experts);
+    let mut globals = fresh(set, &recorded.config);
     let keys = (0..set.series.len()).map(key).collect::<anyhow::Result<Vec<_>>>()?;
     let mut paths = vec![];
     let mut at = 0;
     for origin in &set.origins {
+        let mut predictions = vec![];
         for step in at..*origin {
-            forecasts.close(StepIndex(step as i64), keys.iter().zip(&set.series).map(|(key, series)| (key, series.values[step])));
+            let counts = || keys.iter().zip(&set.series).map(|(key, series)| (key, series.values[step]));
+            forecasts.close(StepIndex(step as i64), counts());
+            globals.close(StepIndex(step as i64), counts());
+            recorded.said.get(step).cloned().into_iter().for_each(|said| globals.repeat(said));
+            // Asked for after every step, since the weights of the global models are learnt from what was said.
+            if !recorded.config.models.is_empty() || step + 1 == *origin {
+                predictions = globals.blend(forecasts.predictions(Timestamp::EPOCH));
+            }
         }
         at = *origin;
         // Ascending by key, which is the order of the columns.
-        let predictions = forecasts.predictions(Timestamp::EPOCH);
         let row = |row: &[f32]| -> [f64; QUANTILES] { std::array::from_fn(|at| row.get(at).map_or(f64::NAN, |value| f64::from(*value))) };
         paths.push(predictions.iter().map(|p| set.horizons.iter().filter_map(|h| p.path.row(h - 1)).map(row).collect()).collect());
     }
@@ -248,6 +325,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tradewind_agent::forecast::global::Effort;
 
     fn noise(at: usize) -> f64 {
         let mixed = (at as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -271,7 +349,7 @@ mod tests {
     fn a_daily_series_is_foreseen_better_than_by_its_last_day() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), |_| None);
-        let report = bench(dir.path(), None, Depth::Full).unwrap();
+        let report = bench(dir.path(), None, Depth::Full, &[]).unwrap();
         let set = &report.sets["made"];
         assert!(set.scores.overall.ratio < 0.95, "{:?}", set.scores.overall);
         let naive = &set.baselines["seasonal naive"].overall;
@@ -291,9 +369,13 @@ mod tests {
         let (told, changed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         write(told.path(), |_| None);
         write(changed.path(), |at| (at >= 780).then(|| 1e6 * noise(at)));
-        let paths = |dir: &Path, experts: &[&str]| foresee(&data::load(dir, None).unwrap()[0], experts).unwrap();
-        for experts in EXPERTS.iter().map(std::slice::from_ref).chain([&EXPERTS[..]]) {
-            let (told, changed) = (paths(told.path(), experts), paths(changed.path(), experts));
+        let set = |dir: &Path| data::load(dir, None).unwrap().remove(0);
+        let (told, changed) = (set(told.path()), set(changed.path()));
+        let (none, brief) = (GlobalConfig::none(), GlobalConfig { effort: Effort::Brief, ..GlobalConfig::of(vec![Kind::Nhits], 24) });
+        let single = EXPERTS.iter().map(std::slice::from_ref).map(|experts| (experts, &none));
+        for (experts, global) in single.chain([(&EXPERTS[..], &none), (&EXPERTS[..], &brief)]) {
+            let paths = |set: &Set| foresee(set, experts, &record(set, global).unwrap()).unwrap();
+            let (told, changed) = (paths(&told), paths(&changed));
             assert_eq!(told[..2], changed[..2], "{experts:?} knew what comes after step 780");
             assert_ne!(told[2], changed[2], "{experts:?} does not see what is before step 800");
         }

@@ -1,10 +1,12 @@
 //! What the global models are trained on and speak from, and when they are trained.
 
+use super::blend::Blend;
 use super::panel::{Panel, root};
 use super::window::Shape;
-use super::{Kind, Path, RECENT, Silence, Trained, USUAL};
+use super::{BRIEF, Kind, Path, RECENT, Silence, Trained, USUAL};
 use std::collections::{BTreeMap, VecDeque};
-use tradewind_protocol::{SeriesKey, StepIndex};
+use std::sync::Arc;
+use tradewind_protocol::{PredictionData, SeriesKey, StepIndex};
 
 /// Seasons that are kept of each series: the mean season is made of seven, and the first needs one before it.
 const SEASONS: usize = 8;
@@ -14,6 +16,15 @@ const FIRST_SEASONS: usize = 2;
 const MAX_GAP: i64 = 1_000;
 /// Trained again once there are half as many steps more, as long as there are few: what a model learns of twice the data is worth its time.
 const GROWTH: f64 = 1.5;
+
+/// What training may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// Some ten seconds of one core for each model, whatever there is to learn from.
+    Usual,
+    /// Small models and few steps: for tests, which are not optimised.
+    Brief,
+}
 
 /// Which global models there are, and how they are trained.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,19 +39,21 @@ pub struct GlobalConfig {
     pub max_series: usize,
     /// Of the models' first weights and of the order of examples.
     pub seed: u64,
+    /// What training may cost.
+    pub effort: Effort,
 }
 
 impl GlobalConfig {
     /// None.
     pub fn none() -> Self {
-        Self { models: vec![], train_every: usize::MAX, window: 0, max_series: 0, seed: 0 }
+        Self { models: vec![], train_every: usize::MAX, window: 0, max_series: 0, seed: 0, effort: Effort::Usual }
     }
 
     /// These models, and all else as is usual for a season of so many steps.
     pub fn of(models: Vec<Kind>, season: usize) -> Self {
         // The cost of training does not grow with the window beyond what is drawn from it; memory does: 4 B a step and series.
         let window = (SEASONS * season).max(3_200);
-        Self { models, train_every: (7 * season).clamp(256, 10_080), window, max_series: 500, seed: 1 }
+        Self { models, train_every: (7 * season).clamp(256, 10_080), window, max_series: 500, seed: 1, effort: Effort::Usual }
     }
 }
 
@@ -59,6 +72,9 @@ pub struct Globals {
     seen: usize,
     began: Option<usize>,
     trained: Option<Trained>,
+    /// What the models said after the last step.
+    said: Arc<BTreeMap<SeriesKey, Said>>,
+    blend: Blend,
 }
 
 /// A training that is due: everything that it needs, so that it can be done elsewhere.
@@ -69,25 +85,31 @@ pub struct Training {
     horizon: usize,
     season: usize,
     seed: u64,
+    effort: Effort,
 }
 
 impl Training {
     /// Trains; takes seconds.
-    pub fn run(self) -> Trained {
-        Trained::train(&self.kinds, &self.panel, self.horizon, self.season, self.seed)
+    pub fn run(self) -> Option<Trained> {
+        self.run_while(|| true)
     }
 
     /// The same, but ends soon with nothing once `go_on` says no.
     pub fn run_while(self, go_on: impl Fn() -> bool) -> Option<Trained> {
         let shape = Shape::new(self.horizon, self.season, RECENT);
-        Trained::with_effort(&self.kinds, &self.panel, &shape, USUAL, self.seed, &go_on)
+        let cost = match self.effort {
+            Effort::Usual => USUAL,
+            Effort::Brief => BRIEF,
+        };
+        Trained::at_cost(&self.kinds, &self.panel, &shape, cost, self.seed, &go_on)
     }
 }
 
 impl Globals {
     /// Nothing yet.
     pub fn new(config: GlobalConfig, horizon: usize, season: usize) -> Self {
-        Self { config, horizon, season, series: BTreeMap::new(), until: None, seen: 0, began: None, trained: None }
+        let (series, said, blend) = (BTreeMap::new(), Arc::default(), Blend::new(horizon));
+        Self { config, horizon, season, series, until: None, seen: 0, began: None, trained: None, said, blend }
     }
 
     /// Closes a step with these counts, as [`super::super::Forecasts::close`] does.
@@ -106,6 +128,7 @@ impl Globals {
         let steps = if gap > MAX_GAP { 1 } else { gap as usize + 1 };
         let window = self.config.window.max(1);
         let mut counts: BTreeMap<&SeriesKey, f64> = counts.into_iter().collect();
+        self.blend.learn(step, &counts);
         for (key, roots) in &mut self.series {
             roots.extend(std::iter::repeat_n(0.0, steps - 1));
             roots.push_back(counts.remove(key).map_or(0.0, root));
@@ -158,8 +181,8 @@ impl Globals {
             return None;
         }
         self.began = Some(self.seen);
-        let (kinds, seed) = (self.config.models.clone(), self.config.seed);
-        Some(Training { kinds, panel: self.panel()?, horizon: self.horizon, season: self.season, seed })
+        let GlobalConfig { models: kinds, seed, effort, .. } = self.config.clone();
+        Some(Training { kinds, panel: self.panel()?, horizon: self.horizon, season: self.season, seed, effort })
     }
 
     /// Uses these models from now on.
@@ -183,6 +206,34 @@ impl Globals {
             }
         };
         self.series.keys().cloned().zip(said).collect()
+    }
+
+    /// Lets the models speak after the last step: what [`blend`](Self::blend) then puts into predictions. Takes a fraction of a
+    /// millisecond for each series.
+    pub fn speak(&mut self) {
+        self.repeat(Arc::new(self.foresee()));
+    }
+
+    /// What the models said last.
+    pub fn said(&self) -> Arc<BTreeMap<SeriesKey, Said>> {
+        self.said.clone()
+    }
+
+    /// Says after the last step what others have said after it: see [`said`](Self::said). To measure the same models in another company.
+    pub fn repeat(&mut self, said: Arc<BTreeMap<SeriesKey, Said>>) {
+        self.blend.retain(|key| said.contains_key(key));
+        self.said = said;
+    }
+
+    /// `predictions` of the same steps, with what the models said last.
+    pub fn blend(&mut self, predictions: Vec<PredictionData>) -> Vec<PredictionData> {
+        let begins = self.until.map(|until| until.offset(1));
+        let one = |prediction: PredictionData| match self.said.get(&prediction.series) {
+            // What was said after another step is of other steps.
+            Some(said) if Some(prediction.path.start()) == begins => self.blend.blend(prediction, said),
+            Some(_) | None => prediction,
+        };
+        predictions.into_iter().map(one).collect()
     }
 
     /// What is to be said of a series that is not among those of [`foresee`](Self::foresee).

@@ -13,6 +13,7 @@
 //! The networks are our own few hundred lines: the frameworks that offer them take 400 to 1,000 s to build, and what is needed of them
 //! is a product of matrices and its gradient. Read next: `window`, then `nhits`.
 
+mod blend;
 mod boosting;
 mod keep;
 mod layers;
@@ -24,7 +25,7 @@ mod quantiles;
 mod train;
 mod window;
 
-pub use keep::{GlobalConfig, Globals, Said, Training};
+pub use keep::{Effort, GlobalConfig, Globals, Said, Training};
 pub use panel::Panel;
 
 use super::horizon::between;
@@ -162,7 +163,7 @@ enum Model {
 
 /// How large the models are, and what their training may cost, whatever the panel.
 #[derive(Debug, Clone, Copy)]
-struct Effort {
+struct Cost {
     trees: usize,
     /// Of the trees.
     examples: usize,
@@ -182,30 +183,32 @@ struct Effort {
 }
 
 /// The usual: 600 x 32 walks of 4 M multiplications there and back for the memory, 3 x 2,000 x 32 windows of 0.4 M for N-HiTS.
-const USUAL: Effort =
-    Effort { trees: 200, examples: 60_000, steps: (600, 2_000), batch: 32, held: 1_024, units: 64, width: 128, members: 3 };
+const USUAL: Cost = Cost { trees: 200, examples: 60_000, steps: (600, 2_000), batch: 32, held: 1_024, units: 64, width: 128, members: 3 };
+
+/// Enough to see that something is learnt, where nothing is optimised: in tests.
+const BRIEF: Cost = Cost { trees: 10, examples: 1_500, steps: (20, 80), batch: 8, held: 8, units: 8, width: 16, members: 1 };
 
 /// Whether a training is still wanted; asked several times a second.
 type GoOn<'a> = &'a dyn Fn() -> bool;
 
 impl Model {
-    fn train(kind: Kind, panel: &Panel, shape: &Shape, effort: Effort, seed: u64, go_on: GoOn<'_>) -> Option<Self> {
-        let budget = |steps, rate| Budget { steps, rate, batch: effort.batch, share: HELD, held: effort.held };
+    fn train(kind: Kind, panel: &Panel, shape: &Shape, cost: Cost, seed: u64, go_on: GoOn<'_>) -> Option<Self> {
+        let budget = |steps, rate| Budget { steps, rate, batch: cost.batch, share: HELD, held: cost.held };
         match kind {
             Kind::Boosting => {
-                let budget = boosting::Budget { trees: effort.trees, examples: effort.examples, held: HELD };
+                let budget = boosting::Budget { trees: cost.trees, examples: cost.examples, held: HELD };
                 Boosting::train(panel, shape, budget, seed, go_on).map(Model::Boosting)
             }
             Kind::Lstm => {
-                let network = Lstm::new(shape, effort.units);
-                let weights = train::train(&network, panel, shape, budget(effort.steps.0, 3e-3), seed, go_on)?;
+                let network = Lstm::new(shape, cost.units);
+                let weights = train::train(&network, panel, shape, budget(cost.steps.0, 3e-3), seed, go_on)?;
                 Some(Model::Lstm(network, weights))
             }
             Kind::Nhits => {
-                let network = Nhits::new(shape, effort.width);
-                let budget = budget(effort.steps.1, 1e-3);
+                let network = Nhits::new(shape, cost.width);
+                let budget = budget(cost.steps.1, 1e-3);
                 let member = |number| train::train(&network, panel, shape, budget, seed.wrapping_add(number), go_on);
-                let members = (0..effort.members).map(member).collect::<Option<Vec<_>>>()?;
+                let members = (0..cost.members).map(member).collect::<Option<Vec<_>>>()?;
                 Some(Model::Nhits(network, members))
             }
         }
@@ -216,12 +219,12 @@ impl Trained {
     /// Trains models of these kinds for paths of `horizon` steps.
     pub fn train(kinds: &[Kind], panel: &Panel, horizon: usize, season: usize, seed: u64) -> Self {
         let shape = Shape::new(horizon, season, RECENT);
-        Self::with_effort(kinds, panel, &shape, USUAL, seed, &|| true).unwrap_or(Self { shape, steps: 0, models: vec![] })
+        Self::at_cost(kinds, panel, &shape, USUAL, seed, &|| true).unwrap_or(Self { shape, steps: 0, models: vec![] })
     }
 
     /// Nothing if `go_on` says no while it is trained.
-    fn with_effort(kinds: &[Kind], panel: &Panel, shape: &Shape, effort: Effort, seed: u64, go_on: GoOn<'_>) -> Option<Self> {
-        let models = kinds.iter().map(|kind| (*kind, Model::train(*kind, panel, shape, effort, seed, go_on))).collect();
+    fn at_cost(kinds: &[Kind], panel: &Panel, shape: &Shape, cost: Cost, seed: u64, go_on: GoOn<'_>) -> Option<Self> {
+        let models = kinds.iter().map(|kind| (*kind, Model::train(*kind, panel, shape, cost, seed, go_on))).collect();
         go_on().then(|| Self { shape: shape.clone(), steps: panel.longest(), models })
     }
 

@@ -4,7 +4,7 @@ use super::keep::{GlobalConfig, Globals};
 use super::math::Chance;
 use super::panel::Panel;
 use super::window::Shape;
-use super::{Effort, Kind, RECENT, Silence, Trained};
+use super::{BRIEF, Kind, RECENT, Silence, Trained};
 use std::collections::BTreeMap;
 use tradewind_protocol::{RegionId, SeriesKey, StepIndex};
 
@@ -43,11 +43,8 @@ fn key(number: usize) -> SeriesKey {
     }
 }
 
-/// Small models, cheap enough for a test without optimisation.
-const BRIEF: Effort = Effort { trees: 10, examples: 1_500, steps: (20, 80), batch: 8, held: 8, units: 8, width: 16, members: 1 };
-
 fn briefly(kinds: &[Kind], panel: &Panel) -> Trained {
-    Trained::with_effort(kinds, panel, &Shape::new(4, SEASON, RECENT), BRIEF, 5, &|| true).unwrap()
+    Trained::at_cost(kinds, panel, &Shape::new(4, SEASON, RECENT), BRIEF, 5, &|| true).unwrap()
 }
 
 fn trained(kind: Kind, counts: &[Vec<f64>], until: usize) -> Trained {
@@ -171,6 +168,6 @@ fn a_rebuilt_series_is_as_one_that_was_never_interrupted() {
 fn a_training_that_is_not_wanted_any_more_ends() {
     let all = panel(&counts(2, 200, None), 200);
     for kind in Kind::ALL {
-        assert!(Trained::with_effort(&[kind], &all, &Shape::new(4, SEASON, RECENT), BRIEF, 5, &|| false).is_none(), "{kind}");
+        assert!(Trained::at_cost(&[kind], &all, &Shape::new(4, SEASON, RECENT), BRIEF, 5, &|| false).is_none(), "{kind}");
     }
 }
