@@ -25,6 +25,7 @@ fn recorded() -> Option<Trace> {
 }
 
 #[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation: cargo test --release -p tradewind-sim --lib backtest")]
 fn rivals_reach_what_was_measured_elsewhere() {
     let Some(trace) = recorded() else { return };
     assert_eq!((trace.season(), trace.step_s, trace.names.len()), (Some(288), Some(300.0), 12));
@@ -44,6 +45,7 @@ fn rivals_reach_what_was_measured_elsewhere() {
 
 /// Our own, beside the best rule with a margin for each series and the last value with a rolling quantile: the README's claim, with a little room.
 #[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation: cargo test --release -p tradewind-sim --lib backtest")]
 fn ours_is_late_for_less_than_the_best_rule_for_each_series() {
     let Some(trace) = recorded() else { return };
     let setting = Setting { lead: 2, season: trace.season(), step_s: 300.0, split: trace.split() };
