@@ -14,6 +14,7 @@
 //! | [`ingest`] | P | records from bytes: parse, check, fold |
 //! | [`history`] | S | counts per series and step, durable before they are acknowledged |
 //! | `prometheus` | S | counts from Prometheus, and observations, forecasts and decisions to it |
+//! | `client` | S | HTTP to what the agent drives or copies from |
 //! | `tail` | S | records from files that others append to |
 //! | `webhook` | S | anomalies to a URL |
 //! | [`forecast`] | P | quantile paths from counts |
@@ -23,6 +24,7 @@
 //! | [`planner`] | P | a plan from one snapshot, and the checker of plans |
 //! | [`pool`] | S | ledger, reconciler and accounting of the region's instances |
 //! | [`negotiate`] | S | asks other regions for what this one lacks; what, whom and how much is pure |
+//! | `keda` | S | an external scaler over gRPC: a cluster's own autoscaler follows the forecast |
 //! | [`provider`] | S | what starts, activates, drains and stops instances |
 //! | [`http`] | S | the API |
 //! | [`agent`] | S | the composition root: the only module that knows all the others |
@@ -31,6 +33,7 @@
 pub mod agent;
 pub mod anomaly;
 pub mod calendar;
+mod client;
 pub mod config;
 pub mod demo;
 pub mod env;
@@ -39,6 +42,7 @@ pub mod forecast;
 pub mod history;
 pub mod http;
 pub mod ingest;
+mod keda;
 pub mod marks;
 pub mod mesh;
 pub mod metrics;

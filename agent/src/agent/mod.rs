@@ -16,6 +16,7 @@ use crate::env::Env;
 use crate::events::EventLog;
 use crate::history::{self, HistoryHandle};
 use crate::http::{self, Api, Planning, Progress};
+use crate::keda::{self, Keda};
 use crate::mesh::{self, MeshHandle, PeerService};
 use crate::negotiate::{self, NegotiatorHandle};
 use crate::pool::{self, PoolHandle, Shutdown};
@@ -117,7 +118,7 @@ impl Agent {
         let mesh =
             mesh::start(&env, config.region.clone(), config.cluster.clone(), &config.mesh, generation, service, events.clone()).await?;
 
-        let tls = config.api.tls.as_ref().map(|paths| http::acceptor(paths, &env)).transpose()?;
+        let tls = config.api.tls.as_ref().map(|paths| http::acceptor(paths, &env, b"http/1.1")).transpose().context("[api.tls]")?;
         let listener = env.network.bind_tcp(config.api.listen).await;
         let listener =
             listener.with_context(|| format!("cannot listen on api.listen = {}: is another agent running?", config.api.listen))?;
@@ -147,7 +148,16 @@ impl Agent {
         };
         let negotiating = tokio::spawn(negotiate::run(waiting, parts, stopped.clone()));
 
-        let feeds = feeds::start(&env, &config, &store, &history, &events, &progress, &stopped);
+        let mut feeds = feeds::start(&env, &config, &store, &history, &events, &progress, &stopped);
+        let mut keda_at = None;
+        if let Some(keda) = config.keda.clone() {
+            let tls = keda.tls.as_ref().map(|paths| http::acceptor(paths, &env, b"h2")).transpose().context("[keda.tls]")?;
+            let listener = env.network.bind_tcp(keda.listen).await;
+            let listener = listener.with_context(|| format!("cannot listen on keda.listen = {}", keda.listen))?;
+            keda_at = Some(listener.local_addr()?.to_string());
+            let scaler = Arc::new(Keda { config: config.clone(), progress: progress.clone() });
+            feeds.push(tokio::spawn(keda::serve(scaler, listener, tls, stopped.clone())));
+        }
 
         let runtime = Runtime {
             region: config.region.clone(),
@@ -155,6 +165,7 @@ impl Agent {
             pid: std::process::id(),
             mesh: mesh.local_addr().to_string(),
             api: api_url,
+            keda: keda_at,
         };
         let api = Api {
             config: config.clone(),

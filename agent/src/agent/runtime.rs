@@ -22,6 +22,9 @@ pub struct Runtime {
     pub mesh: String,
     /// Base URL of its API.
     pub api: String,
+    /// The address of its external scaler, if it has one.
+    #[serde(default)]
+    pub keda: Option<String>,
 }
 
 impl Runtime {

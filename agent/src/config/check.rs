@@ -2,10 +2,7 @@
 
 use super::section::{Section, address, duration, number, path, text, texts, whole};
 use super::services::{self, Service};
-use super::{
-    AnomalyConfig, ApiConfig, Config, DockerConfig, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig,
-    ProcessConfig, ProviderConfig, TlsPaths,
-};
+use super::{AnomalyConfig, ApiConfig, Config, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, TlsPaths};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -173,6 +170,8 @@ fn config(s: &mut Section) -> Option<Config> {
     let anomaly = s.table("anomaly", anomaly);
     let calendar = super::calendar::read(s);
     let feeds = super::feeds::read(s, step, ingest.lateness);
+    let wants_keda = s.has("keda");
+    let keda = wants_keda.then(|| s.table("keda", super::keda::read)).flatten();
     let mut planner = s.table("planner", |s| planner(s, step));
     let reservations = s.table("reservations", super::reservations::read);
     let services = services::read(s);
@@ -202,6 +201,7 @@ fn config(s: &mut Section) -> Option<Config> {
         anomaly,
         calendar,
         feeds,
+        keda,
         planner,
         reservations,
         pools,
@@ -240,7 +240,7 @@ fn mesh(s: &mut Section) -> Option<MeshConfig> {
     Some(MeshConfig { listen: listen?, advertise, seeds, tls: tls?, gossip_interval, state_budget_bytes })
 }
 
-fn tls(s: &mut Section) -> Option<TlsPaths> {
+pub(super) fn tls(s: &mut Section) -> Option<TlsPaths> {
     let ca = s.required("ca", "the mesh's authority (PEM): make one with `tradewind tls ca`", path);
     let certificate = s.required("certificate", "this agent's certificate (PEM): make one with `tradewind tls agent`", path);
     let key = s.required("key", "the certificate's private key (PEM)", path);
@@ -350,15 +350,7 @@ fn pool(s: &mut Section, names: &BTreeSet<PoolName>, services: &BTreeMap<Service
     let startup = s.or("startup", startup, duration(Duration::ZERO, HOUR));
     let drain_timeout = s.or("drain_timeout", 30 * SECOND, duration(Duration::ZERO, DAY));
     let price = s.or("instance_hour_usd", 0.0, number(0.0, 1e6));
-    let provider = match (s.has("process"), s.has("docker")) {
-        (false, true) => s.table("docker", docker),
-        (_, false) => s.table("process", process),
-        (true, true) => {
-            s.table("process", process);
-            s.problem("docker", "a table", "a pool has one provider: keep either process or docker".to_string());
-            s.table("docker", docker)
-        }
-    };
+    let provider = super::provider::read(s);
     let max_instances = max_instances?;
     if min_instances > max_instances {
         s.problem("min_instances", min_instances, format!("must be at most max_instances, which is {max_instances}"));
@@ -395,35 +387,6 @@ pub(super) fn resources(s: &mut Section) -> Resources {
         storage_iops: amount("storage_iops"),
         bandwidth_bps: amount("bandwidth_bps"),
     }
-}
-
-fn process(s: &mut Section) -> Option<ProviderConfig> {
-    let command = s.required("command", "the worker program and its arguments, like command = [\"/usr/bin/worker\"]", |v| match texts(v) {
-        Ok(command) if command.first().is_some_and(|program| !program.is_empty()) => Ok(command),
-        Ok(_) => Err("must name a program"),
-        Err(wanted) => Err(wanted),
-    });
-    let env = s.or("env", vec![], variables);
-    Some(ProviderConfig::Process(ProcessConfig { command: command?, env }))
-}
-
-fn docker(s: &mut Section) -> Option<ProviderConfig> {
-    let named = |v: &Value| v.as_str().filter(|text| !text.is_empty()).map(String::from).ok_or("must be text that is not empty");
-    let image = s.required("image", "the image to run, like image = \"game:1.4\"", named);
-    let command = s.or("command", vec![], texts);
-    let env = s.or("env", vec![], variables);
-    let network = s.or("network", None, |v| named(v).map(Some));
-    let socket = s.or("socket", "/var/run/docker.sock".into(), |v| match named(v) {
-        Ok(path) if path.starts_with('/') => Ok(path),
-        Ok(_) | Err(_) => Err("must be the path of the engine's socket, like \"/var/run/docker.sock\""),
-    });
-    Some(ProviderConfig::Docker(DockerConfig { image: image?, command, env, network, socket }))
-}
-
-fn variables(value: &Value) -> Result<Vec<(String, String)>, &'static str> {
-    let wanted = "must be a table of text, like { NAME = \"value\" }";
-    let pair = |(k, v): (&String, &Value)| Ok((k.clone(), v.as_str().ok_or(wanted)?.to_string()));
-    value.as_table().ok_or(wanted)?.iter().map(pair).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ mod calendar;
 mod check;
 mod feeds;
 mod global;
+mod keda;
+mod provider;
 mod reservations;
 mod section;
 mod services;
@@ -25,6 +27,8 @@ use tradewind_protocol::region::{Coordinates, Mode};
 use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources, ServiceName, Step, TenantName, TransactionType};
 
 pub use check::{ConfigError, LoadError, Problem};
+pub use keda::KedaConfig;
+pub use provider::{ExecConfig, HookConfig, KubernetesConfig};
 
 /// An agent's configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +63,8 @@ pub struct Config {
     pub calendar: CalendarConfig,
     /// What is read from elsewhere, and told to elsewhere.
     pub feeds: FeedsConfig,
+    /// The external scaler for KEDA.
+    pub keda: Option<KedaConfig>,
     /// Plans.
     pub planner: PlannerConfig,
     /// Agreements with other regions.
@@ -335,6 +341,12 @@ pub enum ProviderConfig {
     Process(ProcessConfig),
     /// Containers of a Docker engine.
     Docker(DockerConfig),
+    /// Infrastructure as code.
+    Exec(ExecConfig),
+    /// A program that is told over HTTP.
+    Webhook(HookConfig),
+    /// Replicas of a Kubernetes workload.
+    Kubernetes(KubernetesConfig),
 }
 
 /// How to start a container.

@@ -5,6 +5,7 @@ use crate::config::{PoolConfig, ProviderConfig};
 use crate::provider::Provider;
 use crate::provider::docker::{self, DockerProvider};
 use crate::provider::process::{self, ProcessProvider};
+use crate::provider::{self, exec, kubernetes, webhook};
 use async_trait::async_trait;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::BTreeSet;
@@ -92,6 +93,9 @@ impl Providers for OsProviders {
         match &pool.provider {
             ProviderConfig::Process(config) => Ok(Arc::new(ProcessProvider::open(&self.data_dir, pool, config)?)),
             ProviderConfig::Docker(config) => Ok(Arc::new(DockerProvider::open(&self.data_dir, pool, config)?)),
+            ProviderConfig::Exec(config) => Ok(Arc::new(exec::open(&self.data_dir, pool, config)?)),
+            ProviderConfig::Kubernetes(config) => Ok(Arc::new(kubernetes::open(&self.data_dir, pool, config)?)),
+            ProviderConfig::Webhook(config) => Ok(Arc::new(webhook::open(&self.data_dir, pool, config)?)),
         }
     }
 
@@ -103,6 +107,7 @@ impl Providers for OsProviders {
         for (pool, provider) in docker::retired(&self.data_dir, configured)? {
             retired.push((pool, Arc::new(provider)));
         }
+        retired.extend(provider::retired(&self.data_dir, configured)?);
         Ok(retired)
     }
 }

@@ -24,12 +24,12 @@ pub(crate) enum TlsError {
         source: rustls::pki_types::pem::Error,
     },
     /// The files do not fit together.
-    #[error("the certificate, key and authority of [api.tls] do not fit together: {0}")]
+    #[error("the certificate, key and authority do not fit together: {0}")]
     Config(String),
 }
 
-/// What turns a TCP stream into a TLS one.
-pub(crate) fn acceptor(paths: &TlsPaths, env: &Env) -> Result<TlsAcceptor, TlsError> {
+/// What turns a TCP stream into a TLS one that speaks `protocol`.
+pub(crate) fn acceptor(paths: &TlsPaths, env: &Env, protocol: &[u8]) -> Result<TlsAcceptor, TlsError> {
     let unfit = |error: &dyn std::fmt::Display| TlsError::Config(error.to_string());
     let mut roots = RootCertStore::empty();
     for ca in certificates(&paths.ca, "authority's certificate")? {
@@ -43,7 +43,7 @@ pub(crate) fn acceptor(paths: &TlsPaths, env: &Env) -> Result<TlsAcceptor, TlsEr
         .with_client_cert_verifier(verifier)
         .with_single_cert(certificates(&paths.certificate, "certificate")?, key)
         .map_err(|e| unfit(&e))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 

@@ -7,18 +7,30 @@
 //! | module | what it runs |
 //! |---|---|
 //! | [`docker`] | containers of a Docker engine |
+//! | [`exec`] | infrastructure as code: commands that are handed a plan |
+//! | [`kubernetes`] | replicas of a workload in a cluster |
 //! | [`process`] | worker processes of this machine |
 //! | [`simulated`] | instances that exist in memory only, for tests and the simulator |
+//! | [`webhook`] | whatever the operator's own program runs |
+//!
+//! `exec`, `kubernetes` and `webhook` take plans, not orders; [`declared`] makes the one of the other.
 
 pub mod conformance;
+pub mod declared;
 pub mod docker;
+pub mod exec;
+pub mod kubernetes;
 pub mod process;
 pub mod simulated;
+pub mod webhook;
 
 use async_trait::async_trait;
+use std::collections::BTreeSet;
 use std::fmt;
-use tradewind_protocol::InstanceId;
+use std::path::Path;
+use std::sync::Arc;
 use tradewind_protocol::api::InstanceState;
+use tradewind_protocol::{InstanceId, PoolName};
 
 /// One instance as the provider sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +144,31 @@ pub trait Provider: Send + Sync + 'static {
     /// Lets go of the instances without ending them; a later provider of the same pool finds them.
     /// Orders that come after this fail.
     async fn close(&self);
+}
+
+/// What a record says of the backend that it belongs to.
+fn origin(kind: &str, config: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::json!({ kind: config })
+}
+
+/// The pools that are not `configured` and may still have instances by plans of the agent with this `data_dir`.
+pub(crate) fn retired(data_dir: &Path, configured: &BTreeSet<PoolName>) -> anyhow::Result<Vec<(PoolName, Arc<dyn Provider>)>> {
+    let mut retired: Vec<(PoolName, Arc<dyn Provider>)> = vec![];
+    for pool in declared::record::pools(data_dir)?.difference(configured) {
+        let Some(record) = declared::record::Record::read(&declared::record::path(data_dir, pool))? else { continue };
+        let mut origin = record.origin;
+        let provider: Arc<dyn Provider> = if let Some(exec) = origin.get_mut(exec::ORIGIN) {
+            Arc::new(exec::open_retired(data_dir, pool, serde_json::from_value(exec.take())?)?)
+        } else if let Some(hook) = origin.get_mut(webhook::ORIGIN) {
+            Arc::new(webhook::open_retired(data_dir, pool, &serde_json::from_value(hook.take())?)?)
+        } else if let Some(cluster) = origin.get_mut(kubernetes::ORIGIN) {
+            Arc::new(kubernetes::open_retired(data_dir, pool, &serde_json::from_value(cluster.take())?)?)
+        } else {
+            continue;
+        };
+        retired.push((pool.clone(), provider));
+    }
+    Ok(retired)
 }
 
 /// Carries out `order`, whichever it is.
