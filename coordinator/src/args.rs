@@ -4,7 +4,7 @@ use crate::output::Format;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
-use tradewind_protocol::{EventName, RegionId, ServiceName, Timestamp, TransactionType};
+use tradewind_protocol::{EventName, RegionId, ServiceName, TenantName, Timestamp, TransactionType};
 
 const EXIT_CODES: &str = "Exit codes:
   0  done
@@ -91,6 +91,27 @@ pub(crate) enum Query {
         /// Only of this transaction type.
         #[arg(long = "type", value_name = "TYPE")]
         transaction_type: Option<TransactionType>,
+        /// Draw charts also where the output is not a terminal.
+        #[arg(long, conflicts_with = "no_chart")]
+        chart: bool,
+        /// Draw no charts.
+        #[arg(long)]
+        no_chart: bool,
+    },
+    /// Why the forecasts of a pair of regions are what they are: who has how much to say, who is silent and why, how good it was.
+    Explain {
+        /// Traffic from this region.
+        from: RegionId,
+        /// Traffic to this region.
+        to: RegionId,
+        /// Only of this service.
+        service: Option<ServiceName>,
+        /// Only of this transaction type.
+        #[arg(long = "type", value_name = "TYPE")]
+        transaction_type: Option<TransactionType>,
+        /// Only of this tenant.
+        #[arg(long)]
+        tenant: Option<TenantName>,
         /// Draw charts also where the output is not a terminal.
         #[arg(long, conflicts_with = "no_chart")]
         chart: bool,

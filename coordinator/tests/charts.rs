@@ -82,3 +82,33 @@ fn odd_series_are_drawn_without_a_panic() {
         assert!(text.contains('└'), "{text}");
     }
 }
+
+#[test]
+fn an_explanation_tells_path_weights_errors_coverage_age_events_and_silence() {
+    let stub = Stub::answering(Reply::json(json(&explanations())));
+    let arguments = ["explain", "new-york", "chicago", "checkout", "--type", "buy", "--tenant", "default", "--agent", &stub.url()];
+    let text = finish(tradewind(&arguments).spawn().unwrap()).ok();
+    let asked = stub.request();
+    assert!(asked.contains("/v1/forecasts/explain?from=new-york&to=chicago&service=checkout&type=buy&tenant=default"), "{asked}");
+    for wanted in [
+        "new-york > chicago  default/checkout/buy",
+        "made by new-york 1.5 s ago, best expert holt-winters, a model of 200 steps (0.1 seasons)",
+        "over the last 200 steps: loss 0.61 of seasonal naive's, 90 % interval held 91 %",
+        "event spring-sale of chicago: x3.00 (90 %: 2.00 to 4.50)",
+        "05:00         1       60.0  50.0 to 70.0",
+        "    1     199      2.00      4.00      88 %  holt-winters 75 %, last-value 25 %",
+        "    8       0         -         -         -  holt-winters 75 %, last-value 25 %",
+        "   24     176      5.00      4.00      88 %  holt-winters 75 %, last-value 25 %",
+        "silent: seasonal-naive: has seen 200 of the 2880 steps that it needs",
+        "Published by denver: ask its agent for the reasons.",
+    ] {
+        assert!(text.contains(wanted), "{wanted:?} in\n{text}");
+    }
+    let drawn = ask(&["explain", "a", "b", "--chart"], Reply::json(json(&explanations()))).ok();
+    assert!(drawn.contains('░') && drawn.contains("silent: "), "{drawn}");
+    let yaml = ask(&["explain", "a", "b", "-o", "yaml"], Reply::json(json(&explanations()))).ok();
+    assert!(yaml.contains("silent: has seen 200") && yaml.contains("seasonal_naive_error: 240"), "{yaml}");
+    let missing = problem(404, "not-found", "from new-york forecasts go to: chicago");
+    let reply = Reply::Whole { status: "404 Not Found", content_type: "application/problem+json", body: json(&missing) };
+    assert!(ask(&["explain", "new-york", "mars"], reply).failed(1).contains("from new-york forecasts go to: chicago"));
+}

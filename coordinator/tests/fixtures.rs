@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 use tradewind_protocol::api::{
-    Anomaly, AnomalyKind, CalendarEntry, Direction, Event, EventOrigin, ForecastView, InstanceState, InstanceView, Problem, RegionPools,
-    RegionView, ScaleOutcome, Severity, Status,
+    Anomaly, AnomalyKind, CalendarEntry, Direction, Event, EventApplied, EventOrigin, ExpertReasons, ForecastExplanation, ForecastReasons,
+    ForecastView, HorizonReasons, InstanceState, InstanceView, Problem, RegionPools, RegionView, ScaleOutcome, Severity, Status,
 };
 use tradewind_protocol::calendar::{Effect, EventKind};
 use tradewind_protocol::forecast::ForecastScore;
@@ -149,6 +149,41 @@ pub(crate) fn forecast(from: &str, mean_volume: f64) -> ForecastView {
 
 pub(crate) fn forecasts() -> Vec<ForecastView> {
     ["new-york", "denver", "houston", "seattle"].into_iter().zip([1.0, 40.0, 30.0, 20.0]).map(|(r, v)| forecast(r, v)).collect()
+}
+
+/// What stands behind the first of them, and one of another region.
+pub(crate) fn explanations() -> Vec<ForecastExplanation> {
+    let expert = |name: &str, weight, error, silent: Option<&str>| ExpertReasons {
+        name: name.to_owned(),
+        weight,
+        error,
+        silent: silent.map(str::to_owned),
+    };
+    let horizon = |ahead, judged, error| HorizonReasons {
+        ahead,
+        judged,
+        coverage_90: 0.875,
+        error,
+        seasonal_naive_error: 240.0,
+        experts: vec![
+            expert("last-value", 0.25, Some(180.0), None),
+            expert("seasonal-naive", 0.0, None, Some("has seen 200 of the 2880 steps that it needs")),
+            expert("holt-winters", 0.75, Some(120.0), None),
+        ],
+    };
+    let mut view = forecast("new-york", 1.0);
+    let effect = Effect { factor: 3.0, low: 2.0, high: 4.5 };
+    view.events_applied = vec![EventApplied { region: region("chicago"), event: "spring-sale".parse().unwrap(), effect }];
+    let reasons = ForecastReasons {
+        until: view.prediction.path.start().offset(-1),
+        steps: 200,
+        season: 1_440,
+        horizons: vec![horizon(1, 199, 120.0), horizon(8, 0, 0.0), horizon(24, 176, 300.0)],
+    };
+    vec![
+        ForecastExplanation { view, region: region("new-york"), reasons: Some(reasons) },
+        ForecastExplanation { view: forecast("denver", 0.5), region: region("denver"), reasons: None },
+    ]
 }
 
 pub(crate) fn plan() -> RegionalResourcePlan {

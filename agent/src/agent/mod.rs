@@ -14,6 +14,7 @@ use crate::calendar::CalendarHandle;
 use crate::config::{Config, OnShutdown};
 use crate::env::Env;
 use crate::events::EventLog;
+use crate::forecast::Explanation;
 use crate::history::{self, HistoryHandle};
 use crate::http::{self, Api, Planning, Progress};
 use crate::keda::{self, Keda};
@@ -27,14 +28,14 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use steps::{Parts, PlanNow, StepLoop};
+use steps::{Ask, Parts, StepLoop};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tradewind_protocol::api::Severity;
 use tradewind_protocol::reservation::message::Message;
 use tradewind_protocol::wire::{Request, Response};
-use tradewind_protocol::{RegionId, RegionalResourcePlan};
+use tradewind_protocol::{RegionId, RegionalResourcePlan, SeriesKey};
 
 pub use runtime::Runtime;
 pub(crate) use runtime::interrupted;
@@ -250,18 +251,29 @@ impl Agent {
 }
 
 /// Asks the step loop for a planning round.
-struct Planner(mpsc::Sender<PlanNow>);
+struct Planner(mpsc::Sender<Ask>);
+
+impl Planner {
+    /// Asks, and waits for the answer.
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, String> {
+        let (reply, answer) = oneshot::channel();
+        match self.0.try_send(question(reply)) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(format!("{MAX_PLAN_REQUESTS} requests wait for the planner already")),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err("the agent is stopping".into()),
+        }
+        answer.await.map_err(|_| "the agent is stopping".to_string())
+    }
+}
 
 #[async_trait]
 impl Planning for Planner {
     async fn plan_now(&self, dry_run: bool) -> Result<RegionalResourcePlan, String> {
-        let (reply, answer) = oneshot::channel();
-        match self.0.try_send(PlanNow { dry_run, reply }) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => return Err(format!("{MAX_PLAN_REQUESTS} planning rounds are waiting already")),
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err("the agent is stopping".into()),
-        }
-        answer.await.map_err(|_| "the agent is stopping".to_string())?
+        self.ask(|reply| Ask::Plan { dry_run, reply }).await?
+    }
+
+    async fn explain(&self, keys: Vec<SeriesKey>) -> Result<Vec<Option<Explanation>>, String> {
+        self.ask(|reply| Ask::Explain { keys, reply }).await
     }
 }
 

@@ -50,8 +50,14 @@ impl Outlook {
         }
     }
 
-    /// Learns what was ordinary before this life from the counts up to `until`, and frees them of events.
+    /// Learns what was ordinary in series before this life from their counts up to `until`, and frees them of events. Series come
+    /// ascending, over one or several calls.
     pub(super) async fn recall(&mut self, offload: Offload, until: StepIndex, windows: &mut Windows, now: Timestamp) {
+        for (key, window) in windows.iter() {
+            if let Some(count) = window.last().filter(|_| self.counted.last().is_none_or(|(last, _)| last < key)) {
+                self.counted.push((key.clone(), *count));
+            }
+        }
         let calendar = self.calendar(now);
         let step = self.config.step;
         let fresh = Anomalies::new(&self.config.anomaly, step);
@@ -66,8 +72,12 @@ impl Outlook {
                 (anomalies, taken)
             })
             .await;
-        self.counted = windows.iter().filter_map(|(key, window)| Some((key.clone(), *window.last()?))).collect();
-        self.counted.sort_by(|a, b| a.0.cmp(&b.0));
+    }
+
+    /// The series of the step before that are not among `counts`.
+    pub(super) fn no_longer_in(&self, counts: &[(SeriesKey, f64)]) -> Vec<SeriesKey> {
+        let gone = self.counted.iter().filter(|(key, _)| counts.binary_search_by(|(counted, _)| counted.cmp(key)).is_err());
+        gone.map(|(key, _)| key.clone()).collect()
     }
 
     /// Judges a closed step by what was `foreseen` of it, and tells what is out of the ordinary. Gives the step

@@ -10,8 +10,8 @@ use crate::calendar::CalendarHandle;
 use crate::config::Config;
 use crate::env::{Clock, Env, Offload};
 use crate::events::EventLog;
-use crate::forecast::Forecasts;
 use crate::forecast::global::{GlobalConfig, Globals};
+use crate::forecast::{Explanation, Forecasts};
 use crate::history::{Closed, HistoryHandle, Stopped};
 use crate::http::Progress;
 use crate::marks::{bug, sometimes};
@@ -27,7 +27,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tradewind_protocol::api::Severity;
 use tradewind_protocol::region::{Dropped, Health, Mode};
-use tradewind_protocol::{PoolName, PredictionData, RegionId, RegionState, RegionalResourcePlan, ServiceName, StepIndex, Timestamp};
+use tradewind_protocol::{
+    PoolName, PredictionData, RegionId, RegionState, RegionalResourcePlan, SeriesKey, ServiceName, StepIndex, Timestamp,
+};
 
 /// The most steps that are closed one by one after the clock has jumped or the agent has slept; what is
 /// older is skipped, as if nothing had been counted.
@@ -39,10 +41,21 @@ const MIN_REBUILD_STEPS: usize = 64;
 /// The most.
 const MAX_REBUILD_STEPS: usize = 20_160;
 
-/// A planning round that somebody asks for.
-pub(super) struct PlanNow {
-    pub dry_run: bool,
-    pub reply: oneshot::Sender<Result<RegionalResourcePlan, String>>,
+/// A series that has counted nothing for so many seasons is cold: it is forecast no more, until it counts again.
+const COLD_SEASONS: usize = 2;
+/// And for at least so many steps.
+const MIN_COLD_STEPS: usize = 256;
+/// Series that are learnt from history at a time: a page of windows is at most 10 MiB.
+const RECALL_PAGE: usize = 64;
+/// For so long the agent learns before it does anything else; what is left is learnt between the steps.
+const RECALL_FIRST: Duration = Duration::from_secs(5);
+
+/// What somebody asks of the loop.
+pub(super) enum Ask {
+    /// A planning round.
+    Plan { dry_run: bool, reply: oneshot::Sender<Result<RegionalResourcePlan, String>> },
+    /// What stands behind forecasts.
+    Explain { keys: Vec<SeriesKey>, reply: oneshot::Sender<Vec<Option<Explanation>>> },
 }
 
 /// What the loop works with.
@@ -78,6 +91,8 @@ pub(super) struct StepLoop {
     outlook: Outlook,
     /// The last closed step.
     closed: Option<StepIndex>,
+    /// While series are learnt from history: the last that was.
+    recalling: Option<Option<SeriesKey>>,
     /// When the region last published.
     spoke: Instant,
     plans: u64,
@@ -117,6 +132,7 @@ impl StepLoop {
             training: InTraining::new(env.offload),
             outlook,
             closed: None,
+            recalling: None,
             spoke: Instant::now(),
             plans: 0,
             pools,
@@ -125,7 +141,7 @@ impl StepLoop {
     }
 
     /// Runs until `stop` is true or history has ended.
-    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<PlanNow>, mut stop: watch::Receiver<bool>) {
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Ask>, mut stop: watch::Receiver<bool>) {
         // The step that was running when the agent started is closed as any other; those before it are
         // history.
         let running = self.config.step.index(self.clock.now());
@@ -144,6 +160,11 @@ impl StepLoop {
                         return;
                     }
                 }
+                () = std::future::ready(()), if self.recalling.is_some() => {
+                    if self.recall_page().await.is_err() {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -156,12 +177,30 @@ impl StepLoop {
         (Instant::now() + at.since(self.clock.now())).min(self.spoke + 2 * self.config.step.length())
     }
 
-    /// Learns what was counted before this life.
+    /// Learns what was counted before this life: all of it, or what there is time for now.
     async fn recall(&mut self, until: StepIndex) -> Result<(), Stopped> {
         // Closed before it is read, so that records which come for it from now on are reported as late ones: without
         // this, a backlog that comes in before the first close is learnt only after a restart.
-        self.history.close(until).await?;
-        let mut windows = self.history.windows(until, self.rebuild_steps()).await?;
+        self.history.close_warm(until, self.cold_steps()).await?;
+        self.closed = Some(until);
+        self.recalling = Some(None);
+        let began = Instant::now();
+        while self.recalling.is_some() && began.elapsed() < RECALL_FIRST {
+            self.recall_page().await?;
+        }
+        self.training.drive(&mut self.globals);
+        if self.recalling.is_some() {
+            tracing::info!(learnt = self.forecasts.len(), "more series are learnt from history between the steps");
+        }
+        Ok(())
+    }
+
+    /// Learns the next series from their counts up to the last closed step.
+    async fn recall_page(&mut self) -> Result<(), Stopped> {
+        let (Some(after), Some(until)) = (self.recalling.take(), self.closed) else { return Ok(()) };
+        let mut windows = self.history.warm_windows(after, RECALL_PAGE, until, self.rebuild_steps()).await?;
+        let Some((last, _)) = windows.last() else { return Ok(()) };
+        self.recalling = Some(Some(last.clone()));
         self.outlook.recall(self.offload, until, &mut windows, self.clock.now()).await;
         let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
         let globals = self.take_globals();
@@ -176,9 +215,16 @@ impl StepLoop {
                 (forecasts, globals)
             })
             .await;
-        self.training.drive(&mut self.globals);
-        self.closed = Some(until);
         Ok(())
+    }
+
+    /// Whether the series' turn to be learnt from history comes yet.
+    fn is_to_come(&self, key: &SeriesKey) -> bool {
+        self.recalling.as_ref().is_some_and(|learnt| learnt.as_ref() < Some(key))
+    }
+
+    fn cold_steps(&self) -> usize {
+        self.config.forecast.season.saturating_mul(COLD_SEASONS).max(MIN_COLD_STEPS)
     }
 
     fn rebuild_steps(&self) -> usize {
@@ -197,7 +243,7 @@ impl StepLoop {
             sometimes!("steps.caught-up");
         }
         while step <= newest {
-            let closed = self.history.close(step).await?;
+            let closed = self.history.close_warm(step, self.cold_steps()).await?;
             self.learn(closed).await?;
             self.closed = Some(if bug!("step-skipped") { step.offset(1) } else { step });
             step = step.offset(1);
@@ -212,11 +258,20 @@ impl StepLoop {
         Ok(())
     }
 
-    /// Lets the forecasts learn a closed step, and afresh what late records have changed.
+    /// Lets the forecasts learn a closed step, and afresh what late records have changed or what is no longer cold; and
+    /// forget what has become cold.
     async fn learn(&mut self, closed: Closed) -> Result<(), Stopped> {
         let mut revised = vec![];
-        for key in closed.revised.keys() {
-            revised.push((key.clone(), self.history.window(key, closed.step, self.rebuild_steps()).await?));
+        let afresh: BTreeSet<&SeriesKey> = closed.revised.keys().chain(&closed.woken).collect();
+        for key in afresh {
+            let counted = closed.counts.binary_search_by(|(counted, _)| counted.cmp(key)).is_ok();
+            if counted && !self.is_to_come(key) {
+                revised.push((key.clone(), self.history.window(key, closed.step, self.rebuild_steps()).await?));
+            }
+        }
+        let cold = self.outlook.no_longer_in(&closed.counts);
+        if !cold.is_empty() {
+            tracing::debug!(series = cold.len(), "cold: forecast no more until they count again");
         }
         let foreseen = self.progress.borrow().predictions.clone();
         let (step, counts) = self.outlook.close(closed, &foreseen, &mut revised, self.clock.now()).await;
@@ -227,6 +282,10 @@ impl StepLoop {
             .offload
             .run(move || {
                 let (mut forecasts, mut globals) = (forecasts, globals);
+                for key in &cold {
+                    forecasts.remove(key);
+                    globals.remove(key);
+                }
                 let counts = || counts.iter().map(|(key, count)| (key, *count));
                 forecasts.close(step, counts());
                 globals.close(step, counts());
@@ -423,13 +482,19 @@ impl StepLoop {
         }
     }
 
-    /// A planning round out of turn.
-    async fn answer(&mut self, request: PlanNow) {
-        let plan = self.plan();
-        if !request.dry_run {
-            self.carry_out(plan.clone()).await;
+    /// Answers out of turn. Whoever asked may have gone away.
+    async fn answer(&mut self, request: Ask) {
+        match request {
+            Ask::Plan { dry_run, reply } => {
+                let plan = self.plan();
+                if !dry_run {
+                    self.carry_out(plan.clone()).await;
+                }
+                let _ = reply.send(plan);
+            }
+            Ask::Explain { keys, reply } => {
+                let _ = reply.send(keys.iter().map(|key| self.forecasts.explain(key)).collect());
+            }
         }
-        // Whoever asked may have gone away.
-        let _ = request.reply.send(plan);
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Nation-wide holidays with a day off: fixed dates, dates by weekday, and dates from Easter (the Gregorian
 //! computus of Meeus, "Astronomical Algorithms", chapter 8). Rules instead of tables, since rules do not run out; and
-//! our own, since the crate that covers many countries (`holidays` 0.1) states no licence, has been released once
-//! and carries tables of past years. What follows the moon or a government's yearly word is not here; events
+//! our own, since no crate that we found is both kept up and fit for the job: `holidays` 0.1 names no licence, was released once and
+//! carries tables of past years; `py-holidays-rs` 0.1, in beta, fetches its tables over the network at run time or embeds them, and
+//! brings a date library; `public_holidays` 0.1 has five countries and no release since 2024. What follows the moon or a
+//! government's yearly word is not here; events
 //! of the configuration say it. Holidays of single states or provinces are not here either.
 
 use std::fmt;

@@ -2,7 +2,7 @@
 
 use super::group::{Delta, MAX_KEPT_STEPS, Outcome, State};
 use super::levels::{Level, Resolution};
-use super::rollups::{ClosePart, Part, SeriesId};
+use super::rollups::{ClosePart, Page, Part, SeriesId, Which};
 use super::{AppendError, RETRY_AFTER, Reservation, Shared, tables};
 use crate::env::Clock;
 use crate::ingest::Batch;
@@ -20,9 +20,9 @@ use tradewind_protocol::{IdempotencyKey, SeriesKey, StepIndex};
 /// What a handle asks.
 pub(crate) enum Command {
     Append(Box<Append>),
-    Close { step: StepIndex, reply: oneshot::Sender<ClosePart> },
+    Close { step: StepIndex, which: Which, reply: oneshot::Sender<ClosePart> },
     Window { key: SeriesKey, until: Option<StepIndex>, steps: usize, reply: oneshot::Sender<Option<Part>> },
-    Windows { after: Option<SeriesKey>, most: usize, until: StepIndex, steps: usize, reply: oneshot::Sender<Vec<(SeriesKey, Part)>> },
+    Windows { page: Page, reply: oneshot::Sender<Vec<(SeriesKey, Part)>> },
     Rolled(RolledQuestion),
 }
 
@@ -121,15 +121,15 @@ impl History {
         // Whoever asked may be gone; then nobody misses the answer.
         match command {
             Command::Append(append) => self.queue.push(*append),
-            Command::Close { step, reply } => {
-                let _ = reply.send(self.state.rollups.close(step));
+            Command::Close { step, which, reply } => {
+                let _ = reply.send(self.state.rollups.close(step, which));
             }
             Command::Window { key, until, steps, reply } => {
                 let until = until.or(self.state.rollups.closed());
                 let _ = reply.send(until.and_then(|until| self.state.rollups.window(&key, until, bounded(steps))));
             }
-            Command::Windows { after, most, until, steps, reply } => {
-                let _ = reply.send(self.state.rollups.windows(after.as_ref(), most, until, bounded(steps)));
+            Command::Windows { page, reply } => {
+                let _ = reply.send(self.state.rollups.windows(&Page { steps: bounded(page.steps), ..page }));
             }
             Command::Rolled(question) if self.questions.len() < super::COMMANDS => self.questions.push(question),
             // Whoever asks is told that nothing is known.

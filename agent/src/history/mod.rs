@@ -19,6 +19,7 @@ mod column;
 mod disk;
 mod group;
 mod levels;
+mod names;
 mod ring;
 mod rollups;
 mod seen;
@@ -37,7 +38,7 @@ use crate::store::{Store, StoreError};
 use actor::{Append, Command, RolledQuestion};
 use levels::Level;
 use redb::ReadableDatabase as _;
-use rollups::Part;
+use rollups::{Page, Part, Which};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -200,10 +201,20 @@ impl HistoryHandle {
     /// The counts of `step`, which is over. Records that come for it later are counted too, and
     /// reported by the next close.
     pub async fn close(&self, step: StepIndex) -> Result<Closed, Stopped> {
-        let part = self.ask(|reply| Command::Close { step, reply }).await?;
+        self.close_some(step, Which::Awake).await
+    }
+
+    /// The same without *cold* series: those that have counted nothing in the `quiet` steps before `step`. They cost nothing here;
+    /// the first count makes them warm again, and [`Closed::woken`] tells of it.
+    pub async fn close_warm(&self, step: StepIndex, quiet: usize) -> Result<Closed, Stopped> {
+        self.close_some(step, Which::Warm(i64::try_from(quiet).unwrap_or(i64::MAX))).await
+    }
+
+    async fn close_some(&self, step: StepIndex, which: Which) -> Result<Closed, Stopped> {
+        let part = self.ask(|reply| Command::Close { step, which, reply }).await?;
         let mut closed = part.closed;
         let wanted = part.cold.iter().map(|(_, id)| Part { id: *id, cold: (step, step.offset(1)), hot: vec![] }).collect();
-        for ((place, _), count) in part.cold.iter().zip(self.warm(wanted).await) {
+        for ((place, _), count) in part.cold.iter().zip(self.with_sealed(wanted).await) {
             closed.counts[*place].1 = count.last().copied().unwrap_or(0.0);
         }
         Ok(closed)
@@ -224,7 +235,7 @@ impl HistoryHandle {
     async fn some_window(&self, key: &SeriesKey, until: Option<StepIndex>, steps: usize) -> Result<Vec<f64>, Stopped> {
         let key = key.clone();
         let part = self.ask(|reply| Command::Window { key, until, steps, reply }).await?;
-        Ok(self.warm(part.into_iter().collect()).await.pop().unwrap_or_default())
+        Ok(self.with_sealed(part.into_iter().collect()).await.pop().unwrap_or_default())
     }
 
     /// The [`window`](Self::window) of every known series, ascending by series.
@@ -241,9 +252,24 @@ impl HistoryHandle {
         until: StepIndex,
         steps: usize,
     ) -> Result<Vec<(SeriesKey, Vec<f64>)>, Stopped> {
-        let parts = self.ask(|reply| Command::Windows { after, most, until, steps, reply }).await?;
+        self.page(Page { which: Which::Awake, after, most, until, steps }).await
+    }
+
+    /// The same of the series that were not cold at the last [`close_warm`](Self::close_warm).
+    pub async fn warm_windows(
+        &self,
+        after: Option<SeriesKey>,
+        most: usize,
+        until: StepIndex,
+        steps: usize,
+    ) -> Result<Vec<(SeriesKey, Vec<f64>)>, Stopped> {
+        self.page(Page { which: Which::Warm(0), after, most, until, steps }).await
+    }
+
+    async fn page(&self, page: Page) -> Result<Vec<(SeriesKey, Vec<f64>)>, Stopped> {
+        let parts = self.ask(|reply| Command::Windows { page, reply }).await?;
         let (keys, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-        Ok(keys.into_iter().zip(self.warm(parts).await).collect())
+        Ok(keys.into_iter().zip(self.with_sealed(parts).await).collect())
     }
 
     /// The counts of the `buckets` buckets that end with the one of `until`, oldest first; begins later if the series, or what is
@@ -274,7 +300,7 @@ impl HistoryHandle {
     }
 
     /// The windows with what is sealed of them; only what memory has, if the file cannot be read.
-    async fn warm(&self, parts: Vec<Part>) -> Vec<Vec<f64>> {
+    async fn with_sealed(&self, parts: Vec<Part>) -> Vec<Vec<f64>> {
         if parts.iter().all(|part| part.cold.0 >= part.cold.1) {
             return parts.into_iter().map(|part| part.hot).collect();
         }

@@ -5,10 +5,12 @@
 //! afterwards is reported as revised by the next close, once.
 
 use super::levels::{CHUNK, ColumnAdds, Levels, SLACK, add_to_columns};
+use super::names::Names;
 use super::ring::Ring;
 use crate::marks::{bug, sometimes};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use tradewind_protocol::{SeriesKey, StepIndex, TenantName};
 
@@ -26,6 +28,18 @@ pub struct Closed {
     /// Series with records that came, since the last close, for steps closed before: the earliest
     /// of those steps. What was learnt from there on has to be learnt again.
     pub revised: BTreeMap<SeriesKey, StepIndex>,
+    /// Known series among the counts that were not among those of the close before: cold ones that counted again, and all at
+    /// the first close. What was known of them has to be learnt from their windows.
+    pub woken: BTreeSet<SeriesKey>,
+}
+
+/// Which series are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// All that counted something within the retention.
+    Awake,
+    /// Those that are not cold: that counted something in so many steps up to the closed one.
+    Warm(i64),
 }
 
 /// How far counts have left memory for columns: those of all series before `through`, and those of the series below
@@ -61,6 +75,16 @@ pub(crate) struct Sealing {
     pub(crate) lasts: BTreeMap<SeriesId, StepIndex>,
 }
 
+/// Windows of the first `most` series after one.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) which: Which,
+    pub(crate) after: Option<SeriesKey>,
+    pub(crate) most: usize,
+    pub(crate) until: StepIndex,
+    pub(crate) steps: usize,
+}
+
 /// Part of a window: what memory has of it, and where the rest is.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Part {
@@ -86,6 +110,9 @@ pub(crate) type Hot = (SeriesId, StepIndex, Vec<(StepIndex, u64)>);
 pub(crate) struct Rollups {
     ids: BTreeMap<Arc<SeriesKey>, SeriesId>,
     series: BTreeMap<SeriesId, Series>,
+    names: Names,
+    /// The series that were not cold at the last close, and those that were counted since.
+    warm: BTreeMap<Arc<SeriesKey>, Warm>,
     /// Awake series of each tenant.
     awake: BTreeMap<TenantName, usize>,
     awake_total: usize,
@@ -97,6 +124,13 @@ pub(crate) struct Rollups {
     sealed: Option<Sealed>,
     /// Ids below this one were given out.
     next_id: u64,
+}
+
+#[derive(Debug)]
+struct Warm {
+    id: SeriesId,
+    /// Whether no close has told of it yet.
+    fresh: bool,
 }
 
 #[derive(Debug)]
@@ -156,7 +190,7 @@ impl Rollups {
         match self.series.entry(id) {
             Entry::Occupied(mut known) => known.get_mut().since = since,
             Entry::Vacant(room) => {
-                let key = Arc::new(key);
+                let key = Arc::new(self.names.share(key));
                 self.ids.insert(key.clone(), id);
                 room.insert(Series { key, since, last: None, awake: false, ring: Ring::default() });
             }
@@ -202,6 +236,9 @@ impl Rollups {
         self.newest = self.newest.max(Some(step));
         let Some(series) = self.series.get_mut(&id) else { return };
         series.last = series.last.max(Some(step));
+        if !self.warm.contains_key(&series.key) {
+            self.warm.insert(series.key.clone(), Warm { id, fresh: true });
+        }
         if !series.awake && series.last >= self.from {
             series.awake = true;
             *self.awake.entry(series.key.tenant.clone()).or_default() += 1;
@@ -227,6 +264,8 @@ impl Rollups {
             self.revised.remove(id);
             if let Some(series) = self.series.remove(id) {
                 self.ids.remove(&*series.key);
+                self.warm.remove(&*series.key);
+                self.names.clear();
             }
         }
         self.awake.clear();
@@ -295,19 +334,28 @@ impl Rollups {
         }
     }
 
-    /// Closes `step`, and all before it.
-    pub(crate) fn close(&mut self, step: StepIndex) -> ClosePart {
+    /// Closes `step`, and all before it, for the series of `which`.
+    pub(crate) fn close(&mut self, step: StepIndex, which: Which) -> ClosePart {
         let revised = std::mem::take(&mut self.revised);
         let revised = revised.into_iter().filter_map(|(id, step)| Some(((*self.series.get(&id)?.key).clone(), step))).collect();
         self.closed = self.closed.max(Some(step));
-        let (mut counts, mut cold) = (Vec::with_capacity(self.awake_total), vec![]);
-        for (id, series) in self.iter() {
+        if let Which::Warm(steps) = which {
+            let from = step.offset(-steps);
+            self.warm.retain(|_, warm| self.series.get(&warm.id).is_some_and(|series| series.awake && series.last >= Some(from)));
+        }
+        let mut woken = BTreeSet::new();
+        for warm in self.warm.values_mut().filter(|warm| warm.fresh) {
+            warm.fresh = false;
+            woken.extend(self.series.get(&warm.id).filter(|series| series.since < step).map(|series| (*series.key).clone()));
+        }
+        let (mut counts, mut cold) = (vec![], vec![]);
+        for (id, series) in self.iter(which, None) {
             if step < boundary(self.sealed, id) && Some(step) >= self.from {
                 cold.push((counts.len(), id));
             }
             counts.push(((*series.key).clone(), series.ring.get(step) as f64));
         }
-        ClosePart { closed: Closed { step, counts, revised }, cold }
+        ClosePart { closed: Closed { step, counts, revised, woken }, cold }
     }
 
     /// The last closed step of this life.
@@ -321,11 +369,10 @@ impl Rollups {
         Some(self.window_of(id, self.series.get(&id)?, until, steps))
     }
 
-    /// See [`super::HistoryHandle::windows_after`].
-    pub(crate) fn windows(&self, after: Option<&SeriesKey>, most: usize, until: StepIndex, steps: usize) -> Vec<(SeriesKey, Part)> {
-        let later = |series: &Series| after.is_none_or(|after| *series.key > *after);
-        let wanted = self.iter().filter(|(_, series)| later(series)).take(most);
-        wanted.map(|(id, series)| ((*series.key).clone(), self.window_of(id, series, until, steps))).collect()
+    /// See [`super::HistoryHandle::windows_after`] and [`super::HistoryHandle::warm_windows`].
+    pub(crate) fn windows(&self, page: &Page) -> Vec<(SeriesKey, Part)> {
+        let wanted = self.iter(page.which, page.after.as_ref()).take(page.most);
+        wanted.map(|(id, series)| ((*series.key).clone(), self.window_of(id, series, page.until, page.steps))).collect()
     }
 
     fn window_of(&self, id: SeriesId, series: &Series, until: StepIndex, steps: usize) -> Part {
@@ -344,8 +391,14 @@ impl Rollups {
         Some((id, series.since, steps.map(|step| (StepIndex(step), series.ring.get(StepIndex(step)))).collect()))
     }
 
-    /// The awake series, ascending by key.
-    fn iter(&self) -> impl Iterator<Item = (SeriesId, &Series)> {
-        self.ids.values().filter_map(|id| Some((*id, self.series.get(id)?))).filter(|(_, series)| series.awake)
+    /// The series of `which` after one, ascending by key.
+    fn iter(&self, which: Which, after: Option<&SeriesKey>) -> impl Iterator<Item = (SeriesId, &Series)> {
+        let from = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let (awake, warm) = match which {
+            Which::Awake => (Some(self.ids.range::<SeriesKey, _>(from)), None),
+            Which::Warm(_) => (None, Some(self.warm.range::<SeriesKey, _>(from))),
+        };
+        let ids = awake.into_iter().flatten().map(|(_, id)| *id).chain(warm.into_iter().flatten().map(|(_, warm)| warm.id));
+        ids.filter_map(|id| Some((id, self.series.get(&id)?))).filter(|(_, series)| series.awake)
     }
 }

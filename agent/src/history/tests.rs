@@ -509,6 +509,44 @@ async fn counts_leave_memory_for_columns_and_every_resolution_adds_up() {
     assert!(sizes[0].2 < 2 * 1_800 + 13 * 80, "{sizes:?}");
 }
 
+#[tokio::test]
+async fn a_series_that_is_silent_for_long_is_cold_until_it_counts_again() {
+    let site = Site::new(5);
+    let life = site.start().await;
+    let send = async |to: &str, minute: i64| {
+        site.clock.0.store(NOON + minute * MINUTE, Ordering::Relaxed);
+        life.handle.append(site.batch(&[record(to, minute, 1, None)]), None).await.unwrap();
+    };
+    let close = async |minute: i64| {
+        let closed = life.handle.close_warm(noon_step().offset(minute), 10).await.unwrap();
+        let names = |key: &SeriesKey| key.destination.to_string();
+        (closed.counts.iter().map(|(key, _)| names(key)).collect::<Vec<_>>(), closed.woken.iter().map(names).collect::<Vec<_>>())
+    };
+    let named = |counts: &[&str], woken: &[&str]| -> (Vec<String>, Vec<String>) {
+        (counts.iter().map(ToString::to_string).collect(), woken.iter().map(ToString::to_string).collect())
+    };
+    send("fr", 0).await;
+    send("it", 0).await;
+    assert_eq!(close(0).await, named(&["fr", "it"], &[]), "what begins has nothing to be learnt again");
+    send("it", 9).await;
+    assert_eq!(close(10).await, named(&["fr", "it"], &[]));
+    assert_eq!(close(11).await, named(&["it"], &[]), "eleven steps without a count");
+    assert_eq!(life.handle.warm_windows(None, 10, noon_step().offset(11), 100).await.unwrap().len(), 1);
+    send("fr", 12).await;
+    assert_eq!(close(12).await, named(&["fr", "it"], &["fr"]));
+    let pages = life.handle.warm_windows(None, 1, noon_step().offset(12), 100).await.unwrap();
+    assert_eq!((pages[0].0.destination.as_str(), pages[0].1.len(), pages[0].1.iter().sum::<f64>()), ("fr", 13, 2.0));
+    assert_eq!(close(13).await, named(&["fr", "it"], &[]));
+    let closed = life.handle.close(noon_step().offset(40)).await.unwrap();
+    assert_eq!(closed.counts.len(), 2, "they are counted all the same");
+    // After a restart all that is warm has to be learnt, and nothing else.
+    send("it", 41).await;
+    life.stop().await;
+    let life = site.start().await;
+    let closed = life.handle.close_warm(noon_step().offset(41), 10).await.unwrap();
+    assert_eq!((closed.counts.len(), closed.woken.iter().next().unwrap().destination.as_str()), (1, "it"));
+}
+
 /// Sixteen batches over two days, so that commits seal columns: the sum of each destination is 17 when all are counted.
 async fn long_workload(site: &Site, life: &Life) -> usize {
     let mut acknowledged = 0;

@@ -3,6 +3,7 @@
 //! [`router`] builds it over [`Api`], which holds the handles of the parts that answer. Every route
 //! is in the OpenAPI document, since both come from the same declaration.
 
+mod explain;
 mod outlook;
 mod pages;
 mod problem;
@@ -17,6 +18,7 @@ use crate::calendar::CalendarHandle;
 use crate::config::Config;
 use crate::env::{Clock, Offload};
 use crate::events::EventLog;
+use crate::forecast::Explanation;
 use crate::history::HistoryHandle;
 use crate::mesh::MeshHandle;
 use crate::negotiate::NegotiatorHandle;
@@ -26,7 +28,7 @@ use axum::routing::any;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 use tradewind_protocol::region::Health;
-use tradewind_protocol::{PredictionData, RegionalResourcePlan, StepIndex, Timestamp};
+use tradewind_protocol::{PredictionData, RegionalResourcePlan, SeriesKey, StepIndex, Timestamp};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -54,11 +56,14 @@ pub(crate) struct Progress {
     pub health_reasons: Vec<String>,
 }
 
-/// Runs a planning round.
+/// Asks the step loop.
 #[async_trait::async_trait]
 pub(crate) trait Planning: Send + Sync + 'static {
     /// Plans now, and carries the plan out unless `dry_run` or in advisory mode.
     async fn plan_now(&self, dry_run: bool) -> Result<RegionalResourcePlan, String>;
+
+    /// What stands behind the forecasts of these series, in their order; none where nothing is forecast.
+    async fn explain(&self, keys: Vec<SeriesKey>) -> Result<Vec<Option<Explanation>>, String>;
 }
 
 /// What the API answers from.
@@ -107,6 +112,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(views::instances))
         .routes(routes!(views::reservations))
         .routes(routes!(views::forecasts))
+        .routes(routes!(explain::explain))
         .routes(routes!(views::plan))
         .routes(routes!(views::capacity))
         .routes(routes!(views::events))

@@ -14,7 +14,7 @@ use tradewind_protocol::api::{CapacitySample, Event, ForecastView, InstanceView,
 use tradewind_protocol::{PredictionData, RegionId, RegionalResourcePlan, StepIndex, TransactionType};
 
 /// How many past counts go with a forecast: enough for a chart twice as wide as the default horizon.
-const RECENT_STEPS: usize = 48;
+pub(super) const RECENT_STEPS: usize = 48;
 
 /// How often a stream of events says nothing in a line of its own, so that whoever reads knows that
 /// the agent still lives.
@@ -229,6 +229,6 @@ pub(super) async fn events(State(api): State<Arc<Api>>, query: Result<Query<Even
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
-fn parsed<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
+pub(super) fn parsed<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
     query.map(|Query(query)| query).map_err(|e| ApiError::bad_request(e.body_text()))
 }

@@ -95,7 +95,7 @@ pub(super) fn print_with_charts(views: &[ForecastView], out: &mut Output) -> Res
     }
 }
 
-fn print_chart(view: &ForecastView, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn print_chart(view: &ForecastView, out: &mut Output) -> Result<(), Failure> {
     let (series, path) = (&view.prediction.series, &view.prediction.path);
     let rates = Rates { path };
     let steps = (0..path.horizon()).filter_map(|ahead| i64::try_from(ahead).ok()).map(|ahead| path.start().offset(ahead));
@@ -124,12 +124,12 @@ fn print_chart(view: &ForecastView, out: &mut Output) -> Result<(), Failure> {
 }
 
 /// A path's values per second instead of per step.
-struct Rates<'a> {
-    path: &'a QuantilePath,
+pub(super) struct Rates<'a> {
+    pub(super) path: &'a QuantilePath,
 }
 
 impl Rates<'_> {
-    fn at(&self, step: StepIndex, q: Quantile) -> f64 {
+    pub(super) fn at(&self, step: StepIndex, q: Quantile) -> f64 {
         self.path.value(step, q).unwrap_or(f64::NAN) / self.path.step().seconds()
     }
 
@@ -140,7 +140,7 @@ impl Rates<'_> {
         (carried.first().map_or(low, |q| low.max(*q)), carried.last().map_or(high, |q| high.min(*q)))
     }
 
-    fn band(&self, step: StepIndex) -> (f64, f64) {
+    pub(super) fn band(&self, step: StepIndex) -> (f64, f64) {
         let (low, high) = self.ends();
         (self.at(step, low), self.at(step, high))
     }
@@ -154,6 +154,6 @@ impl Rates<'_> {
 }
 
 /// Minutes tell long steps apart; short ones need seconds.
-fn seconds(path: &QuantilePath) -> Seconds {
+pub(super) fn seconds(path: &QuantilePath) -> Seconds {
     if path.step().length().as_secs().is_multiple_of(60) && path.step().length().as_secs() > 0 { Seconds::Hidden } else { Seconds::Shown }
 }

@@ -2,6 +2,7 @@
 
 mod calendar;
 mod events;
+mod explain;
 mod forecasts;
 mod mesh;
 mod plan;
@@ -36,6 +37,17 @@ pub(crate) fn run(query: Query, connection: &Connection, out: &mut Output) -> Re
             let charts = chart || (out.terminal && !no_chart);
             let print = if charts { forecasts::print_with_charts } else { forecasts::print };
             present_all(&client.get("/v1/forecasts", &query)?, out, print)
+        }
+        Query::Explain { from, to, service, transaction_type, tenant, chart, no_chart } => {
+            let query = [
+                ("from", Some(from.to_string())),
+                ("to", Some(to.to_string())),
+                ("service", service.map(|s| s.to_string())),
+                ("type", transaction_type.map(|t| t.to_string())),
+                ("tenant", tenant.map(|t| t.to_string())),
+            ];
+            let print = if chart || (out.terminal && !no_chart) { explain::print_with_charts } else { explain::print };
+            present_all(&client.get("/v1/forecasts/explain", &query)?, out, print)
         }
         Query::Plan => present(&client.get("/v1/plan", &[])?, out, plan::print),
         Query::Scale { region, apply } => {

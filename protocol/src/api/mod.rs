@@ -5,6 +5,7 @@
 //! dollar; the names say so.
 
 mod anomaly;
+mod explain;
 mod reservation;
 
 use crate::calendar::{CalendarEvent, Effect};
@@ -15,6 +16,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 
 pub use anomaly::{Anomaly, AnomalyKind, Direction};
+pub use explain::{ExpertReasons, ForecastExplanation, ForecastReasons, HorizonReasons};
 pub use reservation::{ClaimView, ReservationView, Reservations};
 
 /// An error, as RFC 9457 has it. Sent as `application/problem+json`.

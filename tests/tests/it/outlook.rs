@@ -1,9 +1,12 @@
 //! Events that are known beforehand, from one region's API into another region's forecasts.
 
 use serde_json::{Value, json};
-use tradewind_protocol::api::{Anomaly, CalendarEntry, EventOrigin, ForecastView, Problem};
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::Command;
+use tradewind_protocol::api::{Anomaly, CalendarEntry, Event, EventOrigin, ForecastExplanation, ForecastView, Problem};
 use tradewind_protocol::{Quantile, Timestamp};
-use tradewind_tests::{Cluster, Member, Setup, eventually, get_text};
+use tradewind_tests::{Answer, Cluster, Member, Setup, eventually, get, get_text, program};
 
 fn now_ms() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
@@ -14,6 +17,10 @@ fn rush() -> Value {
     let at = |ms: i64| Timestamp::from_millis(ms).unwrap();
     json!({"name": "rush", "kind": "campaign", "from": at(now_ms() - 60_000), "until": at(now_ms() + 86_400_000),
         "effect": {"factor": 5.0, "low": 4.0, "high": 6.0}})
+}
+
+fn fetch(member: &Member, path: &str) -> Answer {
+    get(&member.url(path)).unwrap()
 }
 
 fn calendar(member: &Member) -> Vec<CalendarEntry> {
@@ -97,4 +104,123 @@ fn a_backlog_that_comes_before_the_first_close_is_in_the_forecasts() {
     });
     // Eight seasons of ten steps, less the first.
     assert!(first.prediction.score.steps > 50, "learnt from the backlog: {:?}", first.prediction.score);
+}
+
+/// Traffic from `region` to itself in each of the `steps` steps before the running one, by `count` of the step's distance.
+fn backlog(member: &Member, steps: i64, count: impl Fn(i64) -> u64) {
+    let record = |back: i64| json!({"source_region": member.region, "destination_region": "far", "timestamp": now_ms() - back * 200, "count": count(back)});
+    let records: Vec<Value> = (1..=steps).map(record).collect();
+    assert_eq!(member.post("/v1/records", &json!(records).to_string()).status, 200);
+}
+
+#[test]
+fn a_forecast_is_explained_in_the_api_the_terminal_and_the_metrics() {
+    let mut cluster = Cluster::new();
+    cluster.start("solo", &Setup { ingest: "lateness = \"1h\"".into(), ..Setup::default() });
+    let solo = cluster.member("solo");
+    let unknown: Problem = fetch(solo, "/v1/forecasts/explain?from=solo&to=far").json();
+    assert!(unknown.detail.unwrap().contains("nothing is forecast yet"));
+    backlog(solo, 60, |back| 500 + 100 * (back % 10) as u64);
+    assert_eq!(solo.post("/v1/calendar", &rush().to_string()).status, 204);
+
+    let explained = eventually("the forecast has learnt the backlog and knows the event", || {
+        let all: Vec<ForecastExplanation> = solo.try_get("/v1/forecasts/explain?from=solo&to=far&service=default")?;
+        let one = all.into_iter().next()?;
+        let judged = one.reasons.as_ref()?.horizons.first()?.judged > 20;
+        (judged && !one.view.events_applied.is_empty() && one.view.prediction.score.steps > 20).then_some(one)
+    });
+    let reasons = explained.reasons.unwrap();
+    assert_eq!((explained.region.as_str(), reasons.season), ("solo", 10));
+    assert!(reasons.steps >= 60 && reasons.until == explained.view.prediction.path.start().offset(-1), "{reasons:?}");
+    let first = &reasons.horizons[0];
+    assert!(first.ahead == 1 && first.seasonal_naive_error >= 0.0 && (0.0..=1.0).contains(&first.coverage_90), "{first:?}");
+    let weight: f64 = first.experts.iter().map(|expert| expert.weight).sum();
+    assert!((weight - 1.0).abs() < 1e-6, "the weights are shares: {first:?}");
+    assert!(first.experts.iter().all(|expert| expert.silent.is_none() || expert.weight == 0.0), "{first:?}");
+
+    let answer = fetch(solo, "/v1/forecasts/explain?from=solo&to=mars");
+    let problem: Problem = answer.json();
+    assert_eq!((answer.status, problem.detail.unwrap().contains("from solo forecasts go to: far")), (404, true));
+    assert_eq!(fetch(solo, "/v1/forecasts/explain?from=solo").status, 400);
+    for format in ["table", "json", "yaml"] {
+        let command = ["--agent", &solo.runtime.api, "explain", "solo", "far", "-o", format];
+        let done = Command::new(program("tradewind")).args(command).output().unwrap();
+        let text = String::from_utf8(done.stdout).unwrap();
+        assert!(done.status.success() && text.contains("rush") && text.contains("last-value"), "{format}: {text}");
+    }
+    let metrics = get_text(&solo.url("/metrics"));
+    let pair = r#"{tenant="default",source="solo",destination="far",service="default",type="default""#;
+    for name in [
+        "tradewind_forecast_pinball_loss",
+        "tradewind_forecast_seasonal_naive_pinball_loss",
+        "tradewind_forecast_coverage_ratio",
+        "tradewind_observed_transactions",
+    ] {
+        assert!(metrics.contains(&format!("{name}{pair}}} ")), "{name} in {metrics}");
+    }
+    for quantile in ["0.05", "0.5", "0.95"] {
+        let wanted = format!("tradewind_forecast_transactions{pair},quantile=\"{quantile}\"}} ");
+        assert!(metrics.contains(&wanted), "{wanted} in {metrics}");
+    }
+}
+
+#[test]
+fn an_anomaly_is_told_by_the_log_the_metrics_the_api_and_the_webhook() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let hook = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut text, mut buffer) = (String::new(), [0; 4096]);
+        while !text.ends_with('}') {
+            let n = stream.read(&mut buffer).unwrap();
+            assert!(n > 0, "cut off: {text}");
+            text.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
+        }
+        stream.write_all(b"HTTP/1.1 204 Taken\r\nconnection: close\r\n\r\n").unwrap();
+        text
+    });
+    let mut cluster = Cluster::new();
+    let tables = format!("[webhook]\nurl = \"{url}\"\n");
+    cluster.start("solo", &Setup { ingest: "lateness = \"1h\"".into(), tables, ..Setup::default() });
+    let solo = cluster.member("solo");
+    // Calm for five hundred steps, so that what is rare is known.
+    backlog(solo, 500, |back| 100 + (back * 7 % 11) as u64);
+    eventually("the calm is known", || {
+        let views: Vec<ForecastView> = solo.get("/v1/forecasts?from=solo&to=far");
+        views.first().filter(|view| view.prediction.score.steps > 50).map(|_| ())
+    });
+    let flood = json!([{"source_region": "solo", "destination_region": "far", "timestamp": now_ms(), "count": 1_000_000}]);
+    assert_eq!(solo.post("/v1/records", &flood.to_string()).status, 200);
+
+    let anomaly = eventually("the API tells it", || solo.get::<Vec<Anomaly>>("/v1/anomalies").into_iter().find(|a| a.observed >= 1e6));
+    assert_eq!(anomaly.series.destination.as_str(), "far");
+    let events: Vec<Event> = solo.get("/v1/events");
+    assert!(events.iter().any(|event| event.kind.starts_with("anomaly.")), "{events:?}");
+    let metrics = get_text(&solo.url("/metrics"));
+    let found: f64 = metrics
+        .lines()
+        .filter(|l| l.starts_with("tradewind_anomalies_total{"))
+        .filter_map(|l| l.split(' ').nth(1)?.parse::<f64>().ok())
+        .sum();
+    assert!(found >= 1.0, "{metrics}");
+    let posted = hook.join().unwrap();
+    assert!(posted.contains("\"kind\":\"anomaly."), "{posted}");
+}
+
+#[test]
+fn late_records_within_the_bound_are_folded_in_and_later_ones_are_refused_with_a_reason() {
+    let mut cluster = Cluster::new();
+    cluster.start("solo", &Setup { ingest: "lateness = \"1m\"".into(), ..Setup::default() });
+    let solo = cluster.member("solo");
+    let record =
+        |back_ms: i64| json!([{"source_region": "solo", "destination_region": "far", "timestamp": now_ms() - back_ms, "count": 7}]);
+    assert_eq!(solo.post("/v1/records", &record(30_000).to_string()).status, 200);
+    let receipt: Value = solo.post("/v1/records", &record(120_000).to_string()).json();
+    assert_eq!((&receipt["accepted"], &receipt["refused"]), (&json!(0), &json!(1)), "{receipt}");
+    let reason = receipt["refusals"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("(ingest.lateness)"), "{reason}");
+    eventually("the late record is in the forecast's past", || {
+        let views: Vec<ForecastView> = solo.get("/v1/forecasts?from=solo&to=far");
+        views.first().filter(|view| view.prediction.mean_volume > 0.0).map(|_| ())
+    });
 }
