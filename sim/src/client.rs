@@ -71,8 +71,6 @@ pub(crate) struct Book {
     pub(crate) lied_to: BTreeMap<(RegionId, u64), Duration>,
     /// How often each agent's machine was booted, to be asked.
     pub(crate) boots: BTreeMap<RegionId, Boots>,
-    /// How often its disk was lost, likewise.
-    pub(crate) disk_losses: BTreeMap<RegionId, Boots>,
     counts: BTreeMap<SeriesKey, BTreeMap<StepIndex, Count>>,
 }
 

@@ -14,7 +14,7 @@ use tradewind_agent::config::{Config, PoolConfig};
 use tradewind_agent::provider::Observed;
 use tradewind_protocol::api::{Event, ForecastView, InstanceState, RegionView, Reservations};
 use tradewind_protocol::region::Mode;
-use tradewind_protocol::reservation::{Phase, Tier};
+use tradewind_protocol::reservation::Tier;
 use tradewind_protocol::{PoolDecision, PoolName, RegionId, RegionalResourcePlan, StepIndex};
 
 /// How often instances are counted: several times while one drains.
@@ -23,18 +23,11 @@ const COUNT_EVERY: Duration = Duration::from_millis(100);
 /// Counts from one look at the API to the next: the steps of a simulation last a second or more.
 const COUNTS_PER_LOOK: u32 = 10;
 
-/// How much longer a promise must have been good for, so that nothing hangs on an answer's way.
-const PROMISE_SLACK: Duration = Duration::from_secs(2);
-
-/// What an owner says of a reservation that it does not have.
-const FORGOTTEN: &str = "there is no reservation of this id";
-
 /// Looks in a row in which something is wrong that is not merely in flight.
 const PATIENCE: u32 = 3;
 
-/// How long there may be more instances than any plan asked for, which is asked for again each time: less than they take to start,
-/// since what was started twice is cancelled as soon as half of it is there. Not a number of counts: asking takes time, too.
-const EXCESS_PATIENCE: Duration = Duration::from_millis(1_500);
+/// Counts in a row with more instances than any plan asked for: the newest plan may be a look old.
+const EXCESS_PATIENCE: u32 = 18;
 
 /// What a pool needs on top of a start to come to what was planned: a drain, the step in which the plan
 /// is made, one with lost packets, and the look itself.
@@ -85,10 +78,6 @@ pub(crate) struct Inspector {
     last_event: u64,
     /// The life and version of each region that the agent showed last.
     versions: BTreeMap<RegionId, (u64, u64)>,
-    /// Firm claims on other regions' pools, by owner and number, and until when they may be relied upon.
-    promised: BTreeMap<(RegionId, u64), Duration>,
-    /// Since when each pool has more instances than any plan asked for.
-    excess: BTreeMap<PoolName, Duration>,
     /// How often in a row each thing was wrong.
     wrong: BTreeMap<(Rule, &'static str), u32>,
 }
@@ -110,8 +99,6 @@ impl Inspector {
             lent: VecDeque::new(),
             last_event: 0,
             versions: BTreeMap::new(),
-            promised: BTreeMap::new(),
-            excess: BTreeMap::new(),
             wrong: BTreeMap::new(),
         }
     }
@@ -144,8 +131,6 @@ impl Inspector {
             self.lent.clear();
             self.versions.clear();
             self.wrong.clear();
-            self.promised.clear();
-            self.excess.clear();
             self.warned = false;
         }
     }
@@ -185,7 +170,6 @@ impl Inspector {
         }
         let reservations: Reservations = self.client.get("/v1/reservations").await?;
         self.note_lent(&reservations);
-        self.judge_promises(&reservations, &events);
         // In this order: forecasts are made before the plan of a step.
         let plan: RegionalResourcePlan = self.client.get("/v1/plan").await?;
         let forecasts: Vec<ForecastView> = self.client.get(&format!("/v1/forecasts?from={}", self.client.region)).await?;
@@ -227,25 +211,6 @@ impl Inspector {
             && took > rtt + rtt / 2 + HOLD_SLACK_MS
         {
             self.broken(Rule::Swift, words.to_owned());
-        }
-    }
-
-    /// What an owner says it does not know although it had agreed to it, and its word is still good.
-    fn judge_promises(&mut self, reservations: &Reservations, events: &[Event]) {
-        let now = virtual_now();
-        let firm = reservations.claimed.iter().filter(|claim| claim.terms.tier == Tier::Firm && claim.phase == Some(Phase::Confirmed));
-        let standing = firm.map(|claim| ((claim.owner.clone(), claim.number), now + Duration::from_millis(claim.valid_for_ms))).collect();
-        let before = std::mem::replace(&mut self.promised, standing);
-        for ((owner, number), until) in before {
-            let gone = reservations.claimed.iter().all(|claim| (&claim.owner, claim.number) != (&owner, number));
-            let replaced = self.client.book.borrow().disk_losses.get(&owner).is_some_and(|losses| losses() > 0);
-            let begins = format!(": {owner} for ");
-            let says =
-                |event: &&Event| event.kind == "reserve.lost" && event.message.contains(&begins) && event.message.contains(FORGOTTEN);
-            if let Some(event) = events.iter().find(says).filter(|_| gone && !replaced && until > now + PROMISE_SLACK) {
-                let left = until.saturating_sub(now);
-                self.broken(Rule::Kept, format!("{owner}'s promise {number} was good for {left:?} more: {}", event.message));
-            }
         }
     }
 
@@ -402,7 +367,6 @@ impl Inspector {
     /// More than any recent plan asked for is too much at once, not only when it stays.
     async fn judge_excess(&mut self) -> anyhow::Result<()> {
         if !self.is_calm() || self.config.mode != Mode::Active || self.life != self.client.machine.boots() {
-            self.excess.clear();
             return Ok(());
         }
         for pool in self.config.pools.clone() {
@@ -418,15 +382,9 @@ impl Inspector {
                 self.note_lent(&reservations);
             }
             let Some(most) = self.most_planned(&pool) else { continue };
-            if exist <= most as usize {
-                self.excess.remove(&pool.name);
-                continue;
-            }
-            let now = virtual_now();
-            let since = *self.excess.entry(pool.name.clone()).or_insert(now);
-            if now.saturating_sub(since) >= EXCESS_PATIENCE {
-                self.broken(Rule::Planned, format!("pool {}: {exist} instances exist, {most} at most were planned", pool.name));
-            }
+            let wrong =
+                (exist > most as usize).then(|| format!("pool {}: {exist} instances exist, {most} at most were planned", pool.name));
+            self.suspect(Rule::Planned, "excess", wrong, EXCESS_PATIENCE);
         }
         Ok(())
     }

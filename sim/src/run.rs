@@ -200,10 +200,7 @@ impl<'a> Simulation<'a> {
         simulation.add_clients(&cast)?;
         for region in &scenario.regions {
             let machine = simulation.world.machine(region.id.as_str())?.clone();
-            let disk = machine.disk.clone();
-            let mut book = simulation.book.borrow_mut();
-            book.boots.insert(region.id.clone(), Box::new(move || machine.boots()));
-            book.disk_losses.insert(region.id.clone(), Box::new(move || disk.losses()));
+            simulation.book.borrow_mut().boots.insert(region.id.clone(), Box::new(move || machine.boots()));
         }
         simulation.changed(Duration::ZERO, "start");
         Ok(simulation)
