@@ -42,6 +42,8 @@ pub(super) const MAX_ERROR: f64 = 20.0;
 
 /// Where the median stands among the quantiles.
 const MEDIAN: usize = 3;
+/// Where the ends of the central 90 % interval stand.
+const INTERVAL_90: [usize; 2] = [0, 6];
 /// The number of quantiles that a lane forecasts.
 pub(super) const QUANTILES: usize = Quantile::GRID.len();
 
@@ -56,6 +58,34 @@ pub(super) struct Lane {
     levels: [f64; QUANTILES],
     /// The levels' values in the window of errors, in spreads.
     offsets: [f64; QUANTILES],
+    tally: Tally,
+}
+
+/// Memory of how good a lane was: about 200 of its forecasts.
+const TALLY_GAIN: f64 = 0.005;
+
+/// How good a lane was of late.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    /// How many of its forecasts were judged.
+    pub(super) judged: u64,
+    /// Share of what came that lay within the central 90 % interval.
+    pub(super) coverage_90: f64,
+    /// Mean absolute error of the median, and that of seasonal naive.
+    pub(super) error: f64,
+    pub(super) seasonal_naive_error: f64,
+}
+
+impl Tally {
+    fn learn(&mut self, said: &Said, seasonal_naive: f64, actual: f64) {
+        self.judged += 1;
+        let gain = TALLY_GAIN.max(1.0 / self.judged as f64);
+        let [low, high] = INTERVAL_90.map(|at| said.quantiles[at]);
+        let covered = if (low..=high).contains(&actual) { 1.0 } else { 0.0 };
+        self.coverage_90 += gain * (covered - self.coverage_90);
+        self.error += gain * ((actual - said.quantiles[MEDIAN]).abs() - self.error);
+        self.seasonal_naive_error += gain * ((actual - seasonal_naive).abs() - self.seasonal_naive_error);
+    }
 }
 
 /// What a lane said about one step.
@@ -78,6 +108,7 @@ impl Lane {
             errors: ErrorWindow::new(WINDOW),
             levels: Quantile::GRID.map(Quantile::probability),
             offsets: prior(),
+            tally: Tally::default(),
         }
     }
 
@@ -89,13 +120,22 @@ impl Lane {
         &self.mix
     }
 
+    /// How good it was of late, where seasonal naive spoke as well.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     pub(super) fn offsets(&self) -> &[f64; QUANTILES] {
         &self.offsets
     }
 
-    /// Learns that step `number`, counted from 1, closed with `actual`, and returns what had been said about it.
-    pub(super) fn learn(&mut self, number: u64, actual: f64) -> Option<Said> {
+    /// Learns that step `number`, counted from 1, closed with `actual`, of which seasonal naive said this if anything, and returns what
+    /// had been said about it.
+    pub(super) fn learn(&mut self, number: u64, actual: f64, seasonal_naive: Option<f64>) -> Option<Said> {
         let said = self.pending.pop_front_if(|said| said.about <= number)?;
+        if let Some(naive) = seasonal_naive {
+            self.tally.learn(&said, naive, actual);
+        }
         self.mix.learn(&said.points, actual);
         self.errors.push(((actual - said.point) / said.spread).clamp(-MAX_ERROR, MAX_ERROR));
         for ((level, q), value) in self.levels.iter_mut().zip(Quantile::GRID).zip(said.quantiles) {
@@ -148,6 +188,7 @@ mod tests {
     #[test]
     fn the_median_is_where_it_is_said_to_be() {
         assert_eq!(Quantile::GRID[MEDIAN], Quantile::MEDIAN);
+        assert_eq!((Quantile::GRID[INTERVAL_90[0]], Quantile::GRID[INTERVAL_90[1]]), Quantile::CENTRAL_90);
     }
 
     #[test]
@@ -155,10 +196,22 @@ mod tests {
         let mut lane = Lane::new(2, 1);
         lane.say(10, &[5.0], 5.0, 1.0, [5.0; QUANTILES]);
         lane.say(11, &[6.0], 6.0, 1.0, [6.0; QUANTILES]);
-        assert!(lane.learn(11, 99.0).is_none());
-        assert_eq!(lane.learn(12, 7.0).map(|said| said.point), Some(5.0));
+        assert!(lane.learn(11, 99.0, None).is_none());
+        assert_eq!(lane.learn(12, 7.0, None).map(|said| said.point), Some(5.0));
         assert_eq!(lane.errors.quantile(0.5), Some(2.0));
-        assert_eq!(lane.learn(13, 7.0).map(|said| said.point), Some(6.0));
+        assert_eq!(lane.learn(13, 7.0, None).map(|said| said.point), Some(6.0));
+    }
+
+    #[test]
+    fn a_lane_is_judged_beside_seasonal_naive_by_its_own_horizon() {
+        let mut lane = Lane::new(2, 1);
+        let quantiles = std::array::from_fn(|at| 10.0 + at as f64);
+        for (number, actual) in [(1, 12.0), (2, 30.0), (3, 30.0)] {
+            lane.say(number, &[13.0], 13.0, 1.0, quantiles);
+            lane.learn(number + 2, actual, if number < 3 { Some(20.0) } else { None });
+        }
+        let Tally { judged, coverage_90, error, seasonal_naive_error } = *lane.tally();
+        assert_eq!((judged, coverage_90, error, seasonal_naive_error), (2, 0.5, (1.0 + 17.0) / 2.0, (8.0 + 10.0) / 2.0));
     }
 
     #[test]
@@ -166,7 +219,7 @@ mod tests {
         let mut lane = Lane::new(1, 1);
         for number in 0..50 {
             lane.say(number, &[5.0], 5.0, 1.0, [5.0; QUANTILES]);
-            lane.learn(number + 1, 8.0);
+            lane.learn(number + 1, 8.0, None);
         }
         assert!(lane.levels.iter().zip(Quantile::GRID).all(|(level, q)| *level >= q.probability()));
         assert!(lane.levels[MEDIAN] > 0.54);
@@ -187,7 +240,7 @@ mod tests {
             if lane.speaks_after(number) {
                 lane.say(number, &[1.0], 1.0, 1.0, [1.0; QUANTILES]);
             }
-            lane.learn(number + 1, 1.0);
+            lane.learn(number + 1, 1.0, None);
             assert!(lane.pending.len() <= MAX_PENDING);
         }
         assert!(lane.errors.len() > 200);

@@ -19,21 +19,18 @@ mod holt_winters;
 mod horizon;
 mod lane;
 mod mix;
-mod offer;
 mod profile;
 mod score;
 mod seasonal_naive;
 mod series;
 
 use crate::config::ForecastConfig;
-use offer::Offers;
 use series::{Panel, SeriesForecast};
 use std::collections::BTreeMap;
 use tradewind_protocol::forecast::MAX_HORIZON;
 use tradewind_protocol::{PredictionData, Quantile, QuantilePath, SeriesKey, Step, StepIndex, Timestamp};
 
 pub use explain::{ExpertExplanation, Explanation, LaneExplanation};
-pub use offer::{MAX_OFFERING, OfferRefused};
 
 /// The longest gap between two closed steps that is filled with empty steps. Beyond a thousand, the
 /// past says little about the present, and a clock that jumped by years must not cost minutes: the
@@ -56,7 +53,6 @@ pub struct Forecasts {
     /// The last closed step.
     until: Option<StepIndex>,
     series: BTreeMap<SeriesKey, SeriesForecast>,
-    offers: Offers,
 }
 
 impl Forecasts {
@@ -70,7 +66,7 @@ impl Forecasts {
     pub fn with_experts(config: &ForecastConfig, step: Step, experts: &[&str]) -> Self {
         let (horizon, season) = (config.horizon.clamp(1, MAX_HORIZON), config.season.clamp(1, MAX_SEASON));
         let panel = EXPERTS.map(|name| experts.contains(&name));
-        Self { horizon, season, panel, step, until: None, series: BTreeMap::new(), offers: Offers::default() }
+        Self { horizon, season, panel, step, until: None, series: BTreeMap::new() }
     }
 
     /// Closes `step` with these counts. Series that are left out counted nothing; new ones begin
@@ -122,22 +118,6 @@ impl Forecasts {
     /// Forgets a series.
     pub fn remove(&mut self, key: &SeriesKey) {
         self.series.remove(key);
-        self.offers.forget(key);
-    }
-
-    /// Takes in what an expert from outside foresees of a series: a path issued after the closed step `issued`, so from
-    /// counts up to it alone. The expert speaks from the next closed step on, for as long as its path reaches.
-    pub fn offer(&mut self, expert: &str, key: &SeriesKey, issued: StepIndex, path: QuantilePath) -> Result<(), OfferRefused> {
-        if !self.series.contains_key(key) {
-            return Err(OfferRefused::UnknownSeries);
-        }
-        if self.until.is_none_or(|until| issued > until) || path.start() <= issued {
-            return Err(OfferRefused::NotYet { issued });
-        }
-        if path.step() != self.step {
-            return Err(OfferRefused::Step);
-        }
-        self.offers.take(expert, key, issued, path)
     }
 
     /// Why the forecast of a series is what it is; `None` if there is none.

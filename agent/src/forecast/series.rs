@@ -124,13 +124,13 @@ impl SeriesForecast {
                 error: lane.mix().loss(at),
                 silent: expert.ready().err().map(|silent| silent.to_string()),
             });
-            let score = self.scores.mean();
+            let tally = lane.tally();
             LaneExplanation {
                 ahead: lane.ahead(),
-                judged: u64::from(score.steps),
-                coverage_90: score.coverage_90,
-                error: score.pinball,
-                seasonal_naive_error: score.seasonal_naive_pinball,
+                judged: tally.judged,
+                coverage_90: tally.coverage_90,
+                error: tally.error,
+                seasonal_naive_error: tally.seasonal_naive_error,
                 experts: experts.collect(),
             }
         });
@@ -157,8 +157,10 @@ impl SeriesForecast {
 
     fn learn(&mut self, count: f64) {
         let mut score = None;
+        // The count of one season ago is what seasonal naive says of this step at every horizon within a season.
+        let naive = self.naive.ready().ok().map(|()| self.naive.point(1));
         for lane in &mut self.lanes {
-            let said = lane.learn(self.seen + 1, count);
+            let said = lane.learn(self.seen + 1, count, naive.filter(|_| lane.ahead() <= self.season));
             if lane.ahead() == 1 {
                 score = said;
             }
@@ -169,7 +171,7 @@ impl SeriesForecast {
             self.recent_error += RECENT_GAIN.max(fading_in) * (error - self.recent_error);
             self.usual_error += USUAL_GAIN.max(fading_in) * (error - self.usual_error);
         }
-        if let (Some(said), Some(naive)) = (score, self.yardstick.learn(self.seen + 1, count)) {
+        if let (Some(said), Some(naive)) = (score, self.yardstick.learn(self.seen + 1, count, None)) {
             self.scores.push(&said.quantiles, &naive.quantiles, count);
         }
     }
