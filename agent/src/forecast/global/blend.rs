@@ -125,13 +125,19 @@ impl Blend {
                 let mix = |low: f64, high: f64| low + place.share * (high - low);
                 let (low, high) = (&weights[place.lower], &weights[place.upper]);
                 let mut row = [0.0; QUANTILES];
-                for (member, said) in rows(ahead).iter().enumerate() {
+                let said = rows(ahead);
+                for (member, said) in said.iter().enumerate() {
                     let weight = mix(low[member], high[member]);
                     said.iter().for_each(|said| row.iter_mut().zip(said).for_each(|(row, said)| *row += weight * said));
                 }
                 let median = row[MEDIAN];
                 let (low, high) = (&self.widths[place.lower], &self.widths[place.upper]);
-                std::array::from_fn(|at| (median + (row[at] - median) * mix(low[at], high[at]).exp()).max(0.0))
+                std::array::from_fn(|at| {
+                    let own = (row[at] - median) * mix(low[at], high[at]).exp();
+                    // The other experts' distances are made for few independent errors; nobody here knows better than they how few.
+                    let others = said[0].map_or(own, |said| said[at] - said[MEDIAN]);
+                    (median + if at < MEDIAN { own.min(others) } else { own.max(others) }).max(0.0)
+                })
             })
             .collect();
         let values = blended.iter().flatten().map(|value| *value as f32).collect();
