@@ -149,7 +149,7 @@ pub(crate) fn unframe(body: &[u8]) -> Result<&[u8], &'static str> {
 mod tests {
     use super::*;
 
-    /// The bytes are those of `protoc --encode`.
+    /// The bytes are those of the generated Python code of protobuf.
     #[test]
     fn messages_have_protobufs_bytes() {
         let object = b"\x0a\x04game\x12\x07default\x1a\x0f\x0a\x07service\x12\x04game";
