@@ -31,6 +31,8 @@ struct Entry {
     applied: bool,
     /// The backend has shown it.
     seen: bool,
+    /// Nobody has ordered anything of it: it was taken over, and is wanted as it stands.
+    found: bool,
     /// Its start failed: whatever there is of it is not listed unless it shows.
     hidden: bool,
     /// When draining has taken too long.
@@ -65,7 +67,7 @@ impl Book {
     /// As an earlier life left it. What was never carried out is forgotten: if it is there after all, it will show.
     pub(crate) fn recall(record: Record) -> Self {
         let serial = record.serial;
-        let entry = |want, applied| Entry { want, serial, applied, seen: applied, hidden: false, drain_by: None };
+        let entry = |want, applied| Entry { want, serial, applied, seen: applied, found: false, hidden: false, drain_by: None };
         let kept = record.instances.into_iter().filter(|(_, kept)| kept.applied).map(|(id, kept)| (id, entry(Some(kept.want), true)));
         let entries: BTreeMap<_, _> = kept.chain(record.ending.into_iter().map(|id| (id, entry(None, true)))).collect();
         // What was to end may not have been told.
@@ -94,8 +96,8 @@ impl Book {
             Some(entry) if entry.want.is_some() => entry.serial,
             Some(_) | None => {
                 self.serial += 1;
-                let entry =
-                    Entry { want: Some(Want::Warm), serial: self.serial, applied: false, seen: false, hidden: false, drain_by: None };
+                let (want, serial) = (Some(Want::Warm), self.serial);
+                let entry = Entry { want, serial, applied: false, seen: false, found: false, hidden: false, drain_by: None };
                 self.entries.insert(id.clone(), entry);
                 self.serial
             }
@@ -112,8 +114,7 @@ impl Book {
             (Some(now), _) if now == want => Ok(entry.serial),
             (Some(_), _) => {
                 self.serial += 1;
-                entry.want = Some(want);
-                entry.serial = self.serial;
+                *entry = Entry { want: Some(want), serial: self.serial, found: false, ..*entry };
                 Ok(self.serial)
             }
         }
@@ -123,7 +124,7 @@ impl Book {
         let Some(entry) = self.entries.get_mut(id) else { return };
         if matches!(entry.want, Some(Want::Warm | Want::Active)) {
             self.serial += 1;
-            *entry = Entry { want: Some(Want::Draining), serial: self.serial, drain_by: Some(drain_by), ..*entry };
+            *entry = Entry { want: Some(Want::Draining), serial: self.serial, found: false, drain_by: Some(drain_by), ..*entry };
         }
     }
 
@@ -131,7 +132,7 @@ impl Book {
         let Some(entry) = self.entries.get_mut(id) else { return };
         if entry.want.is_some() {
             self.serial += 1;
-            *entry = Entry { want: None, serial: self.serial, ..*entry };
+            *entry = Entry { want: None, serial: self.serial, found: false, ..*entry };
         }
     }
 
@@ -247,14 +248,18 @@ impl Book {
     fn settle(&mut self) {
         let serial = self.serial;
         for (id, seen) in &self.seen {
-            let want = match seen.state {
+            let want = seen.want.or(match seen.state {
                 InstanceState::Starting | InstanceState::Warm => Some(Want::Warm),
                 InstanceState::Active => Some(Want::Active),
                 InstanceState::Draining => None,
-            };
-            let taken_over = Entry { want, serial, applied: true, seen: true, hidden: false, drain_by: None };
+            });
+            let taken_over = Entry { want, serial, applied: true, seen: true, found: true, hidden: false, drain_by: None };
             let entry = self.entries.entry(id.clone()).or_insert(taken_over);
             (entry.seen, entry.hidden) = (true, false);
+            if entry.found {
+                // What it is on its way to shows when it is there.
+                entry.want = want;
+            }
         }
         let gone: BTreeSet<InstanceId> = self
             .entries

@@ -77,6 +77,8 @@ pub struct Seen {
     pub id: InstanceId,
     /// Where it stands.
     pub state: InstanceState,
+    /// How it is to stand, where the backend knows: what is starting may be on its way to serve.
+    pub want: Option<Want>,
     /// Where it is reached or what it runs as, for people.
     pub handle: String,
 }

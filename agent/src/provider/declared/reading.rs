@@ -62,6 +62,7 @@ pub(crate) fn instances(bytes: &[u8]) -> Result<Vec<Seen>, String> {
         }
     }
     let seen = instances.into_iter().map(|instance| Seen {
+        want: None,
         state: match instance.state {
             State::Starting => InstanceState::Starting,
             State::Warm => InstanceState::Warm,

@@ -183,7 +183,7 @@ impl Memory {
             // A warm instance of that name stands elsewhere.
             let warm = basis.instances.get(&id) == Some(&Want::Warm);
             if (ending || running > facts.replicas) && !warm {
-                seen.push(Seen { id, state: InstanceState::Draining, handle: format!("pod {name}") });
+                seen.push(Seen { id, state: InstanceState::Draining, want: None, handle: format!("pod {name}") });
             } else {
                 self.bound.remove(&id);
             }
@@ -209,7 +209,8 @@ impl Memory {
         for id in homeless.split_off(homeless.len() - lost) {
             basis.instances.remove(&id);
         }
-        seen.extend(homeless.into_iter().map(|id| Seen { id, state: InstanceState::Starting, handle: "no pod yet".into() }));
+        let waits = |id| Seen { id, state: InstanceState::Starting, want: Some(Want::Active), handle: "no pod yet".into() };
+        seen.extend(homeless.into_iter().map(waits));
         // Somebody has raised it: these are taken over.
         for pod in free.take(facts.replicas.saturating_sub(active.len())) {
             if let Ok(id) = InstanceId::new(&pod.name) {
@@ -220,7 +221,7 @@ impl Memory {
         for id in ids(&basis, Want::Active) {
             let Some(pod) = self.bound.get(&id).and_then(|bound| facts.pods.iter().find(|pod| pod.name == *bound)) else { continue };
             let state = if pod.ready { InstanceState::Active } else { InstanceState::Starting };
-            seen.push(Seen { id, state, handle: format!("pod {}", pod.name) });
+            seen.push(Seen { id, state, want: Some(Want::Active), handle: format!("pod {}", pod.name) });
         }
         self.settle_warm(pool, &mut basis, facts, &mut seen);
         self.applied = Some(basis);
@@ -248,7 +249,7 @@ impl Memory {
         self.stood = warm.iter().take(facts.placeholders_ready).cloned().collect();
         seen.extend(warm.into_iter().map(|id| {
             let state = if self.stood.contains(&id) { InstanceState::Warm } else { InstanceState::Starting };
-            Seen { id, state, handle: "a placeholder".into() }
+            Seen { id, state, want: Some(Want::Warm), handle: "a placeholder".into() }
         }));
     }
 }

@@ -5,7 +5,7 @@ fn id(name: &str) -> InstanceId {
 }
 
 fn seen(name: &str, state: InstanceState) -> Seen {
-    Seen { id: id(name), state, handle: "h".into() }
+    Seen { id: id(name), state, want: None, handle: "h".into() }
 }
 
 fn states(book: &Book) -> Vec<(String, InstanceState)> {
@@ -74,6 +74,25 @@ fn the_next_life_knows_its_instances_and_takes_over_what_it_does_not_know() {
     assert!(next.serial >= book.serial, "a serial is never given twice");
     next.on_seen(vec![seen("a", InstanceState::Warm), seen("orphan", InstanceState::Active)], None);
     assert_eq!(states(&next), [("a".into(), InstanceState::Draining), ("orphan".into(), InstanceState::Active)]);
+}
+
+#[test]
+fn what_is_taken_over_on_its_way_to_serve_is_not_called_back() {
+    let wants = |book: &Book| book.plan(&PoolName::default()).instances[&id("found")];
+    let mut book = warm();
+    let shown = |state| vec![seen("a", InstanceState::Warm), seen("found", state)];
+    book.on_seen(shown(InstanceState::Starting), None);
+    assert_eq!(wants(&book), Want::Warm);
+    book.on_seen(shown(InstanceState::Active), None);
+    assert_eq!(wants(&book), Want::Active);
+    // From the first order on it is as ordered.
+    book.turn(&id("found"), Want::Warm).unwrap();
+    book.on_seen(shown(InstanceState::Active), Some(book.serial));
+    assert_eq!(wants(&book), Want::Warm);
+    // The backend knew it from the first.
+    let mut book = warm();
+    book.on_seen(vec![Seen { want: Some(Want::Active), ..seen("found", InstanceState::Starting) }], None);
+    assert_eq!(wants(&book), Want::Active);
 }
 
 #[test]
