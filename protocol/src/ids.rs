@@ -111,6 +111,8 @@ names! {
     PoolName, "pool", MAX_NAME_BYTES, is_name, "1 to 64 ASCII letters, digits, '.', '_' or '-', starting with a letter or digit";
     /// An event in a region's calendar.
     EventName, "event", MAX_NAME_BYTES, is_name, "1 to 64 ASCII letters, digits, '.', '_' or '-', starting with a letter or digit";
+    /// One step of what is staged for a service before it is needed.
+    StageName, "stage", MAX_NAME_BYTES, is_name, "1 to 64 ASCII letters, digits, '.', '_' or '-', starting with a letter or digit";
     /// One instance of a pool, as its provider names it.
     InstanceId, "instance", MAX_ID_BYTES, is_id, "1 to 128 visible ASCII characters";
     /// A user, as the application names them.

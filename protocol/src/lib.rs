@@ -40,7 +40,9 @@ pub mod wire;
 
 pub use calendar::CalendarEvent;
 pub use forecast::{PredictionData, Quantile, QuantilePath, SeriesKey};
-pub use ids::{EventName, IdempotencyKey, InstanceId, PoolName, RecordId, RegionId, ServiceName, TenantName, TransactionType, UserId};
+pub use ids::{
+    EventName, IdempotencyKey, InstanceId, PoolName, RecordId, RegionId, ServiceName, StageName, TenantName, TransactionType, UserId,
+};
 pub use plan::{PoolDecision, RegionalResourcePlan};
 pub use pool::{InstanceCounts, ResourcePool};
 pub use record::TransactionRecord;

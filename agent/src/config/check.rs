@@ -63,7 +63,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {path}: {source}; name it with --config", path = path.display())]
+    #[error("cannot read the configuration {path}; name it with --config", path = path.display())]
     Read {
         /// Which file.
         path: PathBuf,
@@ -71,7 +71,7 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// It is wrong.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("cannot use {path}", path = path.display())]
     Wrong {
         /// Which file.
         path: PathBuf,

@@ -7,6 +7,7 @@
 mod anomaly;
 mod explain;
 mod reservation;
+mod staging;
 
 use crate::calendar::{CalendarEvent, Effect};
 use crate::region::{Coordinates, Dropped, Health, Mode};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use anomaly::{Anomaly, AnomalyKind, Direction};
 pub use explain::{ExpertReasons, ForecastExplanation, ForecastReasons, HorizonReasons};
 pub use reservation::{ClaimView, ReservationView, Reservations};
+pub use staging::{StageState, StageStepView, StagingState, StagingView};
 
 /// An error, as RFC 9457 has it. Sent as `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]

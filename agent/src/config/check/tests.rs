@@ -208,3 +208,15 @@ calls = { a = -1 }
     ];
     assert_eq!(found, expected);
 }
+
+#[test]
+fn a_file_that_is_wrong_is_told_once_with_its_cause_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.toml");
+    std::fs::write(&path, "region = 7\n").unwrap();
+    let told = format!("{:#}", anyhow::Error::from(Config::load(&path).unwrap_err()));
+    assert!(told.contains("bad.toml"), "{told}");
+    assert_eq!(told.matches("region = 7").count(), 1, "{told}");
+    let missing = format!("{:#}", anyhow::Error::from(Config::load(&dir.path().join("none.toml")).unwrap_err()));
+    assert_eq!(missing.matches("No such file").count(), 1, "{missing}");
+}
