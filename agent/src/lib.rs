@@ -24,6 +24,7 @@
 //! | [`planner`] | P | a plan from one snapshot, and the checker of plans |
 //! | [`pool`] | S | ledger, reconciler and accounting of the region's instances |
 //! | [`negotiate`] | S | asks other regions for what this one lacks; what, whom and how much is pure |
+//! | [`staging`] | S | what is made ready for a service before it is needed; what is next is pure |
 //! | `keda` | S | an external scaler over gRPC: a cluster's own autoscaler follows the forecast |
 //! | [`provider`] | S | what starts, activates, drains and stops instances |
 //! | [`http`] | S | the API |
@@ -51,6 +52,7 @@ pub mod planner;
 pub mod pool;
 mod prometheus;
 pub mod provider;
+pub mod staging;
 mod stop;
 pub mod store;
 mod tail;

@@ -8,6 +8,7 @@ use crate::http::Progress;
 use crate::mesh::{MeshStats, MeshView};
 use crate::negotiate::Claims;
 use crate::pool::Totals;
+use crate::staging::StagingTotals;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text};
 use prometheus_client::metrics::MetricType;
@@ -16,7 +17,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
-use tradewind_protocol::api::{AnomalyKind, Status};
+use tradewind_protocol::api::{AnomalyKind, StageState, StagingView, Status};
 use tradewind_protocol::region::{Health, Mode};
 use tradewind_protocol::reservation::ledger;
 use tradewind_protocol::{PoolName, Quantile, ResourcePool, SeriesKey};
@@ -39,6 +40,8 @@ pub(crate) struct Sample {
     /// What became of this region's requests.
     pub claims: Arc<Claims>,
     pub history: HistoryStats,
+    /// What is made ready before it is needed, and what became of it.
+    pub staging: (Vec<StagingView>, StagingTotals),
 }
 
 /// The metrics as OpenMetrics text.
@@ -54,6 +57,12 @@ pub(crate) fn render(sample: Sample) -> String {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct PoolState {
     pool: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ServiceState {
+    service: String,
     state: &'static str,
 }
 
@@ -131,6 +140,7 @@ impl Collector for Sample {
         self.mesh(&mut out)?;
         self.pools(&mut out)?;
         self.reservations(&mut out)?;
+        self.staging(&mut out)?;
         self.forecasts(&mut out)?;
         self.anomalies(&mut out)
     }
@@ -224,6 +234,21 @@ impl Sample {
         let stats = self.claims.stats;
         let own = [("asked", stats.asked), ("granted", stats.granted), ("refused", stats.refused), ("lost", stats.lost)];
         out.counters("claims", "What became of this region's requests to others", own.map(|(s, n)| ([("state", s)], n)).into_iter())
+    }
+
+    fn staging(&self, out: &mut Families) -> fmt::Result {
+        let (services, totals) = &self.staging;
+        let steps = services.iter().flat_map(|view| {
+            let done = view.steps.iter().filter(|step| step.state == StageState::Done).count();
+            [("done", done), ("not_done", view.steps.len() - done)]
+                .map(|(state, count)| (ServiceState { service: view.service.to_string(), state }, count as f64))
+        });
+        out.gauges("staging_steps", "Steps of staging by whether they are done", None, steps)?;
+        let late = services.iter().map(|view| ([("service", view.service.to_string())], f64::from(u8::from(view.late))));
+        out.gauges("staging_late", "1 while a service is needed and not staged", None, late)?;
+        let jobs = [("done", totals.done), ("undone", totals.undone), ("failed", totals.failed)];
+        out.counters("staging_jobs", "What became of steps of staging", jobs.map(|(s, n)| ([("state", s)], n)).into_iter())?;
+        out.counter("staging_copied", "Bytes that preloads have copied", Some(&Unit::Bytes), totals.bytes)
     }
 
     fn forecasts(&self, out: &mut Families) -> fmt::Result {

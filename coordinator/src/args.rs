@@ -80,6 +80,8 @@ pub(crate) enum Query {
         #[arg(long)]
         no_instances: bool,
     },
+    /// What is made ready for services before they are needed, and how far it has come.
+    Staging,
     /// What the agent foresees, with a chart of the busiest series.
     Forecasts {
         /// Only of transactions from this region.

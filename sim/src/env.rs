@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tradewind_agent::env::{Env, Offload, Seed};
+use tradewind_agent::staging::simulated::SimulatedStager;
 
 /// The root of all chance of the simulation with this number.
 pub fn simulation_seed(number: u64) -> Seed {
@@ -20,6 +21,9 @@ pub fn simulation_seed(number: u64) -> Seed {
 
 /// How often a monotonic clock that is too fast takes a step.
 const PACE_EVERY: Duration = Duration::from_millis(100);
+
+/// How long it takes to stage anything.
+const STAGE_TAKES: Duration = Duration::from_millis(500);
 
 /// A node's machine: its disk, clock and workers outlive the agent on it.
 pub struct Machine {
@@ -39,6 +43,8 @@ pub struct Machine {
     pub disk: SimDisk,
     /// Its workers.
     pub providers: SimProviders,
+    /// What is staged on it.
+    pub stager: SimulatedStager,
 }
 
 impl Machine {
@@ -56,6 +62,7 @@ impl Machine {
             jump: Cell::default(),
             providers: SimProviders::new(clock.clone()),
             clock,
+            stager: SimulatedStager::new(STAGE_TAKES),
             disk: SimDisk::new(seed.child("disk")),
         }
     }
@@ -111,6 +118,7 @@ impl Machine {
             storage: Arc::new(self.disk.clone()),
             offload: Offload::Inline,
             providers: Arc::new(self.providers.clone()),
+            stager: Arc::new(self.stager.clone()),
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::keda::{self, Keda};
 use crate::mesh::{self, MeshHandle, PeerService};
 use crate::negotiate::{self, NegotiatorHandle};
 use crate::pool::{self, PoolHandle, Shutdown};
+use crate::staging::{self, Linked};
 use crate::store::Store;
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -33,6 +34,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tradewind_protocol::api::Severity;
+use tradewind_protocol::region::Mode;
 use tradewind_protocol::reservation::message::Message;
 use tradewind_protocol::wire::{Request, Response};
 use tradewind_protocol::{RegionId, RegionalResourcePlan, SeriesKey};
@@ -127,6 +129,14 @@ impl Agent {
         let api_url = format!("{scheme}://{}", listener.local_addr()?);
 
         let (stop, stopped) = watch::channel(false);
+        let parts = staging::Parts {
+            region: config.region.clone(),
+            config: config.staging.clone(),
+            store: store.clone(),
+            stager: Arc::new(Linked { stager: env.stager.clone(), mesh: mesh.clone() }),
+            events: events.clone(),
+        };
+        let (staging, stages) = staging::open(&env, parts).await?;
         let (progress_tx, progress) = watch::channel(Progress::default());
         let parts = Parts {
             config: config.clone(),
@@ -137,6 +147,7 @@ impl Agent {
             calendar: calendar.clone(),
             events: events.clone(),
             negotiator: negotiator.clone(),
+            staging: staging.clone(),
         };
         let steps = StepLoop::new(&env, parts, progress_tx);
         let steps = tokio::spawn(steps.run(plan_rx, stopped.clone()));
@@ -150,6 +161,10 @@ impl Agent {
         let negotiating = tokio::spawn(negotiate::run(waiting, parts, stopped.clone()));
 
         let mut feeds = feeds::start(&env, &config, &store, &history, &events, &progress, &stopped);
+        // An advisory agent watches: what an earlier life has staged stays.
+        if config.mode == Mode::Active {
+            feeds.push(tokio::spawn(stages.run(stopped.clone())));
+        }
         let mut keda_at = None;
         if let Some(keda) = config.keda.clone() {
             let tls = keda.tls.as_ref().map(|paths| http::acceptor(paths, &env, b"h2")).transpose().context("[keda.tls]")?;
@@ -176,6 +191,7 @@ impl Agent {
             mesh: mesh.clone(),
             pool: pool.clone(),
             negotiator,
+            staging,
             events: events.clone(),
             calendar,
             progress,

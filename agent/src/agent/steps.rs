@@ -19,6 +19,7 @@ use crate::mesh::MeshHandle;
 use crate::negotiate::NegotiatorHandle;
 use crate::planner::{self, Outcome, PoolSnapshot, RecentNeeds, Snapshot, SourceForecast, Tuner};
 use crate::pool::{PoolHandle, Target};
+use crate::staging::StagingHandle;
 use crate::stop::told;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -69,6 +70,7 @@ pub(super) struct Parts {
     pub calendar: CalendarHandle,
     pub events: EventLog,
     pub negotiator: NegotiatorHandle,
+    pub staging: StagingHandle,
 }
 
 /// The state of the loop.
@@ -83,6 +85,9 @@ pub(super) struct StepLoop {
     pool: PoolHandle,
     events: EventLog,
     negotiator: NegotiatorHandle,
+    staging: StagingHandle,
+    /// When the services are needed that are staged for, by the newest plan.
+    needs: BTreeMap<ServiceName, Timestamp>,
     progress: watch::Sender<Progress>,
     forecasts: Forecasts,
     /// The global models, and the ones that are being trained.
@@ -111,7 +116,7 @@ struct PoolMemory {
 
 impl StepLoop {
     pub(super) fn new(env: &Env, parts: Parts, progress: watch::Sender<Progress>) -> Self {
-        let Parts { config, api_url, history, mesh, pool, calendar, events, negotiator } = parts;
+        let Parts { config, api_url, history, mesh, pool, calendar, events, negotiator, staging } = parts;
         let outlook = Outlook::new(config.clone(), calendar, mesh.clone(), events.clone());
         let forecasts = Forecasts::new(&config.forecast, config.step);
         let globals = Globals::new(config.global.clone(), config.forecast.horizon, config.forecast.season);
@@ -126,6 +131,8 @@ impl StepLoop {
             pool,
             events,
             negotiator,
+            staging,
+            needs: BTreeMap::new(),
             progress,
             forecasts,
             globals,
@@ -340,6 +347,7 @@ impl StepLoop {
 
     fn health(&self) -> (Health, Vec<String>) {
         let mut reasons = self.pool.health_reasons();
+        reasons.extend(self.staging.health_reasons());
         if self.history.stats().failed {
             reasons.push("records can no longer be made durable; see the log, then restart the agent".into());
         }
@@ -353,6 +361,7 @@ impl StepLoop {
         match planner::check(plan, &snapshot) {
             Ok(plan) => {
                 self.plans += 1;
+                self.needs = planner::needs(&snapshot, plan.plan(), &self.config.staging);
                 Ok(plan.into_inner())
             }
             Err(violations) => {
@@ -434,6 +443,7 @@ impl StepLoop {
             memory.blocked = blocked;
         }
         if self.config.mode == Mode::Active {
+            self.staging.foresee(self.needs.clone());
             let targets = plan.decisions.iter().map(|d| Target { pool: d.pool.clone(), active: d.active, warm: d.warm });
             match self.pool.validate(targets.collect()) {
                 // Refused only while the agent is stopping.

@@ -183,6 +183,7 @@ fn config(s: &mut Section) -> Option<Config> {
     });
     let pools: Option<Vec<PoolConfig>> = pools.into_iter().collect();
     planner.graph = Arc::new(services::graph(s, &services, pools.as_deref()));
+    let staging = services.into_iter().filter_map(|(name, service)| Some((name, service.stage?))).collect();
     let mut pools = pools?;
     pools.sort_by(|a, b| a.name.cmp(&b.name));
     Some(Config {
@@ -204,6 +205,7 @@ fn config(s: &mut Section) -> Option<Config> {
         keda,
         planner,
         reservations,
+        staging,
         pools,
     })
 }

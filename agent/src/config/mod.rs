@@ -12,6 +12,7 @@ mod provider;
 mod reservations;
 mod section;
 mod services;
+mod staging;
 
 use crate::calendar::Country;
 use crate::forecast::global::GlobalConfig;
@@ -29,6 +30,7 @@ use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources,
 pub use check::{ConfigError, LoadError, Problem};
 pub use keda::KedaConfig;
 pub use provider::{ExecConfig, HookConfig, KubernetesConfig};
+pub use staging::{ConnectConfig, PreloadConfig, StageAction, StageConfig, StageHookConfig, StageStep, StageWebhookConfig, StorageConfig};
 
 /// An agent's configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,6 +71,8 @@ pub struct Config {
     pub planner: PlannerConfig,
     /// Agreements with other regions.
     pub reservations: ReservationConfig,
+    /// What is made ready for services before they are needed.
+    pub staging: BTreeMap<ServiceName, StageConfig>,
     /// Pools, ascending by name.
     pub pools: Vec<PoolConfig>,
 }

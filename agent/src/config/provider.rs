@@ -186,7 +186,7 @@ fn docker(s: &mut Section) -> Option<ProviderConfig> {
     Some(ProviderConfig::Docker(DockerConfig { image: image?, command, env, network, socket }))
 }
 
-fn variables(value: &Value) -> Result<Vec<(String, String)>, &'static str> {
+pub(super) fn variables(value: &Value) -> Result<Vec<(String, String)>, &'static str> {
     let wanted = "must be a table of text, like { NAME = \"value\" }";
     let pair = |(k, v): (&String, &Value)| Ok((k.clone(), v.as_str().ok_or(wanted)?.to_string()));
     value.as_table().ok_or(wanted)?.iter().map(pair).collect()

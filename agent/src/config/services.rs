@@ -2,6 +2,7 @@
 
 use super::PoolConfig;
 use super::section::{Section, duration, number, text};
+use super::staging::{self, StageConfig};
 use crate::planner::{Calls, ServiceGraph};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub(super) struct Service {
     pub(super) startup: Option<Duration>,
     /// Other services, and how often a transaction calls each.
     calls: BTreeMap<ServiceName, f64>,
+    /// What is made ready before it is needed.
+    pub(super) stage: Option<StageConfig>,
 }
 
 impl Service {
@@ -46,8 +49,9 @@ pub(super) fn read(s: &mut Section) -> BTreeMap<ServiceName, Service> {
         let instance = s.has("instance").then(|| s.table("instance", super::check::resources));
         let startup = s.optional("startup", duration(Duration::ZERO, super::check::HOUR));
         let calls = s.or("calls", BTreeMap::new(), calls);
+        let stage = staging::read(s);
         if let Some(name) = name {
-            services.insert(name, Service { per_rate, instance, startup, calls });
+            services.insert(name, Service { per_rate, instance, startup, calls, stage });
         }
     });
     if services.len() > MAX_SERVICES {

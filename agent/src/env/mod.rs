@@ -12,6 +12,7 @@ mod real;
 
 use crate::config::PoolConfig;
 use crate::provider::Provider;
+use crate::staging::Stager;
 use async_trait::async_trait;
 use ring::hkdf;
 use std::collections::BTreeSet;
@@ -39,6 +40,8 @@ pub struct Env {
     pub offload: Offload,
     /// What starts and stops instances.
     pub providers: Arc<dyn Providers>,
+    /// What makes services ready before they are needed.
+    pub stager: Arc<dyn Stager>,
 }
 
 /// Sockets.

@@ -6,6 +6,7 @@ use crate::provider::Provider;
 use crate::provider::docker::{self, DockerProvider};
 use crate::provider::process::{self, ProcessProvider};
 use crate::provider::{self, exec, kubernetes, webhook};
+use crate::staging::OsStager;
 use async_trait::async_trait;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ impl Env {
             storage: Arc::new(Directory(data_dir.into())),
             offload: Offload::Threads,
             providers: Arc::new(OsProviders { data_dir: data_dir.into() }),
+            stager: Arc::new(OsStager::new(data_dir)),
         })
     }
 }

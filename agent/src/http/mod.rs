@@ -23,6 +23,7 @@ use crate::history::HistoryHandle;
 use crate::mesh::MeshHandle;
 use crate::negotiate::NegotiatorHandle;
 use crate::pool::PoolHandle;
+use crate::staging::StagingHandle;
 use axum::Router;
 use axum::routing::any;
 use std::sync::Arc;
@@ -75,6 +76,7 @@ pub(crate) struct Api {
     pub(crate) mesh: MeshHandle,
     pub(crate) pool: PoolHandle,
     pub(crate) negotiator: NegotiatorHandle,
+    pub(crate) staging: StagingHandle,
     pub(crate) events: EventLog,
     pub(crate) calendar: CalendarHandle,
     pub(crate) progress: watch::Receiver<Progress>,
@@ -111,6 +113,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(views::pools))
         .routes(routes!(views::instances))
         .routes(routes!(views::reservations))
+        .routes(routes!(views::staging))
         .routes(routes!(views::forecasts))
         .routes(routes!(explain::explain))
         .routes(routes!(views::plan))

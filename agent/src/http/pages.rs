@@ -36,6 +36,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
         totals: api.pool.totals(),
         ledgers: api.pool.ledger_stats(),
         claims: api.negotiator.claims(),
+        staging: (api.staging.view(), api.staging.totals()),
         history: api.history.stats(),
     });
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)

@@ -10,7 +10,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
-use tradewind_protocol::api::{CapacitySample, Event, ForecastView, InstanceView, Problem, RegionPools, RegionView, Reservations, Status};
+use tradewind_protocol::api::{
+    CapacitySample, Event, ForecastView, InstanceView, Problem, RegionPools, RegionView, Reservations, StagingView, Status,
+};
 use tradewind_protocol::{PredictionData, RegionId, RegionalResourcePlan, StepIndex, TransactionType};
 
 /// How many past counts go with a forecast: enough for a chart twice as wide as the default horizon.
@@ -101,6 +103,12 @@ pub(super) async fn instances(State(api): State<Arc<Api>>) -> Json<Vec<InstanceV
 #[utoipa::path(get, path = "/v1/reservations", tag = "inspect", responses((status = 200, body = Reservations)))]
 pub(super) async fn reservations(State(api): State<Arc<Api>>) -> Json<Reservations> {
     Json(Reservations { granted: api.pool.reservations(), claimed: api.negotiator.claims().claims.clone() })
+}
+
+/// What is made ready for services before they are needed, and how far it has come.
+#[utoipa::path(get, path = "/v1/staging", tag = "inspect", responses((status = 200, body = [StagingView])))]
+pub(super) async fn staging(State(api): State<Arc<Api>>) -> Json<Vec<StagingView>> {
+    Json(api.staging.view())
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]

@@ -256,6 +256,16 @@ impl MeshHandle {
         rpc::ask(region, &link.connection, &request).await
     }
 
+    /// Dials `region` now if it is not connected, whatever was tried in vain before.
+    pub(crate) fn hurry(&self, region: &RegionId) {
+        if self.mesh.pool.get(region).is_none()
+            && let Some(entry) = self.view().regions.get(region)
+        {
+            self.mesh.pool.hurry(entry.address);
+            self.mesh.dirty.notify_one();
+        }
+    }
+
     /// What was counted.
     pub fn stats(&self) -> MeshStats {
         let mut stats = self.mesh.counters.snapshot();

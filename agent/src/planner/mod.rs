@@ -20,6 +20,7 @@ mod demand;
 mod foresight;
 mod graph;
 mod history;
+mod needs;
 mod sizing;
 mod tuner;
 
@@ -27,6 +28,7 @@ pub use check::{ValidatedPlan, Violation, check};
 pub use foresight::{Foresight, Totals};
 pub use graph::{Calls, GraphError, ServiceGraph};
 pub use history::RecentNeeds;
+pub use needs::needs;
 pub use tuner::{Outcome, Tuner};
 
 use crate::config::{PlannerConfig, PoolConfig};

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::{ProcessConfig, ProviderConfig};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use tradewind_protocol::forecast::ForecastScore;
 use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::{PoolName, Quantile, QuantilePath, Resources, SeriesKey, ServiceName, TenantName, TransactionType};
@@ -133,6 +134,25 @@ fn a_rise_within_the_lead_time_is_warm_before_it_comes() {
     assert_eq!(decision.ready_by, snapshot.step.start(KNOWN.offset(3)));
     assert!(decision.reason.rule.starts_with("forecast"), "{}", decision.reason.rule);
     assert_eq!(decision.blocked, None);
+}
+
+#[test]
+fn a_service_is_needed_from_the_first_step_within_the_lead_in_which_enough_is_foreseen() {
+    // 60 transactions in the third step, at the quantile.
+    let rise = forecast("a", 0.0, &[(0.0, 0.0), (0.0, 0.5), (0.4, 1.0), (9.0, 9.0)]);
+    let staged = |lead: Duration, from: f64| {
+        let config = crate::config::StageConfig { lead, keep: STEP, from, steps: vec![] };
+        BTreeMap::from([(service("web"), config)])
+    };
+    let alone = snapshot(vec![rise.clone()], vec![]);
+    let at = |snapshot: &Snapshot, lead, from| needs(snapshot, &plan(snapshot), &staged(lead, from)).remove(&service("web"));
+    let third = alone.step.start(KNOWN.offset(3));
+    assert_eq!(at(&alone, 5 * STEP, 60.0), Some(third));
+    assert_eq!(at(&alone, 5 * STEP, 61.0), Some(alone.step.start(KNOWN.offset(4))));
+    assert_eq!(at(&alone, STEP, 60.0), None, "it begins after the lead");
+    assert_eq!(at(&alone, 2 * STEP, 60.0), Some(third));
+    let kept = snapshot(vec![], vec![pool(PoolConfig { min_instances: 1, ..config("p") })]);
+    assert_eq!(at(&kept, STEP, 1.0), Some(kept.now), "the plan wants an instance");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod forecasts;
 mod mesh;
 mod plan;
 mod reservations;
+mod staging;
 mod status;
 
 use crate::args::{Connection, Query};
@@ -28,6 +29,7 @@ pub(crate) fn run(query: Query, connection: &Connection, out: &mut Output) -> Re
             let print = if no_instances { reservations::print_without_instances } else { reservations::print };
             present(&client.get("/v1/reservations", &[])?, out, print)
         }
+        Query::Staging => present_all(&client.get("/v1/staging", &[])?, out, staging::print),
         Query::Forecasts { from, to, transaction_type, chart, no_chart } => {
             let query = [
                 ("from", from.map(|r| r.to_string())),

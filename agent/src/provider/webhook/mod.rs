@@ -72,15 +72,9 @@ struct Hook {
 
 impl Hook {
     fn new(config: &HookConfig) -> Result<Self, String> {
-        let read = |path: &Path| std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()));
         let authority = config.ca.as_deref().map(read).transpose()?;
         let client = Client::new(&config.url, &Identity { authority, certificate: None })?;
-        let secret = read(&config.secret_file)?;
-        let secret = secret.trim_ascii();
-        if secret.len() < 16 {
-            return Err(format!("{} holds a secret of less than 16 bytes", config.secret_file.display()));
-        }
-        Ok(Self { client, secret: hmac::Key::new(hmac::HMAC_SHA256, secret), timeout: config.timeout, url: config.url.clone() })
+        Ok(Self { client, secret: secret(&config.secret_file)?, timeout: config.timeout, url: config.url.clone() })
     }
 
     async fn send(&self, action: &str, plan: &Plan) -> Result<Vec<Seen>, String> {
@@ -123,8 +117,23 @@ impl Hook {
     }
 }
 
+/// What `path` holds.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+/// The secret in `path`, to sign with.
+pub(crate) fn secret(path: &Path) -> Result<hmac::Key, String> {
+    let secret = read(path)?;
+    let secret = secret.trim_ascii();
+    match secret.len() {
+        0..16 => Err(format!("{} holds a secret of less than 16 bytes", path.display())),
+        _ => Ok(hmac::Key::new(hmac::HMAC_SHA256, secret)),
+    }
+}
+
 /// `v1=` and the HMAC-SHA256 of `timestamp`, a full stop and `body`.
-fn signature(secret: &hmac::Key, timestamp: u64, body: &[u8]) -> String {
+pub(crate) fn signature(secret: &hmac::Key, timestamp: u64, body: &[u8]) -> String {
     let signed = [timestamp.to_string().as_bytes(), b".", body].concat();
     let tag: String = hmac::sign(secret, &signed).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("v1={tag}")
