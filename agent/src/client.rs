@@ -236,4 +236,40 @@ mod tests {
             assert!(parts(bad).is_err(), "{bad}");
         }
     }
+
+    use crate::env::Env;
+    use crate::http;
+    use crate::testing::Authority;
+    use tokio::sync::watch;
+
+    #[tokio::test]
+    async fn https_trusts_the_named_authority_alone_checks_the_name_and_shows_its_certificate() {
+        let (ours, other) = (Authority::new(1), Authority::new(2));
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::real(dir.path()).unwrap();
+        let tls = http::acceptor(&ours.server(), &env, b"http/1.1").unwrap();
+        let listener = env.network.bind_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let router = axum::Router::new().route("/below/hello", axum::routing::get(async || "hello"));
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(http::serve(listener, Some(tls), router, stopped));
+        let ask = async |host: &str, identity: &Identity| {
+            let client = Client::new(&format!("https://{host}:{port}/below/"), identity).unwrap();
+            client.ask(Ask::get("/hello"), 1_000, Duration::from_secs(60)).await
+        };
+        let good = ask("127.0.0.1", &ours.client()).await.unwrap();
+        assert_eq!((good.status, &good.body[..]), (StatusCode::OK, &b"hello"[..]));
+        let stranger = Identity { certificate: None, ..ours.client() };
+        assert!(ask("127.0.0.1", &stranger).await.is_err(), "without a certificate");
+        let misled = Identity { authority: Some(other.pem()), ..ours.client() };
+        let refused = ask("127.0.0.1", &misled).await.unwrap_err();
+        assert!(refused.contains("certificate"), "{refused}");
+        let elsewhere = ask("localhost", &ours.client()).await.unwrap_err();
+        assert!(elsewhere.contains("localhost"), "{elsewhere}");
+        for (authority, certificate) in [(Some(b"no PEM".to_vec()), None), (Some(ours.pem()), Some((ours.pem(), b"no key".to_vec())))] {
+            assert!(Client::new("https://h", &Identity { authority, certificate }).is_err());
+        }
+        stop.send_replace(true);
+        server.await.unwrap();
+    }
 }

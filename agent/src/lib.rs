@@ -56,5 +56,7 @@ pub mod staging;
 mod stop;
 pub mod store;
 mod tail;
+#[cfg(test)]
+mod testing;
 mod webhook;
 pub mod worker;

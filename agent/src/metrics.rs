@@ -17,7 +17,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
-use tradewind_protocol::api::{AnomalyKind, StageState, StagingView, Status};
+use tradewind_protocol::api::{AnomalyKind, ProviderView, StageState, StagingView, Status};
 use tradewind_protocol::region::{Health, Mode};
 use tradewind_protocol::reservation::ledger;
 use tradewind_protocol::{PoolName, Quantile, ResourcePool, SeriesKey};
@@ -34,6 +34,8 @@ pub(crate) struct Sample {
     pub mesh: MeshStats,
     pub view: Arc<MeshView>,
     pub pools: Vec<ResourcePool>,
+    /// The providers of the pools that have several.
+    pub providers: Vec<ProviderView>,
     pub totals: Totals,
     /// What became of other regions' requests, by pool, and how many stand.
     pub ledgers: Vec<(PoolName, ledger::Stats, usize)>,
@@ -58,6 +60,12 @@ pub(crate) fn render(sample: Sample) -> String {
 struct PoolState {
     pool: String,
     state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PoolProvider {
+    pool: String,
+    provider: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -208,6 +216,11 @@ impl Sample {
         out.counter("instances_adopted", "Instances of earlier lives that were found", None, self.totals.adopted)?;
         out.counter("instances_lost", "Instances that ended unexpectedly", None, self.totals.lost)?;
         out.counter("instance_orders_failed", "Orders that a provider did not carry out", None, self.totals.failed_orders)?;
+        let provider = |view: &ProviderView| PoolProvider { pool: view.pool.to_string(), provider: view.provider.clone() };
+        let run = self.providers.iter().map(|view| (provider(view), f64::from(view.instances)));
+        out.gauges("provider_instances", "Instances by provider, of pools that have several", None, run)?;
+        let failing = self.providers.iter().map(|view| (provider(view), f64::from(u8::from(view.failing.is_some()))));
+        out.gauges("provider_failing", "1 while others of the pool take over for it", None, failing)?;
         let startup = self.pools.iter().map(|pool| ([("pool", pool.name.to_string())], pool.startup_ms as f64 / 1e3));
         out.gauges("instance_startup", "From order to ready, as measured", Some(&Unit::Seconds), startup)?;
         let decisions = self.progress.plan.iter().flat_map(|plan| &plan.decisions);

@@ -105,7 +105,7 @@ pub(crate) fn pools() -> Vec<RegionPools> {
         instance_hour_price: MicroUsd(42_500),
         startup_ms: 8_000,
     };
-    vec![RegionPools { region: region("new-york"), age_ms: 0, pools: vec![pool] }]
+    vec![RegionPools { region: region("new-york"), age_ms: 0, pools: vec![pool], providers: vec![] }]
 }
 
 pub(crate) fn instances() -> Vec<InstanceView> {

@@ -90,7 +90,7 @@ proptest! {
 
     #[test]
     fn pools_survive(region in region(), age_ms in any::<u64>(), pools in vec(pool(), 0..3)) {
-        survives(&RegionPools { region, age_ms, pools })
+        survives(&RegionPools { region, age_ms, pools, providers: vec![] })
     }
 
     #[test]

@@ -38,3 +38,23 @@ fn regions_help_each_other_and_no_ledger_promises_too_much() {
     let (agreed, answered) = (times("reserve.agreed"), times("reserve.answered"));
     assert!(agreed >= 5 && answered >= agreed, "{agreed} agreed, {answered} answered");
 }
+
+#[test]
+fn what_is_staged_is_the_same_in_every_run_of_a_seed_and_outlives_a_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    let (scenario, trace) = (directory.path().join("staged.toml"), directory.path().join("trace"));
+    let smoke = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/smoke.toml")).unwrap();
+    let stage = "[[agent.service]]\nname = \"default\"\n[[agent.service.stage]]\nname = \"data\"\nstorage = { file = \"data\", bytes = 1 }\n\
+                 [[agent.service.stage]]\nname = \"links\"\nconnect = { regions = [\"us-east\", \"sa-east\"] }\n";
+    std::fs::write(&scenario, format!("{smoke}\n{stage}")).unwrap();
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tradewind-sim"));
+        let run = command.arg("run").arg(&scenario).args(["--seed", "1", "--trace"]).arg(&trace).output().unwrap();
+        assert!(run.status.success(), "{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+        std::fs::read_to_string(&trace).unwrap()
+    };
+    let first = run();
+    let times = |kind: &str| first.lines().filter(|line| line.contains(kind)).count();
+    assert_eq!((times("staging.ready"), times("staging.withdrawn")), (5, 0), "once a region, not again after the crash");
+    assert!(first == run(), "the same seed stages otherwise");
+}

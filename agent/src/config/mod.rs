@@ -351,6 +351,30 @@ pub enum ProviderConfig {
     Webhook(HookConfig),
     /// Replicas of a Kubernetes workload.
     Kubernetes(KubernetesConfig),
+    /// At least two of the others, each of another kind: each takes over while those before it fail.
+    Chain(Vec<ProviderConfig>),
+}
+
+impl ProviderConfig {
+    /// The providers one by one, in the order in which they are tried.
+    pub fn each(&self) -> &[ProviderConfig] {
+        match self {
+            ProviderConfig::Chain(all) => all,
+            one => std::slice::from_ref(one),
+        }
+    }
+
+    /// The name of its table.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ProviderConfig::Process(_) => "process",
+            ProviderConfig::Docker(_) => "docker",
+            ProviderConfig::Exec(_) => "exec",
+            ProviderConfig::Webhook(_) => "webhook",
+            ProviderConfig::Kubernetes(_) => "kubernetes",
+            ProviderConfig::Chain(_) => "chain",
+        }
+    }
 }
 
 /// How to start a container.

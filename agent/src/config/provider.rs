@@ -1,8 +1,10 @@
-//! What runs a pool: the tables `process`, `docker`, `exec` and `webhook` of `[[pool]]`.
+//! What runs a pool: one of the tables `process`, `docker`, `exec`, `webhook` and `kubernetes` of `[[pool]]`, and in `[[pool.fallback]]`
+//! those that take over while it fails, in the order in which they are tried.
 
 use super::section::{Section, duration, path, texts};
 use super::{DockerConfig, ProcessConfig, ProviderConfig};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::Value;
@@ -72,8 +74,25 @@ type Reader = fn(&mut Section) -> Option<ProviderConfig>;
 const READERS: [(&str, Reader); 5] =
     [("process", process), ("docker", docker), ("exec", exec), ("webhook", webhook), ("kubernetes", kubernetes)];
 
-/// The provider of the pool in `s`: exactly one.
+/// The provider of the pool in `s`, with those that take over while it fails.
 pub(super) fn read(s: &mut Section) -> Option<ProviderConfig> {
+    let first = one(s);
+    let fallback: Option<Vec<ProviderConfig>> = s.tables("fallback", one).into_iter().collect();
+    let (first, fallback) = (first?, fallback?);
+    if fallback.is_empty() {
+        return Some(first);
+    }
+    let mut kinds = BTreeSet::from([first.kind()]);
+    for provider in &fallback {
+        if !kinds.insert(provider.kind()) {
+            s.problem("fallback", provider.kind(), "a pool has each kind of provider once: take one of them out");
+        }
+    }
+    Some(ProviderConfig::Chain([first].into_iter().chain(fallback).collect()))
+}
+
+/// The one provider in `s`.
+fn one(s: &mut Section) -> Option<ProviderConfig> {
     let mut provider = None;
     let mut first = None;
     for (name, reader) in READERS {
@@ -81,7 +100,11 @@ pub(super) fn read(s: &mut Section) -> Option<ProviderConfig> {
             continue;
         }
         if let Some(first) = first {
-            s.problem(name, "a table", format!("a pool has one provider: keep either {first} or {name}"));
+            s.problem(
+                name,
+                "a table",
+                format!("a pool has one provider: keep either {first} or {name}; one that takes over goes into [[pool.fallback]]"),
+            );
         }
         first = first.or(Some(name));
         provider = s.table(name, reader);
@@ -223,6 +246,35 @@ mod tests {
             "keep either exec or webhook",
         ] {
             assert!(error.contains(named), "{named} in {error}");
+        }
+    }
+
+    #[test]
+    fn what_takes_over_is_read_in_order_and_each_kind_once() {
+        let hook = "webhook = { url = \"https://h/plan\", secret_file = \"/s\" }\n";
+        let worker = "process = { command = [\"w\"] }\n";
+        let docker = "docker = { image = \"w\" }\n";
+        let text = pool(&format!("{hook}[[pool.fallback]]\n{docker}[[pool.fallback]]\n{worker}"));
+        let config = Config::parse(&text, []).unwrap();
+        let kinds: Vec<_> = config.pools[0].provider.each().iter().map(ProviderConfig::kind).collect();
+        assert_eq!(kinds, ["webhook", "docker", "process"]);
+        let bad = pool(&format!("{worker}[[pool.fallback]]\n{worker}[[pool.fallback]]\ndocker = {{ }}\n"));
+        let error = Config::parse(&bad, []).unwrap_err().to_string();
+        assert!(error.contains("fallback[1].docker.image"), "{error}");
+        let twice = Config::parse(&pool(&format!("{worker}[[pool.fallback]]\n{worker}")), []).unwrap_err().to_string();
+        assert!(twice.contains("pool[0].fallback = process: a pool has each kind of provider once"), "{twice}");
+    }
+
+    #[test]
+    fn every_mistake_of_a_kubernetes_table_is_told() {
+        let bad = "kubernetes = { workload = \"Deployment/game\", namespace = \"a/b\", placeholder_image = \"\", refresh = \"2h\", replicas = 3 }\n";
+        let error = Config::parse(&pool(bad), []).unwrap_err().to_string();
+        for key in ["workload", "namespace", "placeholder_image", "refresh", "replicas"] {
+            assert!(error.contains(&format!("kubernetes.{key} = ")), "{key} in {error}");
+        }
+        for wrong in ["", "pod/game/x/y/z", "replicaset/game", "deployment/"] {
+            let error = Config::parse(&pool(&format!("kubernetes = {{ workload = \"{wrong}\" }}\n")), []).unwrap_err().to_string();
+            assert!(error.contains("kubernetes.workload = "), "{wrong}: {error}");
         }
     }
 }

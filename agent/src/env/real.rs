@@ -2,14 +2,14 @@
 
 use super::{Clock, Env, Listener, Network, Offload, Providers, Seed, Storage, Stream};
 use crate::config::{PoolConfig, ProviderConfig};
-use crate::provider::Provider;
+use crate::provider::chain::{Chain, Link};
 use crate::provider::docker::{self, DockerProvider};
 use crate::provider::process::{self, ProcessProvider};
-use crate::provider::{self, exec, kubernetes, webhook};
+use crate::provider::{self, Provider, Standing, exec, kubernetes, webhook};
 use crate::staging::OsStager;
 use async_trait::async_trait;
 use ring::rand::{SecureRandom, SystemRandom};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -92,24 +92,61 @@ struct OsProviders {
 
 impl Providers for OsProviders {
     fn open(&self, pool: &PoolConfig) -> anyhow::Result<Arc<dyn Provider>> {
-        match &pool.provider {
+        let mut links = vec![];
+        for config in pool.provider.each() {
+            links.push(Link { kind: config.kind(), provider: self.one(pool, config)?, standing: Standing::Configured });
+        }
+        // What the pool ran by other providers before its configuration changed.
+        let configured =
+            |name: &PoolName, kind: &str| *name != pool.name || pool.provider.each().iter().any(|config| config.kind() == kind);
+        links.extend(self.retired(configured)?.into_iter().map(|(_, link)| link));
+        Ok(as_one(links))
+    }
+
+    fn open_retired(&self, configured: &BTreeSet<PoolName>) -> anyhow::Result<Vec<(PoolName, Arc<dyn Provider>)>> {
+        let mut pools: BTreeMap<PoolName, Vec<Link>> = BTreeMap::new();
+        for (pool, link) in self.retired(|pool, _| configured.contains(pool))? {
+            pools.entry(pool).or_default().push(link);
+        }
+        Ok(pools.into_iter().map(|(pool, links)| (pool, as_one(links))).collect())
+    }
+}
+
+impl OsProviders {
+    fn one(&self, pool: &PoolConfig, config: &ProviderConfig) -> anyhow::Result<Arc<dyn Provider>> {
+        match config {
             ProviderConfig::Process(config) => Ok(Arc::new(ProcessProvider::open(&self.data_dir, pool, config)?)),
             ProviderConfig::Docker(config) => Ok(Arc::new(DockerProvider::open(&self.data_dir, pool, config)?)),
             ProviderConfig::Exec(config) => Ok(Arc::new(exec::open(&self.data_dir, pool, config)?)),
             ProviderConfig::Kubernetes(config) => Ok(Arc::new(kubernetes::open(&self.data_dir, pool, config)?)),
             ProviderConfig::Webhook(config) => Ok(Arc::new(webhook::open(&self.data_dir, pool, config)?)),
+            ProviderConfig::Chain(_) => anyhow::bail!("a pool's providers are one list"),
         }
     }
 
-    fn open_retired(&self, configured: &BTreeSet<PoolName>) -> anyhow::Result<Vec<(PoolName, Arc<dyn Provider>)>> {
-        let mut retired: Vec<(PoolName, Arc<dyn Provider>)> = vec![];
-        for pool in process::known_pools(&self.data_dir)?.difference(configured) {
-            retired.push((pool.clone(), Arc::new(ProcessProvider::open_retired(&self.data_dir, pool)?)));
+    /// The providers that may still run something, but for the `configured` ones.
+    fn retired(&self, configured: impl Fn(&PoolName, &str) -> bool) -> anyhow::Result<Vec<(PoolName, Link)>> {
+        let link = |kind, provider: Arc<dyn Provider>| Link { kind, provider, standing: Standing::Retired };
+        let mut retired = vec![];
+        for pool in process::known_pools(&self.data_dir)?.into_iter().filter(|pool| !configured(pool, process::KIND)) {
+            let provider = ProcessProvider::open_retired(&self.data_dir, &pool)?;
+            retired.push((pool, link(process::KIND, Arc::new(provider))));
         }
-        for (pool, provider) in docker::retired(&self.data_dir, configured)? {
-            retired.push((pool, Arc::new(provider)));
+        for (pool, provider) in docker::retired(&self.data_dir, |pool| configured(pool, docker::KIND))? {
+            retired.push((pool, link(docker::KIND, Arc::new(provider))));
         }
         retired.extend(provider::retired(&self.data_dir, configured)?);
         Ok(retired)
+    }
+}
+
+/// The one that there is, or all of them as one.
+fn as_one(mut links: Vec<Link>) -> Arc<dyn Provider> {
+    match links.pop() {
+        Some(only) if links.is_empty() => only.provider,
+        last => {
+            links.extend(last);
+            Arc::new(Chain::new(links))
+        }
     }
 }

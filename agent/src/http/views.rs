@@ -85,10 +85,10 @@ pub(super) async fn regions(State(api): State<Arc<Api>>) -> Json<Vec<RegionView>
 #[utoipa::path(get, path = "/v1/pools", tag = "inspect", responses((status = 200, body = [RegionPools])))]
 pub(super) async fn pools(State(api): State<Arc<Api>>) -> Json<Vec<RegionPools>> {
     let (view, now) = (api.mesh.view(), api.clock.now());
-    let own = RegionPools { region: api.config.region.clone(), age_ms: 0, pools: api.pool.status() };
+    let own = RegionPools { region: api.config.region.clone(), age_ms: 0, pools: api.pool.status(), providers: api.pool.providers() };
     let others = view.regions.iter().filter(|(region, _)| **region != view.this).filter_map(|(region, entry)| {
         let age_ms = entry.age(now)?.as_millis() as u64;
-        Some(RegionPools { region: region.clone(), age_ms, pools: entry.state.as_ref()?.pools.clone() })
+        Some(RegionPools { region: region.clone(), age_ms, pools: entry.state.as_ref()?.pools.clone(), providers: vec![] })
     });
     Json(std::iter::once(own).chain(others).collect())
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::env::Env;
+use crate::testing::Authority;
 use h2::client::SendRequest;
 use tradewind_protocol::plan::DecisionReason;
 use tradewind_protocol::pool::InstanceCounts;
@@ -59,16 +60,29 @@ struct Caller {
 }
 
 async fn caller() -> Caller {
+    let (at, progress, stop) = scaler(None).await;
+    let stream = tokio::net::TcpStream::connect(at).await.unwrap();
+    Caller { send: speak(stream).await.unwrap(), progress, _stop: stop }
+}
+
+/// A scaler, where it listens, and what it is told.
+async fn scaler(tls: Option<TlsAcceptor>) -> (std::net::SocketAddr, watch::Sender<Progress>, watch::Sender<bool>) {
     let config = Arc::new(Config::parse(CONFIG, []).unwrap());
     let dir = tempfile::tempdir().unwrap();
     let env = Env::real(dir.path()).unwrap();
     let listener = env.network.bind_tcp(config.keda.as_ref().unwrap().listen).await.unwrap();
     let at = listener.local_addr().unwrap();
     let ((progress, seen), (stop, stopped)) = (watch::channel(Progress::default()), watch::channel(false));
-    tokio::spawn(serve(Arc::new(Keda { config, progress: seen }), listener, None, stopped));
-    let (send, connection) = h2::client::handshake(tokio::net::TcpStream::connect(at).await.unwrap()).await.unwrap();
+    tokio::spawn(serve(Arc::new(Keda { config, progress: seen }), listener, tls, stopped));
+    (at, progress, stop)
+}
+
+async fn speak(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+) -> Result<SendRequest<Bytes>, h2::Error> {
+    let (send, connection) = h2::client::handshake(stream).await?;
     tokio::spawn(connection);
-    Caller { send: send.ready().await.unwrap(), progress, _stop: stop }
+    send.ready().await
 }
 
 impl Caller {
@@ -143,5 +157,43 @@ async fn a_stream_tells_each_change_once() {
         caller.know(if active { 5.0 } else { 0.0 }, 0.0);
         caller.know(if active { 6.0 } else { 0.0 }, 0.0);
         assert_eq!(body.data().await.unwrap().unwrap(), wire::frame(&wire::is_active(active)));
+    }
+}
+
+#[tokio::test]
+async fn with_tls_it_speaks_http_2_to_those_that_its_authority_knows_and_to_nobody_else() {
+    let (ours, other) = (Authority::new(1), Authority::new(2));
+    let dir = tempfile::tempdir().unwrap();
+    let tls = crate::http::acceptor(&ours.server(), &Env::real(dir.path()).unwrap(), b"h2").unwrap();
+    let (at, progress, stop) = scaler(Some(tls)).await;
+    let connect = async |config: rustls::ClientConfig| {
+        let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let stream = tokio::net::TcpStream::connect(at).await.unwrap();
+        tls.connect(rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap(), stream).await
+    };
+    let stream = connect(ours.client_config(b"h2")).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]), "which gRPC clients insist on");
+    let mut caller = Caller { send: speak(stream).await.unwrap(), progress, _stop: stop };
+    caller.know(5.0, 1.0);
+    assert_eq!(caller.call("IsActive", &object(&[("service", "game")])).await.unwrap(), wire::is_active(true));
+    // In TLS 1.3 a client learns only with its first bytes that its certificate is refused.
+    let mut strange = ours.client_config(b"h2");
+    strange.client_auth_cert_resolver = other.client_config(b"h2").client_auth_cert_resolver;
+    match connect(strange).await {
+        Err(_) => {}
+        Ok(stream) => {
+            let refused = match speak(stream).await {
+                Err(error) => Some(error),
+                Ok(send) => {
+                    let request = Request::post("http://scaler/externalscaler.ExternalScaler/IsActive").body(()).unwrap();
+                    let mut send = send;
+                    match send.send_request(request, true) {
+                        Err(error) => Some(error),
+                        Ok((answer, _)) => answer.await.err(),
+                    }
+                }
+            };
+            assert!(refused.is_some(), "a stranger was answered");
+        }
     }
 }

@@ -297,6 +297,7 @@ impl Actor {
         for fleet in self.fleets.values() {
             snapshot.pools.extend(fleet.status());
             snapshot.instances.extend(fleet.instances());
+            snapshot.providers.extend(fleet.providers());
             snapshot.health_reasons.extend(fleet.health_reasons(self.mode));
         }
         snapshot.health_reasons.extend(self.ledger_failure.clone());

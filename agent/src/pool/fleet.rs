@@ -8,13 +8,13 @@ use super::reconcile::{Action, Desired, Limits, Member, Obedience, Reason, recon
 use super::{Totals, limits};
 use crate::config::PoolConfig;
 use crate::marks::{bug, sometimes};
-use crate::provider::{EndCause, Ended, Observed, Order, Provider, ProviderError};
+use crate::provider::{self, EndCause, Ended, LinkStatus, Observed, Order, Provider, ProviderError};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tradewind_protocol::api::{InstanceState, InstanceView, Severity};
+use tradewind_protocol::api::{InstanceState, InstanceView, ProviderView, Severity};
 use tradewind_protocol::region::Mode;
 use tradewind_protocol::reservation::ledger::{Error, Reservation};
 use tradewind_protocol::{InstanceCounts, InstanceId, PoolName, ResourcePool, Resources, Step, Timestamp, reservation};
@@ -72,6 +72,8 @@ pub(super) struct Fleet {
     chance: StdRng,
     /// Whether the provider has ever been listed: before, nothing is known to be gone.
     listed: bool,
+    /// Its providers as they stood at the last look, if it has several.
+    links: Vec<LinkStatus>,
 }
 
 /// What is known of one instance.
@@ -105,6 +107,7 @@ impl Fleet {
             startups: VecDeque::new(),
             chance: StdRng::from_seed(begin.seed),
             listed: false,
+            links: vec![],
         }
     }
 
@@ -142,6 +145,7 @@ impl Fleet {
         totals: &mut Totals,
         news: &mut Vec<News>,
     ) {
+        self.look_at_links(news);
         self.ended.extend(ended.into_iter().map(|ended| (ended.id.clone(), ended)));
         match listed {
             Err(error) => {
@@ -175,6 +179,36 @@ impl Fleet {
             totals.lost += u64::from(ended.cause == EndCause::Unexpected);
             news.push((Severity::Warning, "pool.instance_lost", format!("{} {id}: {}", self.name, ended.reason)));
         }
+    }
+
+    /// Tells when one of several providers has begun to fail, or is well again.
+    fn look_at_links(&mut self, news: &mut Vec<News>) {
+        let links = self.provider.links();
+        for link in &links {
+            let before = self.links.iter().find(|before| before.kind == link.kind).and_then(|before| before.failing.as_ref());
+            match (before, &link.failing) {
+                (None, Some(reason)) => {
+                    let words = format!("{}: {} fails, others take over: {reason}", self.name, link.kind);
+                    news.push((Severity::Warning, "pool.provider_failed", words));
+                }
+                (Some(_), None) => {
+                    news.push((Severity::Info, "pool.provider_recovered", format!("{}: {} is well again", self.name, link.kind)))
+                }
+                (None, None) | (Some(_), Some(_)) => {}
+            }
+        }
+        self.links = links;
+    }
+
+    /// Its providers, if it has several.
+    pub(super) fn providers(&self) -> impl Iterator<Item = ProviderView> {
+        self.links.iter().map(|link| ProviderView {
+            pool: self.name.clone(),
+            provider: link.kind.into(),
+            configured: link.standing == provider::Standing::Configured,
+            instances: u32::try_from(link.instances).unwrap_or(u32::MAX),
+            failing: link.failing.clone(),
+        })
     }
 
     fn see(&mut self, seen: Observed, now: Now, totals: &mut Totals, news: &mut Vec<News>) {
@@ -321,7 +355,7 @@ impl Fleet {
         }
         let owed: u32 = lent.iter().map(|reservation| reservation.terms.units).fold(0, u32::saturating_add);
         let desired = Desired { active: desired.active.saturating_add(owed), ..desired };
-        let members: Vec<Member> = self.members.iter().map(|(id, card)| card.member(id, now)).collect();
+        let members: Vec<Member> = self.members.iter().map(|(id, card)| card.member(id, self.provider.rank(id), now)).collect();
         let round = reconcile(desired, &self.limits, &members);
         let mut room = MAX_IN_FLIGHT.saturating_sub(members.iter().filter(|member| member.in_flight.is_some()).count());
         let mut starts = self.starts_allowed(now);
@@ -502,7 +536,9 @@ impl Fleet {
             Mode::Active => "it is no longer configured; its instances drain".into(),
             Mode::Advisory => "it is no longer configured, and its instances still run".into(),
         });
-        let own = [self.list_failure.clone(), self.blocked.clone(), retired].into_iter().flatten();
+        let link = |link: &LinkStatus| link.failing.as_ref().map(|reason| format!("{} fails, others take over: {reason}", link.kind));
+        let own =
+            [self.list_failure.clone(), self.blocked.clone(), retired].into_iter().flatten().chain(self.links.iter().filter_map(link));
         own.map(|words| format!("pool {}: {words}", self.name)).chain(failure.map(|words| format!("pool {words}"))).collect()
     }
 
@@ -537,7 +573,7 @@ impl Card {
         Self { state, since: now.clock, entered: now.uptime, ordered: None, handle, in_flight: None, obedience: Backoff::default() }
     }
 
-    fn member(&self, id: &InstanceId, now: Now) -> Member {
+    fn member(&self, id: &InstanceId, rank: usize, now: Now) -> Member {
         let standing = if self.obedience.failures() >= MAX_ORDER_FAILURES {
             Obedience::Broken
         } else if self.obedience.waits(now.uptime) {
@@ -546,6 +582,6 @@ impl Card {
             Obedience::Good
         };
         let age = now.uptime.saturating_sub(self.entered);
-        Member { id: id.clone(), state: self.state, age, in_flight: self.in_flight, standing }
+        Member { id: id.clone(), state: self.state, age, in_flight: self.in_flight, standing, rank }
     }
 }

@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tradewind_protocol::api::{CapacitySample, InstanceView, ReservationView};
+use tradewind_protocol::api::{CapacitySample, InstanceView, ProviderView, ReservationView};
 use tradewind_protocol::region::Mode;
 use tradewind_protocol::reservation::ledger::{self, Reservation, invariants};
 use tradewind_protocol::reservation::message::{Answer, Message};
@@ -143,6 +143,8 @@ pub struct Snapshot {
     pub pools: Vec<ResourcePool>,
     /// All instances, also of pools that are no longer configured, by pool and id.
     pub instances: Vec<InstanceView>,
+    /// The providers of the pools that have several, in the order in which they are tried.
+    pub providers: Vec<ProviderView>,
     /// What does not work, in words; empty when all is well.
     pub health_reasons: Vec<String>,
     /// What happened in this life of the agent.
@@ -257,6 +259,11 @@ impl PoolHandle {
     /// All instances.
     pub fn instances(&self) -> Vec<InstanceView> {
         self.snapshot.borrow().instances.clone()
+    }
+
+    /// The providers of the pools that have several.
+    pub fn providers(&self) -> Vec<ProviderView> {
+        self.snapshot.borrow().providers.clone()
     }
 
     /// What does not work, in words; empty when all is well.

@@ -3,11 +3,12 @@
 //!
 //! Order of preference, and the tie-breaks:
 //!
-//! - to serve more: activate warm instances, the oldest first (they have proved themselves longest);
-//!   only what is still missing is started;
+//! - to serve more: activate warm instances, those of the preferred provider first, and of these the oldest (they have proved
+//!   themselves longest); only what is still missing is started;
 //! - to serve less: active instances return to warm if warm ones are wanted, and drain if not, the
 //!   newest first (they have had the least time to gather sessions);
-//! - to stand by less: cancel what is starting, then drain what is warm, the newest first.
+//! - to stand by less: cancel what is starting, then drain what is warm, the newest first;
+//! - where a pool has several providers, those of the last one go before all newer ones.
 //!
 //! Invariant: no start lifts the number of existing instances, draining ones included, above
 //! [`Limits::max_instances`]: their resources are not free before they are gone.
@@ -59,6 +60,8 @@ pub(crate) struct Member {
     /// The order that is being carried out on it.
     pub(crate) in_flight: Option<Order>,
     pub(crate) standing: Obedience,
+    /// Which of its pool's providers runs it, the preferred one being 0.
+    pub(crate) rank: usize,
 }
 
 /// How an instance took its last orders.
@@ -149,22 +152,22 @@ pub(crate) fn reconcile(desired: Desired, limits: &Limits, members: &[Member]) -
 #[derive(Default)]
 struct Side {
     count: u32,
-    /// Those that can be given an order now, oldest first.
-    free: Vec<(Duration, InstanceId)>,
+    /// Those that can be given an order now, with rank and age: the preferred provider's first, and of these the oldest.
+    free: Vec<(usize, Duration, InstanceId)>,
 }
 
 impl Side {
     fn add(&mut self, member: &Member) {
         self.count += 1;
         if member.in_flight.is_none() && member.standing == Obedience::Good {
-            self.free.push((member.age, member.id.clone()));
+            self.free.push((member.rank, member.age, member.id.clone()));
         }
     }
 
-    /// Takes out up to `count`, newest first.
+    /// Takes out up to `count`: the last provider's first, and of these the newest.
     fn take_newest(&mut self, count: u32) -> Vec<InstanceId> {
         let keep = self.free.len().saturating_sub(count as usize);
-        let taken: Vec<_> = self.free.drain(keep..).rev().map(|(_, id)| id).collect();
+        let taken: Vec<_> = self.free.drain(keep..).rev().map(|(_, _, id)| id).collect();
         self.count -= u32::try_from(taken.len()).unwrap_or(u32::MAX).min(self.count);
         taken
     }
@@ -206,7 +209,7 @@ impl Sides {
             }
         }
         for side in [&mut sides.starting, &mut sides.warm, &mut sides.active] {
-            side.free.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.cmp(y)));
+            side.free.sort_by(|(r, a, x), (s, b, y)| r.cmp(s).then_with(|| b.cmp(a)).then_with(|| x.cmp(y)));
         }
         sides
     }
@@ -215,7 +218,7 @@ impl Sides {
     fn activate(&mut self, wanted: u32, actions: &mut Vec<Action>) -> u32 {
         let missing = if bug!("activation-forgotten") { 0 } else { wanted.saturating_sub(self.active.count) as usize };
         let taken = missing.min(self.warm.free.len());
-        for (_, id) in self.warm.free.drain(..taken) {
+        for (_, _, id) in self.warm.free.drain(..taken) {
             actions.push(Action::Order(Order::Activate, id, Reason::MoreActive));
         }
         let taken = u32::try_from(taken).unwrap_or(u32::MAX);

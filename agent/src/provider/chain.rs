@@ -11,7 +11,7 @@
 use super::{EndCause, Ended, LinkStatus, Observed, Order, Provider, ProviderError, Standing, carry_out};
 use async_trait::async_trait;
 use futures_util::future::{join_all, select_all};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -317,12 +317,6 @@ impl Provider for Chain {
     }
 }
 
-/// The kinds of `links` that appear more than once.
-pub(crate) fn repeated<'k>(kinds: impl Iterator<Item = &'k str>) -> BTreeSet<&'k str> {
-    let mut seen = BTreeSet::new();
-    kinds.filter(|kind| !seen.insert(*kind)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,7 +340,8 @@ mod tests {
         }
 
         fn over(first: SimulatedProvider, second: SimulatedProvider) -> Self {
-            let link = |kind, provider: &SimulatedProvider| Link { kind, provider: Arc::new(provider.clone()), standing: Standing::Configured };
+            let link =
+                |kind, provider: &SimulatedProvider| Link { kind, provider: Arc::new(provider.clone()), standing: Standing::Configured };
             let chain = Arc::new(Chain::new(vec![link("first", &first), link("second", &second)]));
             Self { first, second, chain }
         }

@@ -6,6 +6,7 @@
 //!
 //! | module | what it runs |
 //! |---|---|
+//! | [`chain`] | what other providers run, each taking over while those before it fail |
 //! | [`docker`] | containers of a Docker engine |
 //! | [`exec`] | infrastructure as code: commands that are handed a plan |
 //! | [`kubernetes`] | replicas of a workload in a cluster |
@@ -15,6 +16,7 @@
 //!
 //! `exec`, `kubernetes` and `webhook` take plans, not orders; [`declared`] makes the one of the other.
 
+pub mod chain;
 pub mod conformance;
 pub mod declared;
 pub mod docker;
@@ -25,7 +27,9 @@ pub mod simulated;
 pub mod webhook;
 
 use async_trait::async_trait;
-use std::collections::BTreeSet;
+use chain::Link;
+use declared::DeclaredProvider;
+use declared::record::Record;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -119,6 +123,28 @@ impl ProviderError {
     }
 }
 
+/// Whether a provider is configured for its pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is.
+    Configured,
+    /// It was: it only ends what it still runs.
+    Retired,
+}
+
+/// One provider of a pool that has several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// What kind it is: `docker`.
+    pub kind: &'static str,
+    /// Whether it is configured.
+    pub standing: Standing,
+    /// How many instances it runs, as far as is known.
+    pub instances: usize,
+    /// Why it is left alone for now.
+    pub failing: Option<String>,
+}
+
 /// Runs the instances of one pool. Orders are idempotent by id; those that end an instance also
 /// succeed when it is already gone.
 #[async_trait]
@@ -141,6 +167,15 @@ pub trait Provider: Send + Sync + 'static {
     async fn changed(&self);
     /// Takes note of the instances that ended since this was last called.
     fn take_ended(&self) -> Vec<Ended>;
+    /// Of two instances, the one of the higher rank is ended first when fewer are wanted.
+    fn rank(&self, id: &InstanceId) -> usize {
+        let _ = id;
+        0
+    }
+    /// The providers that this one is made of, in the order in which they are tried.
+    fn links(&self) -> Vec<LinkStatus> {
+        vec![]
+    }
     /// Lets go of the instances without ending them; a later provider of the same pool finds them.
     /// Orders that come after this fail.
     async fn close(&self);
@@ -151,22 +186,32 @@ fn origin(kind: &str, config: &impl serde::Serialize) -> serde_json::Value {
     serde_json::json!({ kind: config })
 }
 
-/// The pools that are not `configured` and may still have instances by plans of the agent with this `data_dir`.
-pub(crate) fn retired(data_dir: &Path, configured: &BTreeSet<PoolName>) -> anyhow::Result<Vec<(PoolName, Arc<dyn Provider>)>> {
-    let mut retired: Vec<(PoolName, Arc<dyn Provider>)> = vec![];
-    for pool in declared::record::pools(data_dir)?.difference(configured) {
-        let Some(record) = declared::record::Record::read(&declared::record::path(data_dir, pool))? else { continue };
-        let mut origin = record.origin;
-        let provider: Arc<dyn Provider> = if let Some(exec) = origin.get_mut(exec::ORIGIN) {
-            Arc::new(exec::open_retired(data_dir, pool, serde_json::from_value(exec.take())?)?)
-        } else if let Some(hook) = origin.get_mut(webhook::ORIGIN) {
-            Arc::new(webhook::open_retired(data_dir, pool, &serde_json::from_value(hook.take())?)?)
-        } else if let Some(cluster) = origin.get_mut(kubernetes::ORIGIN) {
-            Arc::new(kubernetes::open_retired(data_dir, pool, &serde_json::from_value(cluster.take())?)?)
-        } else {
+/// Opens the provider that made `record`, to end what it still runs; none if nobody knows it.
+fn open_retired(data_dir: &Path, pool: &PoolName, record: Record) -> anyhow::Result<Option<Link>> {
+    let mut origin = record.origin;
+    let link = |kind, provider: DeclaredProvider| Link { kind, provider: Arc::new(provider), standing: Standing::Retired };
+    Ok(if let Some(exec) = origin.get_mut(exec::ORIGIN) {
+        Some(link(exec::ORIGIN, exec::open_retired(data_dir, pool, serde_json::from_value(exec.take())?)?))
+    } else if let Some(hook) = origin.get_mut(webhook::ORIGIN) {
+        Some(link(webhook::ORIGIN, webhook::open_retired(data_dir, pool, &serde_json::from_value(hook.take())?)?))
+    } else if let Some(cluster) = origin.get_mut(kubernetes::ORIGIN) {
+        Some(link(kubernetes::ORIGIN, kubernetes::open_retired(data_dir, pool, &serde_json::from_value(cluster.take())?)?))
+    } else {
+        None
+    })
+}
+
+/// The providers that may still have instances by plans of the agent with this `data_dir`, but for the `configured` ones.
+pub(crate) fn retired(data_dir: &Path, configured: impl Fn(&PoolName, &str) -> bool) -> anyhow::Result<Vec<(PoolName, Link)>> {
+    let mut retired = vec![];
+    for (pool, kind) in declared::record::all(data_dir)? {
+        if configured(&pool, kind) {
             continue;
-        };
-        retired.push((pool.clone(), provider));
+        }
+        let Some(record) = Record::read(&declared::record::path(data_dir, kind, &pool))? else { continue };
+        if let Some(link) = open_retired(data_dir, &pool, record)? {
+            retired.push((pool, link));
+        }
     }
     Ok(retired)
 }

@@ -210,27 +210,34 @@ async fn write(preload: &PreloadConfig, claim: &Claim, origin: Origin, from: u64
     let mut partial = OpenOptions::new().write(true).create(true).truncate(false).open(&claim.partial).await.map_err(failed)?;
     partial.seek(std::io::SeekFrom::Start(from)).await.map_err(failed)?;
     source.skip(from).await?;
-    let began = Instant::now();
-    let mut done = from;
-    meter.set(done);
-    loop {
-        let chunk = source.next().await?;
-        if chunk.is_empty() {
-            break;
-        }
-        done = done.saturating_add(chunk.len() as u64);
-        within(preload, done)?;
-        partial.write_all(&chunk).await.map_err(failed)?;
-        meter.set(done);
-        if let Some(rate) = preload.bytes_per_second {
-            tokio::time::sleep_until(began + Duration::from_secs_f64((done - from) as f64 / rate as f64)).await;
-        }
-    }
+    meter.set(from);
+    let copied = pour(preload, from, meter, &mut source, &mut partial).await;
+    // Also what came before it broke off is there for the next attempt.
     partial.flush().await.map_err(failed)?;
+    let done = copied?;
     partial.sync_all().await.map_err(failed)?;
     match total.filter(|total| *total != done) {
         Some(total) => Err(format!("{} ended after {done} of {total} bytes", preload.source)),
         None => Ok(()),
+    }
+}
+
+/// Writes to `partial` what comes, as fast as is allowed; how many bytes are there at the end.
+async fn pour(preload: &PreloadConfig, from: u64, meter: &Meter, source: &mut Source, partial: &mut File) -> Result<u64, String> {
+    let began = Instant::now();
+    let mut done = from;
+    loop {
+        let chunk = source.next().await?;
+        if chunk.is_empty() {
+            return Ok(done);
+        }
+        done = done.saturating_add(chunk.len() as u64);
+        within(preload, done)?;
+        partial.write_all(&chunk).await.map_err(|error| format!("cannot write: {error}"))?;
+        meter.set(done);
+        if let Some(rate) = preload.bytes_per_second {
+            tokio::time::sleep_until(began + Duration::from_secs_f64((done - from) as f64 / rate as f64)).await;
+        }
     }
 }
 

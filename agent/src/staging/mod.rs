@@ -224,6 +224,7 @@ impl Actor {
                 () = sleep_until(idle), if due.is_some() => self.on_tick().await,
             }
         }
+        self.publish();
     }
 
     fn now(&self) -> Now {

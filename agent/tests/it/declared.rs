@@ -1,6 +1,6 @@
 //! Providers that take plans: infrastructure as code by a real script, and a webhook by a real server.
 
-use crate::support::{id, pool, process, until, until_empty, until_state};
+use crate::support::{assert_no_leaks, assert_retires, id, our_worker, pool, process, until, until_empty, until_state};
 use async_trait::async_trait;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
@@ -12,7 +12,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tradewind_agent::config::{ExecConfig, HookConfig};
+use tradewind_agent::config::{ExecConfig, HookConfig, ProviderConfig};
+use tradewind_agent::env::Env;
 use tradewind_agent::provider::conformance::{self, Subject};
 use tradewind_agent::provider::{EndCause, Observed, Provider, exec, webhook};
 use tradewind_protocol::api::InstanceState;
@@ -154,6 +155,13 @@ async fn a_tool_that_fails_is_reported_and_left_alone_for_a_while() {
     assert_eq!(provider.list().await.unwrap().len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_of_a_tool_that_is_no_longer_configured_are_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_retires(dir.path(), ProviderConfig::Exec(exec_config(dir.path()))).await;
+    assert!(dir.path().join("destroyed").exists(), "the tool was told to take everything down");
+}
+
 const SECRET: &str = "a secret of the two of us";
 
 /// What the operator's program is, to us.
@@ -197,7 +205,8 @@ async fn serve(shared: Shared, headers: HeaderMap, body: Bytes) -> axum::respons
 struct Hooked {
     service: Shared,
     provider: Arc<dyn Provider>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+    config: HookConfig,
 }
 
 async fn hooked() -> Hooked {
@@ -212,7 +221,7 @@ async fn hooked() -> Hooked {
     std::fs::write(&secret_file, format!("{SECRET}\n")).unwrap();
     let config = HookConfig { url, secret_file, ca: None, timeout: Duration::from_secs(30), refresh: Duration::from_millis(100) };
     let provider = webhook::open(dir.path(), &pool("edge", process(vec![], &[])), &config).unwrap();
-    Hooked { service, provider: Arc::new(provider), _dir: dir }
+    Hooked { service, provider: Arc::new(provider), dir, config }
 }
 
 #[async_trait]
@@ -261,4 +270,48 @@ async fn a_webhook_is_retried_under_one_key_and_its_refusal_is_reported() {
     };
     tokio::time::timeout(crate::support::PATIENCE, mended).await.unwrap();
     assert_eq!(hooked.provider.list().await.unwrap().len(), 1, "a failed start leaves nothing behind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_of_a_webhook_that_is_no_longer_configured_are_ended() {
+    let hooked = hooked().await;
+    hooked.provider.close().await;
+    assert_retires(hooked.dir.path(), ProviderConfig::Webhook(hooked.config.clone())).await;
+    assert!(hooked.service.lock().unwrap().instances.is_empty());
+}
+
+/// Starts go to worker processes while the tool has no quota, and to the tool again when it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tool_that_fails_is_stood_in_for_by_workers_of_this_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Env::real(dir.path()).unwrap();
+    let workers = ProviderConfig::Process(process(our_worker(), &[]));
+    let mut edge = pool("edge", process(our_worker(), &[]));
+    edge.provider = ProviderConfig::Chain(vec![ProviderConfig::Exec(exec_config(dir.path())), workers]);
+    let chain = env.providers.open(&edge).unwrap();
+    std::fs::write(dir.path().join("broken"), "").unwrap();
+    chain.start(&id("a")).await.unwrap();
+    let a = until_state(&*chain, "a", InstanceState::Warm).await;
+    assert!(a.handle.starts_with("pid "), "{a:?}");
+    let failing: Vec<Option<String>> = chain.links().into_iter().map(|link| link.failing).collect();
+    assert!(failing[0].as_ref().is_some_and(|reason| reason.contains("quota exceeded in zone b")) && failing[1].is_none(), "{failing:?}");
+    chain.activate(&id("a")).await.unwrap();
+    chain.close().await;
+    drop(chain);
+
+    // The next life finds it, and the tool is mended.
+    std::fs::remove_file(dir.path().join("broken")).unwrap();
+    let chain = env.providers.open(&edge).unwrap();
+    until_state(&*chain, "a", InstanceState::Active).await;
+    chain.start(&id("b")).await.unwrap();
+    until_state(&*chain, "b", InstanceState::Warm).await;
+    assert!(dir.path().join("instances/b").exists());
+    assert!(chain.rank(&id("a")) > chain.rank(&id("b")), "the stand-in goes first");
+    for name in ["a", "b"] {
+        chain.drain(&id(name)).await.unwrap();
+    }
+    until_empty(&*chain).await;
+    chain.close().await;
+    drop(chain);
+    assert_no_leaks(dir.path());
 }

@@ -1,7 +1,7 @@
 //! Replicas of a workload, against a double of Kubernetes' HTTP API with its conflicts, throttling and watch expiry; and against a real
 //! API server when one is given.
 
-use crate::support::{PATIENCE, id, pool, process, until, until_empty, until_state};
+use crate::support::{PATIENCE, assert_retires, id, pool, process, until, until_empty, until_state};
 use async_trait::async_trait;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
-use tradewind_agent::config::KubernetesConfig;
+use tradewind_agent::config::{KubernetesConfig, ProviderConfig};
 use tradewind_agent::provider::conformance::{self, Subject};
 use tradewind_agent::provider::{Observed, Provider, kubernetes};
 use tradewind_protocol::api::InstanceState;
@@ -417,4 +417,13 @@ async fn a_real_api_server_scales_a_workload() {
     provider.activate(&id("a")).await.unwrap();
     provider.drain(&id("a")).await.unwrap();
     until_empty(&*provider).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_of_a_workload_that_is_no_longer_configured_are_ended() {
+    let cluster = cluster(World::default(), "/apis/apps/v1", "deployments/game", SHORT).await;
+    cluster.provider.close().await;
+    assert_retires(cluster.dir.path(), ProviderConfig::Kubernetes(cluster.config.clone())).await;
+    let world = cluster.double.world.lock().unwrap();
+    assert_eq!(world.replicas["game"], 0);
 }

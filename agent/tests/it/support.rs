@@ -1,9 +1,11 @@
 //! What the tests share: pools, workers, and the proof that nothing was left behind.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tradewind_agent::config::{PoolConfig, ProcessConfig, ProviderConfig};
+use tradewind_agent::env::Env;
 use tradewind_agent::provider::process::{ProcessProvider, census};
 use tradewind_agent::provider::{Observed, Provider};
 use tradewind_protocol::api::InstanceState;
@@ -96,4 +98,47 @@ pub(crate) fn assert_no_leaks(data_dir: &Path) {
             assert!(path.extension().is_none_or(|e| e != "json" && e != "draft"), "{} is left", path.display());
         }
     }
+}
+
+/// Starts two instances of a pool that is run by plans, and has them ended by agents whose configuration knows them no more: first one
+/// that runs the pool otherwise, then one without the pool.
+pub(crate) async fn assert_retires(data_dir: &Path, config: ProviderConfig) {
+    let env = Env::real(data_dir).unwrap();
+    let kind = config.kind();
+    let mut edge = pool("edge", process(our_worker(), &[]));
+    edge.provider = config;
+    let first = env.providers.open(&edge).unwrap();
+    for name in ["a", "b"] {
+        first.start(&id(name)).await.unwrap();
+        until_state(&*first, name, InstanceState::Warm).await;
+    }
+    first.activate(&id("a")).await.unwrap();
+    first.close().await;
+    drop(first);
+
+    edge.provider = ProviderConfig::Process(process(our_worker(), &[]));
+    let otherwise = env.providers.open(&edge).unwrap();
+    until(&*otherwise, "both are found", |all| all.len() == 2).await;
+    assert!(otherwise.rank(&id("a")) > 0 && otherwise.links().iter().any(|link| link.kind == kind && link.instances == 2));
+    otherwise.drain(&id("b")).await.unwrap();
+    until(&*otherwise, "b is gone", |all| all.len() == 1).await;
+    otherwise.close().await;
+    drop(otherwise);
+
+    let mut retired = env.providers.open_retired(&BTreeSet::new()).unwrap();
+    let (name, retired) = retired.pop().expect("the pool is found");
+    assert_eq!(name, edge.name);
+    let record = data_dir.join("declared").join(kind).join("edge.json");
+    assert!(record.exists());
+    until_state(&*retired, "a", InstanceState::Active).await;
+    retired.drain(&id("a")).await.unwrap();
+    until_empty(&*retired).await;
+    let forgotten = async {
+        while record.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, forgotten).await.expect("with its last instance the pool is forgotten");
+    retired.close().await;
+    assert!(env.providers.open_retired(&BTreeSet::new()).unwrap().is_empty());
 }

@@ -97,6 +97,25 @@ pub(super) fn print_pools(regions: &[RegionPools], out: &mut Output) -> Result<(
             );
         }
     }
+    table.print(out)?;
+    print_providers(regions, out)
+}
+
+/// The providers of the agent's own pools that have several.
+fn print_providers(regions: &[RegionPools], out: &mut Output) -> Result<(), Failure> {
+    if regions.iter().all(|region| region.providers.is_empty()) {
+        return Ok(());
+    }
+    out.line("")?;
+    let mut table = Table::new(&[Left("POOL"), Left("PROVIDER"), Right("INSTANCES"), Left("STATE")]);
+    for provider in regions.iter().flat_map(|region| &region.providers) {
+        let (state, tone) = match &provider.failing {
+            Some(reason) => (format!("fails: {}", human::clean(reason)), Tone::Warning),
+            None if provider.configured => ("good".to_owned(), Tone::Plain),
+            None => ("no longer configured".to_owned(), Tone::Faint),
+        };
+        table.row(tone, [provider.pool.to_string(), provider.provider.clone(), provider.instances.to_string(), state]);
+    }
     table.print(out)
 }
 

@@ -121,6 +121,24 @@ pub struct RegionPools {
     pub age_ms: u64,
     /// Its pools.
     pub pools: Vec<ResourcePool>,
+    /// Of the agent that answers: the providers of the pools that have several, in the order in which they are tried.
+    #[serde(default)]
+    pub providers: Vec<ProviderView>,
+}
+
+/// One of several providers of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ProviderView {
+    /// Of which pool.
+    pub pool: PoolName,
+    /// What kind it is: `docker`.
+    pub provider: String,
+    /// Whether it is configured; if not, it only ends what it still runs.
+    pub configured: bool,
+    /// How many instances it runs, as far as is known.
+    pub instances: u32,
+    /// Why it is left alone for now.
+    pub failing: Option<String>,
 }
 
 /// One instance of one of this agent's pools. `GET /v1/instances` is a list of them.

@@ -27,7 +27,7 @@ fn check_prints_every_mistake_at_once() {
     assert!(!checked.status.success());
     let said = text(&checked.stderr);
     for expected in ["2 mistakes", "forecast.horizon = 0: must be a whole number between 1 and", "did you mean `step`?"] {
-        assert!(said.contains(expected), "{expected:?} in {said}");
+        assert_eq!(said.matches(expected).count(), 1, "{expected:?} once in {said}");
     }
     let missing = run("tradewind-agent", &["check", "/nowhere/at/all.toml"]);
     assert!(text(&missing.stderr).contains("cannot read the configuration /nowhere/at/all.toml"));

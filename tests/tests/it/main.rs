@@ -7,4 +7,5 @@ mod docker;
 mod feeds;
 mod outlook;
 mod reservations;
+mod staging;
 mod strangers;

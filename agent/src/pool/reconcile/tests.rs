@@ -9,7 +9,7 @@ const LIMITS: Limits = Limits { min_instances: 0, max_instances: 6, min_warm: 0,
 
 fn member(name: &str, state: InstanceState, age: u64) -> Member {
     let id = InstanceId::new(name).unwrap();
-    Member { id, state, age: Duration::from_secs(age), in_flight: None, standing: Obedience::Good }
+    Member { id, state, age: Duration::from_secs(age), in_flight: None, standing: Obedience::Good, rank: 0 }
 }
 
 fn orders(desired: (u32, u32), members: &[Member]) -> Vec<String> {
@@ -195,4 +195,13 @@ proptest! {
         members.rotate_left(by);
         prop_assert_eq!(reconcile(desired, &LIMITS, &members), one);
     }
+}
+
+#[test]
+fn what_the_last_provider_runs_goes_first_and_what_the_preferred_one_runs_serves_first() {
+    let of = |rank, name: &str, state, age| Member { rank, ..member(name, state, age) };
+    let active = [of(1, "stand-in", Active, 9), of(0, "preferred", Active, 1)];
+    assert_eq!(orders((1, 0), &active), ["drain stand-in"], "although it is the older one");
+    let warm = [of(1, "stand-in", Warm, 9), of(0, "preferred", Warm, 1)];
+    assert_eq!(orders((1, 1), &warm), ["activate preferred"]);
 }

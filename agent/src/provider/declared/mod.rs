@@ -13,7 +13,7 @@ pub(crate) mod reading;
 pub(crate) mod record;
 mod worker;
 
-use super::{Ended, Observed, Order, Provider, ProviderError};
+use super::{Ended, Observed, Order, Provider, ProviderError, Standing};
 use async_trait::async_trait;
 use book::{Book, Place};
 use record::Record;
@@ -105,6 +105,18 @@ pub struct Pace {
     pub drain_timeout: Duration,
 }
 
+/// What a pool is opened with.
+pub(crate) struct Opening<'a> {
+    pub(crate) data_dir: &'a Path,
+    pub(crate) pool: &'a PoolName,
+    /// What kind of backend it is.
+    pub(crate) kind: &'static str,
+    /// What made the backend, for the agent's next life.
+    pub(crate) origin: serde_json::Value,
+    pub(crate) pace: Pace,
+    pub(crate) standing: Standing,
+}
+
 /// Why a pool's record cannot be used. Nothing was started or stopped.
 #[derive(Debug, thiserror::Error)]
 #[error("pool {pool}: cannot use {path}; the agent must own data_dir")]
@@ -135,8 +147,8 @@ struct Shared {
     /// Wakes orders that wait: counts rounds.
     rounds: watch::Sender<u64>,
     closed: std::sync::atomic::AtomicBool,
-    /// A pool that is no longer configured; its record goes with its last instance.
-    retired: bool,
+    /// The record of a retired provider goes with its last instance.
+    standing: Standing,
 }
 
 impl Shared {
@@ -146,38 +158,12 @@ impl Shared {
 }
 
 impl DeclaredProvider {
-    /// Looks after `pool`, whose record is under `data_dir`. Must be called inside a tokio runtime.
-    pub(crate) fn open(
-        data_dir: &Path,
-        pool: &PoolName,
-        pace: Pace,
-        origin: serde_json::Value,
-        backend: Arc<dyn Backend>,
-    ) -> Result<Self, OpenError> {
-        Self::open_as(data_dir, pool, pace, origin, backend, false)
-    }
-
-    /// Like [`open`](Self::open), for a pool that is no longer configured.
-    pub(crate) fn open_retired(
-        data_dir: &Path,
-        pool: &PoolName,
-        pace: Pace,
-        origin: serde_json::Value,
-        backend: Arc<dyn Backend>,
-    ) -> Result<Self, OpenError> {
-        Self::open_as(data_dir, pool, pace, origin, backend, true)
-    }
-
-    fn open_as(
-        data_dir: &Path,
-        pool: &PoolName,
-        pace: Pace,
-        origin: serde_json::Value,
-        backend: Arc<dyn Backend>,
-        retired: bool,
-    ) -> Result<Self, OpenError> {
-        let path = record::path(data_dir, pool);
+    /// Has `backend` run a pool. Must be called inside a tokio runtime.
+    pub(crate) fn open(opening: Opening, backend: Arc<dyn Backend>) -> Result<Self, OpenError> {
+        let Opening { data_dir, pool, kind, origin, pace, standing } = opening;
+        let path = record::path(data_dir, kind, pool);
         let failed = |source| OpenError { pool: pool.clone(), path: path.display().to_string(), source };
+        record::take_over(data_dir).map_err(failed)?;
         let record = Record::read(&path).map_err(failed)?.unwrap_or_default();
         let shared = Arc::new(Shared {
             pool: pool.clone(),
@@ -190,7 +176,7 @@ impl DeclaredProvider {
             changed: Notify::new(),
             rounds: watch::channel(0).0,
             closed: false.into(),
-            retired,
+            standing,
         });
         let worker = tokio::spawn(worker::run(Arc::clone(&shared)));
         Ok(Self { shared, worker })

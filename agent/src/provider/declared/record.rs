@@ -1,6 +1,7 @@
 //! What is remembered of a pool that is run by plans, from life to life of the agent.
 //!
-//! One small file a pool under `data_dir/declared`, written whole or not at all, before the backend is told.
+//! One small file a pool and kind of backend, `data_dir/declared/KIND/POOL.json`, written whole or not at all, before the backend is
+//! told. Versions that knew one provider a pool wrote `declared/POOL.json`; such a record is taken over as what its origin says.
 
 use super::Want;
 use serde::{Deserialize, Serialize};
@@ -39,8 +40,8 @@ pub(crate) struct Kept {
     pub(crate) applied: bool,
 }
 
-pub(crate) fn path(data_dir: &Path, pool: &PoolName) -> PathBuf {
-    data_dir.join(DIR).join(format!("{pool}.json"))
+pub(crate) fn path(data_dir: &Path, kind: &str, pool: &PoolName) -> PathBuf {
+    data_dir.join(DIR).join(kind).join(format!("{pool}.json"))
 }
 
 impl Record {
@@ -69,17 +70,72 @@ impl Record {
     }
 }
 
-/// The pools with a record under `data_dir`.
-pub(crate) fn pools(data_dir: &Path) -> io::Result<BTreeSet<PoolName>> {
-    let dir = data_dir.join(DIR);
-    if !dir.exists() {
-        return Ok(BTreeSet::new());
+/// The kinds of backends that have records.
+const KINDS: [&str; 3] = [crate::provider::exec::ORIGIN, crate::provider::webhook::ORIGIN, crate::provider::kubernetes::ORIGIN];
+
+/// The pools with a record under `data_dir`, and of which kind, ascending.
+pub(crate) fn all(data_dir: &Path) -> io::Result<BTreeSet<(PoolName, &'static str)>> {
+    take_over(data_dir)?;
+    let mut found = BTreeSet::new();
+    for kind in KINDS {
+        found.extend(pools(&data_dir.join(DIR).join(kind))?.into_iter().map(|pool| (pool, kind)));
     }
+    Ok(found)
+}
+
+/// Brings records of former versions to where they are now looked for.
+pub(crate) fn take_over(data_dir: &Path) -> io::Result<()> {
+    let dir = data_dir.join(DIR);
+    for pool in pools(&dir)? {
+        let old = dir.join(format!("{pool}.json"));
+        let Some(record) = Record::read(&old)? else { continue };
+        let Some(kind) = KINDS.into_iter().find(|kind| record.origin.get(kind).is_some()) else { continue };
+        let new = path(data_dir, kind, &pool);
+        if new.exists() {
+            // It was taken over, and has been written since.
+            continue;
+        }
+        record.write(&new)?;
+        std::fs::remove_file(&old)?;
+    }
+    Ok(())
+}
+
+/// The pools with a record in `dir`.
+fn pools(dir: &Path) -> io::Result<BTreeSet<PoolName>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        entries => entries?,
+    };
     let mut pools = BTreeSet::new();
-    for entry in std::fs::read_dir(dir)? {
+    for entry in entries {
         let name = entry?.file_name();
         let name = name.to_str().and_then(|name| name.strip_suffix(".json"));
         pools.extend(name.and_then(|name| PoolName::new(name).ok()));
     }
     Ok(pools)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_former_versions_are_taken_over_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record { origin: serde_json::json!({ "webhook": {} }), serial: 7, ..Record::default() };
+        let pool = PoolName::new("edge").unwrap();
+        let old = dir.path().join("declared/edge.json");
+        record.write(&old).unwrap();
+        for _ in 0..2 {
+            assert_eq!(all(dir.path()).unwrap(), [(pool.clone(), "webhook")].into());
+        }
+        let new = path(dir.path(), "webhook", &pool);
+        assert_eq!(Record::read(&new).unwrap().map(|record| record.serial), Some(7));
+        assert!(!old.exists());
+        // One that was left behind does not replace what was written since.
+        Record { serial: 1, ..record }.write(&old).unwrap();
+        take_over(dir.path()).unwrap();
+        assert_eq!(Record::read(&new).unwrap().map(|record| record.serial), Some(7));
+    }
 }

@@ -1,6 +1,7 @@
 //! The one task that talks to a pool's backend.
 
 use super::Shared;
+use crate::provider::Standing;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -92,7 +93,7 @@ fn tell(shared: &Shared, changed: bool) {
 /// Removes the record of a retired pool of which nothing is left.
 fn forget(shared: &Shared) {
     let book = shared.book();
-    if shared.retired && book.is_empty() && !book.is_dirty() && book.failure().is_none() {
+    if shared.standing == Standing::Retired && book.is_empty() && !book.is_dirty() && book.failure().is_none() {
         let _ = std::fs::remove_file(&shared.path);
     }
 }

@@ -34,6 +34,9 @@ use tokio::task::JoinSet;
 use tradewind_protocol::api::InstanceState;
 use tradewind_protocol::{InstanceId, PoolName, Resources};
 
+/// What a chain of providers calls this one.
+pub(crate) const KIND: &str = "docker";
+
 /// How often a starting container is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -136,8 +139,8 @@ impl DockerProvider {
     }
 }
 
-/// The pools that are not `configured` and may still have containers of the agent with this `data_dir`.
-pub fn retired(data_dir: &Path, configured: &BTreeSet<PoolName>) -> io::Result<Vec<(PoolName, DockerProvider)>> {
+/// The pools that are not `configured` to run containers and may still have some of the agent with this `data_dir`.
+pub fn retired(data_dir: &Path, configured: impl Fn(&PoolName) -> bool) -> io::Result<Vec<(PoolName, DockerProvider)>> {
     let notes = data_dir.join(NOTES);
     if !notes.exists() {
         return Ok(vec![]);
@@ -146,7 +149,7 @@ pub fn retired(data_dir: &Path, configured: &BTreeSet<PoolName>) -> io::Result<V
     for entry in std::fs::read_dir(&notes)? {
         let entry = entry?;
         let pool = entry.file_name().to_str().and_then(|name| PoolName::new(name).ok());
-        if let Some(pool) = pool.filter(|pool| !configured.contains(pool)) {
+        if let Some(pool) = pool.filter(|pool| !configured(pool)) {
             let socket = std::fs::read_to_string(entry.path())?;
             let provider = DockerProvider::open_retired(data_dir, &pool, &socket);
             retired.push((pool, provider));

@@ -6,7 +6,8 @@
 
 mod command;
 
-use super::declared::{Backend, DeclaredProvider, OpenError, Pace, Plan, Seen, reading};
+use super::Standing;
+use super::declared::{Backend, DeclaredProvider, OpenError, Opening, Pace, Plan, Seen, reading};
 use crate::config::{ExecConfig, PoolConfig};
 use async_trait::async_trait;
 pub(crate) use command::{Bounds, run};
@@ -24,14 +25,24 @@ pub(crate) const ORIGIN: &str = "exec";
 
 /// Opens the provider of `pool`.
 pub fn open(data_dir: &Path, pool: &PoolConfig, exec: &ExecConfig) -> Result<DeclaredProvider, OpenError> {
-    let pace = Pace { refresh: exec.refresh, drain_timeout: pool.drain_timeout };
-    DeclaredProvider::open(data_dir, &pool.name, pace, super::origin(ORIGIN, exec), Arc::new(Exec(exec.clone())))
+    open_as(data_dir, &pool.name, exec.clone(), pool.drain_timeout, Standing::Configured)
 }
 
-/// Opens the provider of a pool that is no longer configured.
+/// Opens the provider of a pool that is no longer configured so.
 pub(crate) fn open_retired(data_dir: &Path, pool: &PoolName, exec: ExecConfig) -> Result<DeclaredProvider, OpenError> {
-    let pace = Pace { refresh: exec.refresh, drain_timeout: RETIRED_DRAIN_TIMEOUT };
-    DeclaredProvider::open_retired(data_dir, pool, pace, super::origin(ORIGIN, &exec), Arc::new(Exec(exec)))
+    open_as(data_dir, pool, exec, RETIRED_DRAIN_TIMEOUT, Standing::Retired)
+}
+
+fn open_as(
+    data_dir: &Path,
+    pool: &PoolName,
+    exec: ExecConfig,
+    drain_timeout: Duration,
+    standing: Standing,
+) -> Result<DeclaredProvider, OpenError> {
+    let pace = Pace { refresh: exec.refresh, drain_timeout };
+    let origin = super::origin(ORIGIN, &exec);
+    DeclaredProvider::open(Opening { data_dir, pool, kind: ORIGIN, origin, pace, standing }, Arc::new(Exec(exec)))
 }
 
 struct Exec(ExecConfig);

@@ -65,16 +65,17 @@ impl Cluster {
             path.map(Path::to_path_buf).or_else(|| std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
         match named {
             Some(path) => Self::by_file(&path).map_err(|error| format!("kubeconfig {}: {error}", path.display())),
-            None => Self::as_pod().map_err(|error| format!("there is no kubeconfig, and this is no pod with a service account: {error}")),
+            None => Self::as_pod(Path::new(ACCOUNT), |name| std::env::var(name).ok())
+                .map_err(|error| format!("there is no kubeconfig, and this is no pod with a service account: {error}")),
         }
     }
 
-    fn as_pod() -> Result<Self, String> {
-        let variable = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set"));
+    /// By the service account in the directory `account`, and the environment that a pod has.
+    fn as_pod(account: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let variable = |name: &str| variable(name).ok_or_else(|| format!("{name} is not set"));
         let (host, port) = (variable("KUBERNETES_SERVICE_HOST")?, variable("KUBERNETES_SERVICE_PORT")?);
         let host = if host.contains(':') { format!("[{host}]") } else { host };
-        let account = Path::new(ACCOUNT);
-        let read = |name: &str| std::fs::read(account.join(name)).map_err(|error| format!("{ACCOUNT}/{name}: {error}"));
+        let read = |name: &str| std::fs::read(account.join(name)).map_err(|error| format!("{}: {error}", account.join(name).display()));
         let identity = Identity { authority: Some(read("ca.crt")?), certificate: None };
         let namespace = String::from_utf8_lossy(&read("namespace")?).trim().to_string();
         let client = Client::new(&format!("https://{host}:{port}"), &identity)?;
@@ -182,4 +183,42 @@ fn refused(ask: &Ask, answer: &Answer) -> Refused {
     let said: String = said.chars().take(SHOWN_CHARS).collect();
     let path = ask.path.split('?').next().unwrap_or_default();
     Refused { status, reason: format!("{} {path}: {status} {}", ask.method, said.trim()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Env;
+    use crate::http;
+    use crate::testing::Authority;
+    use axum::http::HeaderMap;
+    use tokio::sync::watch;
+
+    #[tokio::test]
+    async fn a_pod_speaks_to_its_cluster_by_its_service_account_whose_token_may_change() {
+        let (authority, dir) = (Authority::new(1), tempfile::tempdir().unwrap());
+        let env = Env::real(&dir.path().join("agent")).unwrap();
+        let listener = env.network.bind_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let told = async |headers: HeaderMap| axum::Json(serde_json::json!({ "told": headers["authorization"].to_str().unwrap() }));
+        let router = axum::Router::new().route("/version", axum::routing::get(told));
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(http::serve(listener, Some(authority.open_server()), router, stopped));
+        let variable = |name: &str| match name {
+            "KUBERNETES_SERVICE_HOST" => Some("127.0.0.1".to_string()),
+            "KUBERNETES_SERVICE_PORT" => Some(port.to_string()),
+            _ => None,
+        };
+        let missing = |error: Result<Cluster, String>| error.err().unwrap();
+        assert!(missing(Cluster::as_pod(dir.path(), |_| None)).contains("KUBERNETES_SERVICE_HOST is not set"));
+        assert!(missing(Cluster::as_pod(dir.path(), variable)).contains("ca.crt"));
+        for (name, content) in [("ca.crt", authority.pem()), ("namespace", b"games\n".to_vec()), ("token", b"first\n".to_vec())] {
+            std::fs::write(dir.path().join(name), content).unwrap();
+        }
+        let cluster = Cluster::as_pod(dir.path(), variable).unwrap();
+        assert_eq!(cluster.namespace, "games");
+        assert_eq!(cluster.get("/version").await.unwrap()["told"], "Bearer first");
+        std::fs::write(dir.path().join("token"), "second").unwrap();
+        assert_eq!(cluster.get("/version").await.unwrap()["told"], "Bearer second");
+    }
 }

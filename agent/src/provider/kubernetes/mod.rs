@@ -11,7 +11,8 @@
 mod api;
 mod watch;
 
-use super::declared::{Backend, DeclaredProvider, OpenError, Pace, Plan, Seen, Want};
+use super::Standing;
+use super::declared::{Backend, DeclaredProvider, OpenError, Opening, Pace, Plan, Seen, Want};
 use crate::config::{KubernetesConfig, PoolConfig};
 use api::{Cluster, Refused};
 use async_trait::async_trait;
@@ -53,14 +54,17 @@ pub fn open(data_dir: &Path, pool: &PoolConfig, config: &KubernetesConfig) -> Re
     let pace = Pace { refresh: config.refresh, drain_timeout: pool.drain_timeout };
     let backend = Arc::new(Replicas::new(&pool.name, pool.instance, config).map_err(KubernetesError::Unfit)?);
     let origin = json!({ ORIGIN: config, "instance": pool.instance });
-    Ok(DeclaredProvider::open(data_dir, &pool.name, pace, origin, backend)?)
+    let opening = Opening { data_dir, pool: &pool.name, kind: ORIGIN, origin, pace, standing: Standing::Configured };
+    Ok(DeclaredProvider::open(opening, backend)?)
 }
 
-/// Opens the provider of a pool that is no longer configured.
+/// Opens the provider of a pool that is no longer configured so.
 pub(crate) fn open_retired(data_dir: &Path, pool: &PoolName, config: &KubernetesConfig) -> Result<DeclaredProvider, KubernetesError> {
     let pace = Pace { refresh: config.refresh, drain_timeout: RETIRED_DRAIN_TIMEOUT };
     let backend = Arc::new(Replicas::new(pool, Resources::ZERO, config).map_err(KubernetesError::Unfit)?);
-    Ok(DeclaredProvider::open_retired(data_dir, pool, pace, super::origin(ORIGIN, config), backend)?)
+    let origin = super::origin(ORIGIN, config);
+    let opening = Opening { data_dir, pool, kind: ORIGIN, origin, pace, standing: Standing::Retired };
+    Ok(DeclaredProvider::open(opening, backend)?)
 }
 
 struct Replicas {

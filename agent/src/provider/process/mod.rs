@@ -44,6 +44,9 @@ use tokio::task::JoinSet;
 use tradewind_protocol::api::InstanceState;
 use tradewind_protocol::{InstanceId, PoolName};
 
+/// What a chain of providers calls this one.
+pub(crate) const KIND: &str = "process";
+
 /// How long a worker may take to obey an order, contact included: an adopted worker needs
 /// [`control::RECONNECT`] to be back, and any worker a scheduler's pause to answer.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(2);

@@ -5,7 +5,8 @@
 //! `tradewind-timestamp` (seconds since 1970), a full stop, and the body. An apply bears an `idempotency-key` that is the same
 //! for every try of one plan. Answers 408, 425, 429 and 5xx, and no answer, are tried again, as is told by `retry-after`.
 
-use super::declared::{Backend, DeclaredProvider, OpenError, Pace, Plan, Seen, reading};
+use super::Standing;
+use super::declared::{Backend, DeclaredProvider, OpenError, Opening, Pace, Plan, Seen, reading};
 use crate::client::{Ask, Client, Identity};
 use crate::config::{HookConfig, PoolConfig};
 use async_trait::async_trait;
@@ -50,16 +51,25 @@ pub enum HookError {
 
 /// Opens the provider of `pool`.
 pub fn open(data_dir: &Path, pool: &PoolConfig, hook: &HookConfig) -> Result<DeclaredProvider, HookError> {
-    let pace = Pace { refresh: hook.refresh, drain_timeout: pool.drain_timeout };
-    let backend = Arc::new(Hook::new(hook).map_err(HookError::Unfit)?);
-    Ok(DeclaredProvider::open(data_dir, &pool.name, pace, super::origin(ORIGIN, hook), backend)?)
+    open_as(data_dir, &pool.name, hook, pool.drain_timeout, Standing::Configured)
 }
 
-/// Opens the provider of a pool that is no longer configured.
+/// Opens the provider of a pool that is no longer configured so.
 pub(crate) fn open_retired(data_dir: &Path, pool: &PoolName, hook: &HookConfig) -> Result<DeclaredProvider, HookError> {
-    let pace = Pace { refresh: hook.refresh, drain_timeout: RETIRED_DRAIN_TIMEOUT };
+    open_as(data_dir, pool, hook, RETIRED_DRAIN_TIMEOUT, Standing::Retired)
+}
+
+fn open_as(
+    data_dir: &Path,
+    pool: &PoolName,
+    hook: &HookConfig,
+    drain_timeout: Duration,
+    standing: Standing,
+) -> Result<DeclaredProvider, HookError> {
+    let pace = Pace { refresh: hook.refresh, drain_timeout };
     let backend = Arc::new(Hook::new(hook).map_err(HookError::Unfit)?);
-    Ok(DeclaredProvider::open_retired(data_dir, pool, pace, super::origin(ORIGIN, hook), backend)?)
+    let origin = super::origin(ORIGIN, hook);
+    Ok(DeclaredProvider::open(Opening { data_dir, pool, kind: ORIGIN, origin, pace, standing }, backend)?)
 }
 
 struct Hook {
