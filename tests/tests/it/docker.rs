@@ -62,6 +62,8 @@ fn config(name: &str, socket: &str) -> PoolConfig {
         startup: Duration::from_secs(1),
         drain_timeout: Duration::from_secs(5),
         instance_hour_price: MicroUsd(1_000),
+        costs: Default::default(),
+        policies: vec![],
         provider: ProviderConfig::Docker(containers(socket)),
     }
 }
