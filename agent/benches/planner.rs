@@ -66,6 +66,8 @@ fn snapshot(config: &Config) -> Snapshot {
     let pool = |config: &tradewind_agent::config::PoolConfig| PoolSnapshot {
         config: config.clone(),
         counts: InstanceCounts::default(),
+        standing: Default::default(),
+        price: config.instance_hour_price,
         measured_startup: None,
         recent: RecentNeeds::default(),
         tuner: Tuner::default(),

@@ -223,9 +223,14 @@ impl Sample {
         out.gauges("provider_failing", "1 while others of the pool take over for it", None, failing)?;
         let startup = self.pools.iter().map(|pool| ([("pool", pool.name.to_string())], pool.startup_ms as f64 / 1e3));
         out.gauges("instance_startup", "From order to ready, as measured", Some(&Unit::Seconds), startup)?;
-        let decisions = self.progress.plan.iter().flat_map(|plan| &plan.decisions);
-        let wanted = decisions.map(|d| ([("pool", d.pool.to_string())], f64::from(d.active) + f64::from(d.warm)));
-        out.gauges("instances_planned", "Instances that the newest plan wants", None, wanted)
+        let decisions = || self.progress.plan.iter().flat_map(|plan| &plan.decisions);
+        let wanted = decisions().map(|d| ([("pool", d.pool.to_string())], f64::from(d.active) + f64::from(d.warm)));
+        out.gauges("instances_planned", "Instances that the newest plan wants", None, wanted)?;
+        let flag = |set: bool| f64::from(u8::from(set));
+        let blocked = decisions().map(|d| ([("pool", d.pool.to_string())], flag(d.blocked.is_some())));
+        out.gauges("plan_blocked", "1 while the newest plan has less than it wants", None, blocked)?;
+        let below = decisions().map(|d| ([("pool", d.pool.to_string())], flag(d.active < d.reason.reactive_floor)));
+        out.gauges("plan_below_floor", "1 while the newest plan serves less than the demand seen last", None, below)
     }
 
     fn reservations(&self, out: &mut Families) -> fmt::Result {

@@ -17,7 +17,7 @@ use crate::http::Progress;
 use crate::marks::{bug, sometimes};
 use crate::mesh::MeshHandle;
 use crate::negotiate::NegotiatorHandle;
-use crate::planner::{self, Outcome, PoolSnapshot, RecentNeeds, Snapshot, SourceForecast, Tuner};
+use crate::planner::{self, Outcome, PoolSnapshot, RecentNeeds, Snapshot, SourceForecast, Standing, Tuner};
 use crate::pool::{PoolHandle, Target};
 use crate::staging::StagingHandle;
 use crate::stop::told;
@@ -111,6 +111,8 @@ pub(super) struct StepLoop {
 struct PoolMemory {
     recent: RecentNeeds,
     tuner: Tuner,
+    /// What the last round planned.
+    standing: Option<Standing>,
     blocked: bool,
 }
 
@@ -382,9 +384,12 @@ impl StepLoop {
         let pools = self.config.pools.iter().map(|config| {
             let memory = self.pools.get(&config.name).cloned().unwrap_or_default();
             let status = status.get(&config.name);
+            let counts = status.map(|pool| pool.instances).unwrap_or_default();
             PoolSnapshot {
                 config: config.clone(),
-                counts: status.map(|pool| pool.instances).unwrap_or_default(),
+                counts,
+                standing: memory.standing.unwrap_or_else(|| counts.into()),
+                price: config.instance_hour_price,
                 measured_startup: status.map(|pool| Duration::from_millis(pool.startup_ms)),
                 recent: memory.recent,
                 tuner: memory.tuner,
@@ -436,6 +441,7 @@ impl StepLoop {
             let Some(config) = self.config.pools.iter().find(|pool| pool.name == decision.pool) else { continue };
             let memory = self.pools.entry(decision.pool.clone()).or_default();
             memory.recent.note(plan.known_until, decision, config);
+            memory.standing = Some(Standing { active: decision.active, warm: decision.warm });
             let blocked = decision.blocked.is_some();
             if let (Some(reason), false) = (&decision.blocked, memory.blocked) {
                 self.events.note(Severity::Warning, "plan.blocked", format!("pool {}: {reason}", decision.pool));

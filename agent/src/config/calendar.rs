@@ -9,7 +9,7 @@ use tradewind_protocol::calendar::{Effect, EventKind, MAX_EVENTS, MAX_FACTOR};
 use tradewind_protocol::{CalendarEvent, RegionId, Timestamp};
 
 /// Time zones reach from 12 hours behind UTC to 14 ahead of it.
-const OFFSETS: (i32, i32) = (-720, 840);
+pub(super) const OFFSETS: (i32, i32) = (-720, 840);
 
 /// Reads both from the file's root.
 pub(super) fn read(root: &mut Section) -> CalendarConfig {
@@ -80,7 +80,7 @@ fn effect(s: &mut Section) -> Option<Effect> {
     Some(effect)
 }
 
-fn time(value: &Value) -> Result<Timestamp, String> {
+pub(super) fn time(value: &Value) -> Result<Timestamp, String> {
     match value {
         Value::Datetime(time) => Timestamp::parse(&time.to_string()).map_err(|e| e.to_string()),
         other => Timestamp::parse(other.as_str().ok_or("must be a time, like \"2026-03-01T08:00:00Z\"")?).map_err(|e| e.to_string()),

@@ -2,7 +2,9 @@
 
 use super::section::{Section, address, duration, number, path, text, texts, whole};
 use super::services::{self, Service};
-use super::{AnomalyConfig, ApiConfig, Config, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, TlsPaths};
+use super::{
+    AnomalyConfig, ApiConfig, Config, Costs, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, TlsPaths,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -177,7 +179,7 @@ fn config(s: &mut Section) -> Option<Config> {
     let services = services::read(s);
     let mut names = BTreeSet::new();
     let pools = s.tables("pool", |s| {
-        let pool = pool(s, &names, &services)?;
+        let pool = pool(s, &names, &services, calendar.utc_offset_minutes)?;
         names.insert(pool.name.clone());
         Some(pool)
     });
@@ -186,6 +188,7 @@ fn config(s: &mut Section) -> Option<Config> {
     let staging = services.into_iter().filter_map(|(name, service)| Some((name, service.stage?))).collect();
     let mut pools = pools?;
     pools.sort_by(|a, b| a.name.cmp(&b.name));
+    affordable(s, &planner, &pools);
     Some(Config {
         region: region?,
         cluster,
@@ -325,10 +328,36 @@ fn planner(s: &mut Section, step: Step) -> PlannerConfig {
     // Kubernetes' HPA waits five minutes: five of our default steps.
     let scale_in_after = s.or("scale_in_after", 5 * length, duration(Duration::ZERO, DAY));
     let stale_after = s.or("stale_after", (5 * length).max(5 * SECOND), duration(length, DAY));
-    PlannerConfig { quantile: Quantile::nearest(quantile), settle, scale_in_after, stale_after, graph: Arc::default() }
+    let max_cost_per_hour = s.optional("max_cost_per_hour_usd", usd);
+    PlannerConfig { quantile: Quantile::nearest(quantile), settle, scale_in_after, stale_after, graph: Arc::default(), max_cost_per_hour }
 }
 
-fn pool(s: &mut Section, names: &BTreeSet<PoolName>, services: &BTreeMap<ServiceName, Service>) -> Option<PoolConfig> {
+/// A budget that does not pay for what pools have in any case would be overrun in every round.
+fn affordable(s: &mut Section, planner: &PlannerConfig, pools: &[PoolConfig]) {
+    let Some(budget) = planner.max_cost_per_hour else { return };
+    let promised = |pool: &PoolConfig| u64::from(pool.min_instances.saturating_add(pool.min_warm).min(pool.max_instances));
+    let least: u64 = pools.iter().map(|pool| pool.instance_hour_price.0.saturating_mul(promised(pool))).sum();
+    if least > budget.0 {
+        let least = least as f64 / 1e6;
+        s.problem(
+            "planner.max_cost_per_hour_usd",
+            budget.0 as f64 / 1e6,
+            format!("must be at least {least}, which the pools' min_instances and min_warm cost: raise it, or lower those"),
+        );
+    }
+}
+
+/// An amount of money, in US dollars.
+fn usd(value: &Value) -> Result<MicroUsd, String> {
+    number(0.0, 1e9)(value).map(|usd| MicroUsd((usd * 1e6).round() as u64))
+}
+
+fn pool(
+    s: &mut Section,
+    names: &BTreeSet<PoolName>,
+    services: &BTreeMap<ServiceName, Service>,
+    utc_offset_minutes: i32,
+) -> Option<PoolConfig> {
     let name = s.or("name", PoolName::default(), |v| {
         let name: PoolName = text(v)?;
         if names.contains(&name) { Err("must differ from the other pools' names".to_string()) } else { Ok(name) }
@@ -345,15 +374,25 @@ fn pool(s: &mut Section, names: &BTreeSet<PoolName>, services: &BTreeMap<Service
         None => s.required("rate_per_instance", "transactions per second that one instance serves", number(1e-6, 1e12)),
     };
     let capacity = s.table("capacity", resources);
-    let min_instances = s.or("min_instances", 0, whole(0, 100_000));
+    let min_instances = s.or("min_instances", 0, whole(0u32, 100_000));
     let max_instances = s.required("max_instances", "the most instances that may run, like max_instances = 10", whole(1u32, 100_000));
     let min_warm = s.or("min_warm", 0, whole(0, 100_000));
     let startup = described.and_then(|service| service.startup).unwrap_or(5 * SECOND);
     let startup = s.or("startup", startup, duration(Duration::ZERO, HOUR));
     let drain_timeout = s.or("drain_timeout", 30 * SECOND, duration(Duration::ZERO, DAY));
     let price = s.or("instance_hour_usd", 0.0, number(0.0, 1e6));
+    let costs = Costs { max_per_hour: s.optional("max_cost_per_hour_usd", usd) };
+    let policies = super::policy::read(s, utc_offset_minutes);
     let provider = super::provider::read(s);
     let max_instances = max_instances?;
+    let promised = min_instances.saturating_add(min_warm).min(max_instances);
+    super::policy::fit(s, &policies, (min_instances, promised, max_instances));
+    if let Some(most) = costs.max_per_hour
+        && price * f64::from(promised) > most.0 as f64 / 1e6
+    {
+        let remedy = format!("must pay for min_instances and min_warm, {promised} at {price} each: raise it, or lower those");
+        s.problem("max_cost_per_hour_usd", most.0 as f64 / 1e6, remedy);
+    }
     if min_instances > max_instances {
         s.problem("min_instances", min_instances, format!("must be at most max_instances, which is {max_instances}"));
     }
@@ -376,6 +415,8 @@ fn pool(s: &mut Section, names: &BTreeSet<PoolName>, services: &BTreeMap<Service
         startup,
         drain_timeout,
         instance_hour_price,
+        costs,
+        policies,
         provider: provider?,
     })
 }

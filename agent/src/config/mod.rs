@@ -8,6 +8,7 @@ mod check;
 mod feeds;
 mod global;
 mod keda;
+mod policy;
 mod provider;
 mod reservations;
 mod section;
@@ -16,7 +17,7 @@ mod staging;
 
 use crate::calendar::Country;
 use crate::forecast::global::GlobalConfig;
-use crate::planner::ServiceGraph;
+use crate::planner::{Policy, ServiceGraph};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -307,6 +308,8 @@ pub struct PlannerConfig {
     pub stale_after: Duration,
     /// Which services call which.
     pub graph: Arc<ServiceGraph>,
+    /// The most that all pools together may cost an hour.
+    pub max_cost_per_hour: Option<MicroUsd>,
 }
 
 /// One pool.
@@ -334,8 +337,19 @@ pub struct PoolConfig {
     pub drain_timeout: Duration,
     /// Price of one instance for an hour.
     pub instance_hour_price: MicroUsd,
+    /// What else costs money, and how much it may cost.
+    pub costs: Costs,
+    /// What its operators lay down beside its demand.
+    pub policies: Vec<Policy>,
     /// What runs the instances.
     pub provider: ProviderConfig,
+}
+
+/// What a pool costs beside the price of its instances, and how much it may cost.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Costs {
+    /// The most that the pool may cost an hour.
+    pub max_per_hour: Option<MicroUsd>,
 }
 
 /// What runs a pool's instances.

@@ -103,6 +103,8 @@ mod tests {
             startup: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(1),
             instance_hour_price: MicroUsd(0),
+            costs: Default::default(),
+            policies: vec![],
             provider: ProviderConfig::Process(ProcessConfig { command: vec!["worker".into()], env: vec![] }),
         }
     }

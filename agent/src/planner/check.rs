@@ -3,10 +3,12 @@
 //! It shares with the planner what demand was last seen and what a pool may have, and nothing of how
 //! the planner decides. It finds every violation, not only the first.
 
+use super::budget::{cost, total, untouchable};
 use super::demand::{Demand, Incoming};
-use super::sizing::{Limit, usable};
+use super::sizing::{Bounds, usable, usd};
 use super::{PoolSnapshot, Snapshot, reactive_floor, share};
 use std::collections::BTreeSet;
+use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::{PoolDecision, PoolName, RegionId, RegionalResourcePlan, ServiceName};
 
 /// A plan that keeps every rule and may be carried out.
@@ -102,6 +104,44 @@ pub enum Violation {
         /// How many at least.
         floor: u32,
     },
+    /// A frozen pool is changed.
+    #[error("pool {pool}: {active} active and {warm} warm instances are planned, but {reason}: {kept} and {kept_warm} stand")]
+    Thawed {
+        /// Which pool.
+        pool: PoolName,
+        /// How many.
+        active: u32,
+        /// How many.
+        warm: u32,
+        /// How many active ones stand.
+        kept: u32,
+        /// How many warm ones stand.
+        kept_warm: u32,
+        /// What freezes it.
+        reason: String,
+    },
+    /// More instances are taken away in one round than a policy allows, and no word why.
+    #[error(
+        "pool {pool}: {wanted} instances are fewer than the {least} that policy {policy} leaves, and the decision does not say what blocks it"
+    )]
+    StepTooLarge {
+        /// Which pool.
+        pool: PoolName,
+        /// `active + warm`.
+        wanted: u64,
+        /// How few at least.
+        least: u32,
+        /// Which policy.
+        policy: String,
+    },
+    /// The plan costs more than the region may spend, and not only for what no budget takes.
+    #[error("the plan costs {} an hour, planner.max_cost_per_hour_usd is {}", usd(*cost), usd(*budget))]
+    AboveBudget {
+        /// What it costs.
+        cost: MicroUsd,
+        /// What it may cost.
+        budget: MicroUsd,
+    },
     /// The pool's instances serve nothing, so no demand can be turned into instances.
     #[error("pool {pool}: rate_per_instance is {rate}; set it above 0")]
     ImpossibleRate {
@@ -144,6 +184,7 @@ pub fn check(plan: RegionalResourcePlan, snapshot: &Snapshot) -> Result<Validate
     }
     let undecided = snapshot.pools.iter().map(|pool| &pool.config.name).filter(|name| !decided.contains(name));
     violations.extend(undecided.cloned().map(Violation::Undecided));
+    violations.extend(above_budget(&plan, snapshot));
     if violations.is_empty() { Ok(ValidatedPlan(plan)) } else { Err(violations) }
 }
 
@@ -152,20 +193,33 @@ fn judge(decision: &PoolDecision, pool: &PoolSnapshot, snapshot: &Snapshot, inco
     if decision.service != config.service {
         violations.push(Violation::OtherService { pool: name(), serves: config.service.clone(), decided: decision.service.clone() });
     }
-    let limit = Limit::of(config);
+    let bounds = Bounds::of(pool, snapshot);
     let wanted = u64::from(decision.active) + u64::from(decision.warm);
-    if wanted > u64::from(limit.instances) {
-        violations.push(Violation::AboveLimit { pool: name(), wanted, limit: limit.instances, reason: limit.reason(config) });
+    let (active, warm) = (decision.active, decision.warm);
+    if let Some((standing, reason)) = &bounds.frozen {
+        let reason = reason.clone();
+        if (active, warm) != (standing.active, standing.warm) {
+            let (kept, kept_warm) = (standing.active, standing.warm);
+            violations.push(Violation::Thawed { pool: name(), active, warm, kept, kept_warm, reason });
+        }
+    } else {
+        let limit = bounds.limit;
+        if wanted > u64::from(limit.instances) {
+            violations.push(Violation::AboveLimit { pool: name(), wanted, limit: limit.instances, reason: limit.reason(pool) });
+        }
+        let least = bounds.least.filter(|(least, _)| wanted < u64::from((*least).min(limit.instances)) && decision.blocked.is_none());
+        if let Some((least, policy)) = least {
+            violations.push(Violation::StepTooLarge { pool: name(), wanted, least, policy: policy.into() });
+        }
     }
     if decision.blocked.is_none() {
-        let (active, warm) = (decision.active, decision.warm);
-        if active < config.min_instances {
-            violations.push(Violation::BelowMin { pool: name(), active, min: config.min_instances });
+        if active < bounds.min_instances {
+            violations.push(Violation::BelowMin { pool: name(), active, min: bounds.min_instances });
         }
-        if warm < config.min_warm {
-            violations.push(Violation::BelowMinWarm { pool: name(), warm, min: config.min_warm });
+        if bounds.frozen.is_none() && warm < bounds.min_warm {
+            violations.push(Violation::BelowMinWarm { pool: name(), warm, min: bounds.min_warm });
         }
-        let floor = reactive_floor(config, share(config, snapshot) * Demand::on(&config.service, incoming, 0).observed_rate);
+        let floor = reactive_floor(config, share(pool, snapshot) * Demand::on(&config.service, incoming, 0).observed_rate);
         if active < floor {
             violations.push(Violation::BelowReactiveFloor { pool: name(), active, floor });
         }
@@ -178,4 +232,19 @@ fn judge(decision: &PoolDecision, pool: &PoolSnapshot, snapshot: &Snapshot, inco
     for (figure, value) in figures.into_iter().filter(|(_, value)| !value.is_finite() || *value < 0.0) {
         violations.push(Violation::BadFigure { pool: name(), figure, value });
     }
+}
+
+/// Whether the plan costs more than the region may spend: what no budget takes is paid for in any case, the rest from what is left.
+fn above_budget(plan: &RegionalResourcePlan, snapshot: &Snapshot) -> Option<Violation> {
+    let budget = snapshot.config.max_cost_per_hour?;
+    let (mut all, mut bound) = (0, 0);
+    for decision in &plan.decisions {
+        let Some(pool) = snapshot.pools.iter().find(|pool| pool.config.name == decision.pool) else { continue };
+        let total = total(decision);
+        let frozen = Bounds::of(pool, snapshot).frozen.is_some();
+        all += cost(pool, total);
+        bound += cost(pool, untouchable(pool, total, frozen));
+    }
+    let micro = |cost: u128| MicroUsd(u64::try_from(cost).unwrap_or(u64::MAX));
+    (all > u128::from(budget.0).max(bound)).then_some(Violation::AboveBudget { cost: micro(all), budget })
 }

@@ -12,15 +12,18 @@
 //! 2. `active` is what the running step and the next one need, `active + warm` what any step within
 //!    the lead time needs. Neither is below the reactive floor: what the demand seen last needs.
 //! 3. Nothing is taken away before the need was lower for `scale_in_after`.
-//! 4. `min_instances` and `min_warm` are added from below; `max_instances` and the pool's capacity cut
-//!    from above, and then the decision says that it is blocked, and by what.
+//! 4. `min_instances` and `min_warm` are added from below; `max_instances`, the pool's capacity, its policies (`policy`) and its budget cut
+//!    from above, and then the decision says that it is blocked, and by what. A frozen pool stays as it is.
+//! 5. Where all pools together cost more than the region may spend, they are cut together (`budget`).
 
+mod budget;
 mod check;
 mod demand;
 mod foresight;
 mod graph;
 mod history;
 mod needs;
+mod policy;
 mod sizing;
 mod tuner;
 
@@ -29,16 +32,19 @@ pub use foresight::{Foresight, Totals};
 pub use graph::{Calls, GraphError, ServiceGraph};
 pub use history::RecentNeeds;
 pub use needs::needs;
+pub use policy::{Policy, StepLimit, Weekly, When};
 pub use tuner::{Outcome, Tuner};
 
 use crate::config::{PlannerConfig, PoolConfig};
 use crate::marks::{bug, sometimes};
+use budget::Share;
 use demand::{Demand, Incoming, StepDemand, lead_steps};
-use sizing::{Limit, need, usable};
+use sizing::{Bounds, Limit, need, usable};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tradewind_protocol::plan::DecisionReason;
+use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::region::Mode;
 use tradewind_protocol::{InstanceCounts, PoolDecision, PredictionData, RegionId, RegionalResourcePlan, Step, StepIndex, Timestamp};
 
@@ -91,12 +97,38 @@ pub struct PoolSnapshot {
     pub config: PoolConfig,
     /// What stands there.
     pub counts: InstanceCounts,
+    /// What was planned last.
+    pub standing: Standing,
+    /// What an instance costs an hour now.
+    pub price: MicroUsd,
     /// How long an instance takes from order to ready, once that has been measured.
     pub measured_startup: Option<Duration>,
     /// What it needed lately.
     pub recent: RecentNeeds,
     /// What was learned from its misses.
     pub tuner: Tuner,
+}
+
+/// What was planned for a pool in the round before, or what stood there when there was none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Serving.
+    pub active: u32,
+    /// Ready on top.
+    pub warm: u32,
+}
+
+impl Standing {
+    fn total(self) -> u32 {
+        self.active.saturating_add(self.warm)
+    }
+}
+
+impl From<InstanceCounts> for Standing {
+    /// What starts is to be warm, as far as anybody knows; what drains is going.
+    fn from(counts: InstanceCounts) -> Self {
+        Self { active: counts.active, warm: counts.warm.saturating_add(counts.starting) }
+    }
 }
 
 /// Makes the region's plan.
@@ -108,7 +140,13 @@ pub fn plan(snapshot: &Snapshot) -> RegionalResourcePlan {
     let mut notes = Notes::default();
     let leads: Vec<usize> = pools.iter().map(|pool| lead(pool, snapshot)).collect();
     let incoming = Incoming::of(snapshot, leads.iter().copied().max().unwrap_or(0));
-    let decisions = pools.into_iter().zip(leads).map(|(pool, lead)| decide(pool, lead, snapshot, &incoming, &mut notes)).collect();
+    let mut shares: Vec<Share> =
+        pools.into_iter().zip(leads).map(|(pool, lead)| decide(pool, lead, snapshot, &incoming, &mut notes)).collect();
+    if let Some(budget) = snapshot.config.max_cost_per_hour {
+        budget::keep(budget, &mut shares);
+    }
+    let decisions: Vec<PoolDecision> = shares.into_iter().map(|share| share.decision).collect();
+    decisions.iter().for_each(|decision| notes.below_floor(decision));
     RegionalResourcePlan {
         region: snapshot.region.clone(),
         version: snapshot.version,
@@ -142,6 +180,17 @@ impl Notes {
             self.0.insert(format!("service {service}: some forecasts end before the lead time of {lead} steps; their last step is held"));
         }
     }
+
+    fn below_floor(&mut self, decision: &PoolDecision) {
+        let (active, floor) = (decision.active, decision.reason.reactive_floor);
+        if active < floor {
+            let why = decision.blocked.as_deref().unwrap_or("no reason was given");
+            self.0.insert(format!(
+                "BELOW THE LIVE FLOOR: pool {} is to serve with {active} instances, the demand seen last needs {floor}: {why}",
+                decision.pool
+            ));
+        }
+    }
 }
 
 /// How many steps the plan of a pool looks ahead.
@@ -150,10 +199,10 @@ fn lead(pool: &PoolSnapshot, snapshot: &Snapshot) -> usize {
 }
 
 /// Decides one pool, whose plan looks `lead` steps ahead.
-fn decide(pool: &PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming: &Incoming, notes: &mut Notes) -> PoolDecision {
+fn decide<'a>(pool: &'a PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming: &Incoming, notes: &mut Notes) -> Share<'a> {
     let config = &pool.config;
     let quantile = snapshot.config.quantile;
-    let share = share(config, snapshot);
+    let share = share(pool, snapshot);
     let demand = Demand::on(&config.service, incoming, lead);
     notes.on(config, &demand, lead);
 
@@ -168,8 +217,9 @@ fn decide(pool: &PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming: &Inco
         floor,
         recent: pool.recent.highest(snapshot.known_until, snapshot.step.count_covering(snapshot.config.scale_in_after)),
     };
-    let Sized { active, warm, rule, blocked } = wanted.size(config);
-    PoolDecision {
+    let bounds = Bounds::of(pool, snapshot);
+    let Sized { active, warm, rule, blocked } = wanted.size(pool, &bounds);
+    let decision = PoolDecision {
         pool: config.name.clone(),
         service: config.service.clone(),
         current: pool.counts,
@@ -185,10 +235,11 @@ fn decide(pool: &PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming: &Inco
             lead_ms: u64::try_from(snapshot.step.length().as_millis()).unwrap_or(u64::MAX).saturating_mul(lead as u64),
             forecasts: demand.forecasts,
             stale_sources: demand.stale.into_iter().collect(),
-            rule: rule.into(),
+            rule,
         },
         blocked,
-    }
+    };
+    Share { pool, decision, frozen: bounds.frozen.is_some() }
 }
 
 /// Instances that the demand seen last needs alone.
@@ -198,11 +249,12 @@ fn reactive_floor(pool: &PoolConfig, observed_rate: f64) -> u32 {
 
 /// The pool's share of the demand on its service: pools of one service share it by what they can
 /// serve at most.
-fn share(pool: &PoolConfig, snapshot: &Snapshot) -> f64 {
-    let most = |pool: &PoolConfig| {
-        if usable(pool.rate_per_instance) { f64::from(Limit::of(pool).instances) * pool.rate_per_instance } else { 0.0 }
+fn share(pool: &PoolSnapshot, snapshot: &Snapshot) -> f64 {
+    let most = |pool: &PoolSnapshot| {
+        let rate = pool.config.rate_per_instance;
+        if usable(rate) { f64::from(Limit::of(pool, snapshot.now).instances) * rate } else { 0.0 }
     };
-    let of_service = snapshot.pools.iter().map(|other| &other.config).filter(|other| other.service == pool.service);
+    let of_service = snapshot.pools.iter().filter(|other| other.config.service == pool.config.service);
     let (own, all) = (most(pool), of_service.map(most).sum::<f64>());
     if all > 0.0 && all.is_finite() { own / all } else { 1.0 }
 }
@@ -224,46 +276,51 @@ struct Wanted {
 struct Sized {
     active: u32,
     warm: u32,
-    rule: &'static str,
+    rule: String,
     blocked: Option<String>,
 }
 
 impl Wanted {
-    fn size(self, pool: &PoolConfig) -> Sized {
-        let limit = Limit::of(pool);
+    fn size(self, pool: &PoolSnapshot, bounds: &Bounds) -> Sized {
+        let limit = bounds.limit;
         let floor = if bug!("floor-ignored") { 0 } else { self.floor };
         let recent = if bug!("scale-in-at-once") { 0 } else { self.recent };
-        let active = self.near.max(floor).max(pool.min_instances);
+        let active = self.near.max(floor).max(bounds.min_instances);
         let total = active.max(self.lead).max(recent);
         if total > active.max(self.lead) {
             sometimes!("planner.scale-in-waits");
         }
-        if floor > self.near.max(pool.min_instances) {
+        if floor > self.near.max(bounds.min_instances) {
             sometimes!("planner.floor-decides");
         }
-        let wanted = total.max(active.saturating_add(pool.min_warm));
-        let granted = if bug!("max-ignored") { wanted } else { wanted.min(limit.instances) };
+        let wanted = total.max(active.saturating_add(bounds.min_warm));
+        let rate = pool.config.rate_per_instance;
+        let impossible = (!usable(rate)).then(|| format!("rate_per_instance is {rate}; it must be above 0 to size the pool by demand"));
+        if let Some((standing, why)) = &bounds.frozen {
+            let short = standing.active < active || standing.total() < wanted;
+            let blocked = short.then(|| format!("{active} active and {} warm instances are wanted, but {why}", wanted - active));
+            return Sized { active: standing.active, warm: standing.warm, rule: why.clone(), blocked: impossible.or(blocked) };
+        }
+        let (stepped, rule) = match bounds.least {
+            Some((least, name)) if least > wanted => (least, format!("policy {name} lets a round go down to {least}, {wanted} are wanted")),
+            Some(_) | None => (wanted, self.rule(total, bounds).into()),
+        };
+        let granted = if bug!("max-ignored") { stepped } else { stepped.min(limit.instances) };
         if granted < wanted {
             sometimes!("planner.blocked");
         }
-        let serving = active.min(granted);
-        let blocked = if !usable(pool.rate_per_instance) {
-            Some(format!("rate_per_instance is {}; it must be above 0 to size the pool by demand", pool.rate_per_instance))
-        } else if granted < wanted {
-            Some(format!("{wanted} instances are wanted, but {}", limit.reason(pool)))
-        } else {
-            None
-        };
-        Sized { active: serving, warm: granted - serving, rule: self.rule(total, pool), blocked }
+        let serving = seated(active, granted, pool);
+        let cut = (granted < wanted).then(|| format!("{wanted} instances are wanted, but {}", limit.reason(pool)));
+        Sized { active: serving, warm: granted - serving, rule, blocked: impossible.or(cut) }
     }
 
     /// Which rule set the total; of equals the one that is the least surprising.
-    fn rule(self, total: u32, pool: &PoolConfig) -> &'static str {
+    fn rule(self, total: u32, bounds: &Bounds) -> &'static str {
         if total == self.lead {
             "forecast: the highest step within the lead time"
         } else if total == self.floor {
             "reactive floor: the demand seen last"
-        } else if total == pool.min_instances {
+        } else if total == bounds.min_instances {
             "min_instances"
         } else if total == self.near {
             "forecast: the running step"
@@ -271,6 +328,15 @@ impl Wanted {
             "scale-in waits: the need was higher lately"
         }
     }
+}
+
+/// How many of `granted` instances serve where `active` are to. Below what the pool may have by its own keys its own `min_warm` stay warm:
+/// the reconciler keeps them in any case, and they would come on top.
+fn seated(active: u32, granted: u32, pool: &PoolSnapshot) -> u32 {
+    let config = &pool.config;
+    let cut = granted < Limit::fixed(config).instances;
+    let seats = if cut { granted.saturating_sub(config.min_warm).max(config.min_instances) } else { granted };
+    active.min(seats).min(granted)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The planner's behaviours one by one, and what holds of any snapshot.
 
 use super::*;
-use crate::config::{ProcessConfig, ProviderConfig};
+use crate::config::{Costs, ProcessConfig, ProviderConfig};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use tradewind_protocol::forecast::ForecastScore;
@@ -10,6 +10,8 @@ use tradewind_protocol::{PoolName, Quantile, QuantilePath, Resources, SeriesKey,
 
 const STEP: Duration = Duration::from_secs(60);
 const KNOWN: StepIndex = StepIndex(100);
+/// A time after all that is tested.
+const LATER: &str = "1970-01-02T00:00:00Z";
 
 fn region(name: &str) -> RegionId {
     RegionId::new(name).unwrap()
@@ -34,14 +36,18 @@ fn config(name: &str) -> PoolConfig {
         startup: STEP,
         drain_timeout: STEP,
         instance_hour_price: MicroUsd(0),
+        costs: Default::default(),
+        policies: vec![],
         provider: ProviderConfig::Process(ProcessConfig { command: vec!["worker".into()], env: vec![] }),
     }
 }
 
 fn pool(config: PoolConfig) -> PoolSnapshot {
     PoolSnapshot {
+        price: config.instance_hour_price,
         config,
         counts: InstanceCounts::default(),
+        standing: Standing::default(),
         measured_startup: None,
         recent: RecentNeeds::default(),
         tuner: Tuner::default(),
@@ -88,6 +94,7 @@ fn snapshot(forecasts: Vec<SourceForecast>, pools: Vec<PoolSnapshot>) -> Snapsho
             settle: Duration::from_secs(2),
             scale_in_after: 3 * STEP,
             stale_after: 5 * STEP,
+            max_cost_per_hour: None,
         },
         version: 7,
     }
@@ -329,6 +336,113 @@ fn less_than_the_floor_passes_only_with_its_reason() {
     assert!(check(low, &snapshot).is_ok());
 }
 
+fn policy(name: &str) -> Policy {
+    let none = StepLimit::default();
+    Policy {
+        name: name.into(),
+        when: When::Always,
+        min_instances: None,
+        max_instances: None,
+        min_warm: None,
+        up: none,
+        down: none,
+        freeze: false,
+    }
+}
+
+/// The decision on a pool that needs nine instances now and soon, ten of which stood, with these policies.
+fn under(policies: Vec<Policy>, standing: u32) -> PoolDecision {
+    let standing = Standing { active: standing, warm: 0 };
+    let pool = PoolSnapshot { standing, ..pool(PoolConfig { policies, ..config("web") }) };
+    decided(&snapshot(vec![forecast("a", 8.0, &[(8.0, 9.0), (8.0, 9.0)])], vec![pool]))
+}
+
+#[test]
+fn policies_in_force_narrow_the_pool_and_are_named() {
+    let low = Policy { max_instances: Some(7), ..policy("night") };
+    let past = Policy { when: When::Between(Timestamp::EPOCH, Timestamp::from_millis(1).unwrap()), ..low.clone() };
+    assert_eq!(under(vec![past], 9).active, 9, "what is over does not hold");
+    let cut = under(vec![low.clone(), Policy { max_instances: Some(8), ..policy("other") }], 9);
+    assert_eq!((cut.active, cut.blocked.as_deref()), (7, Some("9 instances are wanted, but max_instances of policy night is 7")));
+    let raised = under(vec![Policy { min_instances: Some(12), min_warm: Some(2), ..policy("office") }], 9);
+    assert_eq!((raised.active, raised.warm, raised.reason.rule.as_str()), (12, 2, "min_instances"));
+}
+
+#[test]
+fn a_round_goes_no_further_than_a_policy_lets_it() {
+    let steps = |up, down| {
+        let limit = |instances| StepLimit { instances, percent: None };
+        vec![Policy { up: limit(up), down: limit(down), ..policy("gently") }]
+    };
+    let up = under(steps(Some(2), None), 4);
+    assert_eq!((up.active, up.blocked.as_deref()), (6, Some("9 instances are wanted, but policy gently lets a round go up to 6")));
+    let down = under(steps(None, Some(3)), 20);
+    assert_eq!((down.active, down.warm, down.blocked), (9, 8, None));
+    assert_eq!(down.reason.rule, "policy gently lets a round go down to 17, 9 are wanted");
+    let both = under(steps(Some(2), Some(3)), 9);
+    assert_eq!((both.active, both.warm, both.blocked), (9, 0, None), "within both");
+    let cap = Policy { max_instances: Some(10), ..policy("night") };
+    let capped = under([steps(None, Some(3)), vec![cap]].concat(), 20);
+    assert_eq!((capped.active, capped.warm), (9, 1), "a maximum holds at once");
+}
+
+#[test]
+fn a_frozen_pool_stays_as_it_is_whatever_is_foreseen() {
+    let frozen =
+        vec![Policy { freeze: true, when: When::Between(Timestamp::EPOCH, Timestamp::parse(LATER).unwrap()), ..policy("release") }];
+    let more = under(frozen.clone(), 20);
+    assert_eq!((more.active, more.warm, more.blocked), (20, 0, None));
+    assert_eq!(more.reason.rule, format!("policy release freezes the pool until {LATER}"));
+    let fewer = under(frozen.clone(), 3);
+    let why = format!("9 active and 0 warm instances are wanted, but policy release freezes the pool until {LATER}");
+    assert_eq!((fewer.active, fewer.blocked), (3, Some(why)));
+
+    let pool = PoolSnapshot { standing: Standing { active: 3, warm: 1 }, ..pool(PoolConfig { policies: frozen, ..config("web") }) };
+    let snapshot = snapshot(vec![forecast("a", 8.0, &[(8.0, 9.0)])], vec![pool]);
+    let mut thawed = plan(&snapshot);
+    assert!(thawed.notes.iter().any(|note| note.starts_with("BELOW THE LIVE FLOOR: pool web is to serve with 3 instances")));
+    thawed.decisions[0].active = 4;
+    assert!(matches!(check(thawed, &snapshot).unwrap_err()[..], [Violation::Thawed { active: 4, kept: 3, kept_warm: 1, .. }]));
+}
+
+#[test]
+fn a_pools_budget_cuts_like_a_maximum() {
+    let costs = Costs { max_per_hour: Some(MicroUsd(3_000)) };
+    let priced = PoolConfig { costs, min_warm: 1, ..config("web") };
+    let pool = PoolSnapshot { price: MicroUsd(900), ..pool(priced) };
+    let snapshot = snapshot(vec![forecast("a", 8.0, &[(8.0, 9.0)])], vec![pool]);
+    let decision = decided(&snapshot);
+    assert_eq!((decision.active, decision.warm), (2, 1), "what the reconciler keeps warm in any case is within the budget");
+    assert_eq!(decision.blocked.unwrap(), "10 instances are wanted, but max_cost_per_hour_usd (0.003 USD) pays for 3 at 0.0009 USD each");
+    assert!(planned(&snapshot).notes[0].starts_with("BELOW THE LIVE FLOOR: pool web"));
+}
+
+#[test]
+fn the_regions_budget_pays_for_floors_first_and_shares_the_rest() {
+    let web = PoolSnapshot { price: MicroUsd(100), ..pool(PoolConfig { min_instances: 1, ..config("web") }) };
+    let mut api = PoolSnapshot { price: MicroUsd(200), ..pool(config("api")) };
+    api.config.service = service("api");
+    let of_api = {
+        let mut forecast = forecast("a", 2.0, &[(2.0, 12.0), (2.0, 12.0)]);
+        Arc::make_mut(&mut forecast.prediction).series.service = service("api");
+        forecast
+    };
+    // Floors of 4 and 2 instances, 14 and 12 wanted: 1,400 + 2,400.
+    let mut given = snapshot(vec![forecast("a", 4.0, &[(4.0, 14.0), (4.0, 14.0)]), of_api], vec![web, api]);
+    let totals = |given: &Snapshot| planned(given).decisions.iter().map(|d| (d.active + d.warm, d.blocked.is_some())).collect::<Vec<_>>();
+    given.config.max_cost_per_hour = Some(MicroUsd(3_800));
+    assert_eq!(totals(&given), [(12, false), (14, false)]);
+    given.config.max_cost_per_hour = Some(MicroUsd(2_300));
+    assert_eq!(totals(&given), [(7, true), (9, true)], "half of what lies above the floors");
+    given.config.max_cost_per_hour = Some(MicroUsd(500));
+    assert_eq!(totals(&given), [(1, true), (3, true)], "more than half of what the floors lack above what nobody takes");
+    let dear = plan(&given);
+    given.config.max_cost_per_hour = Some(MicroUsd(400));
+    assert!(matches!(check(dear, &given).unwrap_err()[..], [Violation::AboveBudget { cost: MicroUsd(500), .. }]));
+    given.config.max_cost_per_hour = Some(MicroUsd(0));
+    assert_eq!(totals(&given), [(0, true), (1, true)], "min_instances stay");
+}
+
 /// Figures as they may come from a mistaken or malicious region.
 fn figure() -> impl Strategy<Value = f64> {
     prop_oneof![Just(0.0), 0.0..20.0f64, Just(f64::MAX), Just(f64::NAN), Just(f64::INFINITY), Just(-1.0), Just(1e-300)]
@@ -347,6 +461,24 @@ prop_compose! {
         prediction.series.service = service(if web { "web" } else { "api" });
         prediction.series.destination = region(if here { "here" } else { "there" });
         SourceForecast { age: Duration::from_secs(age), live, ..forecast }
+    }
+}
+
+prop_compose! {
+    fn any_policy()(min in prop::option::of(0..9u32), max in prop::option::of(0..40u32), warm in prop::option::of(0..4u32),
+        up in prop::option::of(0..9u32), down in prop::option::of(0..9u32), percent in prop::option::of(0..150u32),
+        freeze in prop::bool::weighted(0.2)) -> Policy {
+        let limit = |instances| StepLimit { instances, percent };
+        Policy { min_instances: min, max_instances: max, min_warm: warm, up: limit(up), down: limit(down), freeze, ..policy("p") }
+    }
+}
+
+prop_compose! {
+    /// A pool with policies, a budget and a past.
+    fn governed_pool()(pool in any_pool(), policies in prop::collection::vec(any_policy(), 0..3), active in 0..50u32, warm in 0..9u32,
+        price in 0..3_000u64, budget in prop::option::of(0..40_000u64)) -> PoolSnapshot {
+        let config = PoolConfig { policies, costs: Costs { max_per_hour: budget.map(MicroUsd) }, ..pool.config };
+        PoolSnapshot { config, standing: Standing { active, warm }, price: MicroUsd(price), ..pool }
     }
 }
 
@@ -373,12 +505,14 @@ proptest! {
     #[test]
     fn any_snapshot_has_a_plan_that_passes_the_checker(
         forecasts in prop::collection::vec(any_forecast(), 0..8),
-        pools in prop::collection::vec(any_pool(), 0..4),
+        pools in prop::collection::vec(prop_oneof![any_pool(), governed_pool()], 0..4),
         expected in prop::collection::btree_set("[a-f]", 0..4),
         known_until in prop_oneof![Just(KNOWN.0), Just(i64::MAX), Just(i64::MIN)],
         thousandths in 1..1000u16,
+        budget in prop::option::of(0..80_000u64),
     ) {
         let mut snapshot = snapshot(forecasts, pools);
+        snapshot.config.max_cost_per_hour = budget.map(MicroUsd);
         snapshot.expected_sources = expected.iter().map(|name| region(name)).collect();
         snapshot.known_until = StepIndex(known_until);
         snapshot.config.quantile = Quantile::per_mille(thousandths).unwrap();
@@ -388,6 +522,12 @@ proptest! {
         prop_assert!(plan.decisions.is_sorted_by(|a, b| a.pool < b.pool));
         for decision in &plan.decisions {
             prop_assert!(decision.reason.demand_rate >= decision.reason.median_rate);
+            // The pool takes the plan as it is: nothing above or below its own keys.
+            let config = &snapshot.pools.iter().find(|pool| pool.config.name == decision.pool).unwrap().config;
+            let all = u64::from(decision.active) + u64::from(decision.warm);
+            prop_assert!(all <= u64::from(config.max_instances));
+            let fits = config.min_instances <= Limit::fixed(config).instances;
+            prop_assert!(!fits || decision.active >= config.min_instances);
         }
     }
 }

@@ -131,6 +131,8 @@ fn pool(name: &str) -> PoolConfig {
         startup: SECOND,
         drain_timeout: 10 * SECOND,
         instance_hour_price: MicroUsd(1_000),
+        costs: Default::default(),
+        policies: vec![],
         provider: ProviderConfig::Process(ProcessConfig { command: vec!["unused".into()], env: vec![] }),
     }
 }

@@ -41,6 +41,8 @@ pub(crate) fn pool(name: &str, process: ProcessConfig) -> PoolConfig {
         startup: Duration::from_secs(1),
         drain_timeout: Duration::from_secs(20),
         instance_hour_price: MicroUsd(1_000),
+        costs: Default::default(),
+        policies: vec![],
         provider: ProviderConfig::Process(process),
     }
 }

@@ -62,6 +62,8 @@ fn config(name: &str, socket: &str) -> PoolConfig {
         startup: Duration::from_secs(1),
         drain_timeout: Duration::from_secs(5),
         instance_hour_price: MicroUsd(1_000),
+        costs: Default::default(),
+        policies: vec![],
         provider: ProviderConfig::Docker(containers(socket)),
     }
 }
@@ -139,8 +141,9 @@ async fn containers_are_adopted_whatever_they_were_doing() {
     let other = open(dir.path(), "other", &socket);
     assert!(other.list().await.unwrap().is_empty());
     drop((next, other));
-    let configured = [config("other", &socket).name].into();
-    let (name, orphans) = retired(dir.path(), &configured).unwrap().remove(0);
+    let other = config("other", &socket).name;
+    let configured = |pool: &PoolName| *pool == other;
+    let (name, orphans) = retired(dir.path(), configured).unwrap().remove(0);
     assert_eq!(name.as_str(), "edge");
     for seen in orphans.list().await.unwrap() {
         orphans.stop(&seen.id).await.unwrap();
@@ -148,7 +151,7 @@ async fn containers_are_adopted_whatever_they_were_doing() {
     until(&orphans, "none is left", <[Observed]>::is_empty).await;
     nothing_is_left(dir.path(), &socket).await;
     orphans.list().await.unwrap();
-    assert!(retired(dir.path(), &configured).unwrap().is_empty(), "an empty pool is not looked for again");
+    assert!(retired(dir.path(), configured).unwrap().is_empty(), "an empty pool is not looked for again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
