@@ -114,6 +114,8 @@ struct Step {
 /// Whether the service is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
+    /// Nobody has told yet in this life: what is there stays as it is.
+    Unknown,
     By(Timestamp),
     /// No longer, since then.
     Gone(Duration),
@@ -148,10 +150,10 @@ pub(crate) struct Track {
 
 impl Track {
     /// The staging of `service` as it is configured now, and as an earlier life of the agent has left it.
-    pub(crate) fn recall(service: ServiceName, config: Option<&StageConfig>, record: Option<Record>, now: Now) -> Self {
+    pub(crate) fn recall(service: ServiceName, config: Option<&StageConfig>, record: Option<Record>) -> Self {
         let Record { number, withdrawn, steps: kept } = record.unwrap_or_default();
-        let untouched = |what: &StageStep| Step { what: what.clone(), mark: Mark::Untouched };
-        let mut steps: Vec<Step> = config.map(|config| config.steps.iter().map(untouched).collect()).unwrap_or_default();
+        let fresh = |what: &StageStep| Step { what: what.clone(), mark: Mark::Untouched };
+        let mut steps: Vec<Step> = config.map(|config| config.steps.iter().map(fresh).collect()).unwrap_or_default();
         let mut retired = vec![];
         for Kept { step, done } in kept {
             let mark = if done { Mark::Done } else { Mark::Begun };
@@ -160,8 +162,8 @@ impl Track {
                 None => retired.push(Step { what: step, mark }),
             }
         }
-        let need =
-            if withdrawn || steps.iter().all(|step| step.mark == Mark::Untouched) { Need::Withdrawn } else { Need::Gone(now.uptime) };
+        let untouched = steps.iter().all(|step| step.mark == Mark::Untouched);
+        let need = if withdrawn || untouched { Need::Withdrawn } else { Need::Unknown };
         Self {
             service,
             keep: config.map_or(Duration::ZERO, |config| config.keep),
@@ -183,12 +185,10 @@ impl Track {
         let mut out = vec![];
         match input {
             Input::Needed(by) => self.on_needed(by, &mut out),
-            Input::NotNeeded => {
-                if let Need::By(_) = self.need {
-                    self.need = Need::Gone(now.uptime);
-                    self.late = false;
-                }
-            }
+            Input::NotNeeded => match self.need {
+                Need::Unknown | Need::By(_) => (self.need, self.late) = (Need::Gone(now.uptime), false),
+                Need::Gone(_) | Need::Withdrawn => {}
+            },
             Input::Ended { number, result, jitter } => self.on_ended(number, result, jitter, now, &mut out),
             Input::Tick => {}
         }
@@ -203,7 +203,7 @@ impl Track {
         let kept = match self.need {
             Need::Gone(since) => Some(since.saturating_add(self.keep)),
             Need::By(by) if !self.late && !self.is_ready() => Some(now.uptime.saturating_add(by.since(now.clock))),
-            Need::By(_) | Need::Withdrawn => None,
+            Need::Unknown | Need::By(_) | Need::Withdrawn => None,
         };
         let pause = (self.running.is_none() && now.uptime < self.pause_until).then_some(self.pause_until);
         kept.into_iter().chain(pause).min()
@@ -218,7 +218,7 @@ impl Track {
     pub(crate) fn view(&self) -> StagingView {
         let (undoing, needed_by) = match self.need {
             Need::By(by) => (false, Some(by)),
-            Need::Gone(_) => (false, None),
+            Need::Unknown | Need::Gone(_) => (false, None),
             Need::Withdrawn => (true, None),
         };
         let touched = self.steps.iter().any(|step| step.mark != Mark::Untouched);
@@ -364,7 +364,7 @@ impl Track {
         match self.need {
             _ if !self.retired.is_empty() => self.target_of(Turn::Undo),
             Need::By(_) => self.target_of(Turn::Do),
-            Need::Gone(_) => None,
+            Need::Unknown | Need::Gone(_) => None,
             Need::Withdrawn => self.target_of(Turn::Undo),
         }
     }
@@ -459,14 +459,14 @@ mod tests {
     impl Story {
         fn of(steps: Vec<StageStep>) -> Self {
             let config = StageConfig { lead: Duration::ZERO, keep: Duration::from_secs(KEEP), from: 1.0, steps };
-            let track = Track::recall(ServiceName::default(), Some(&config), None, at(0));
+            let track = Track::recall(ServiceName::default(), Some(&config), None);
             Self { track, config, kept: None, running: None, log: vec![] }
         }
 
-        fn restart(&mut self, steps: Vec<StageStep>, now: u64) {
+        fn restart(&mut self, steps: Vec<StageStep>) {
             self.config.steps = steps;
             self.running = None;
-            self.track = Track::recall(ServiceName::default(), Some(&self.config), self.kept.clone(), at(now));
+            self.track = Track::recall(ServiceName::default(), Some(&self.config), self.kept.clone());
         }
 
         fn take(&mut self, input: Input, now: u64) {
@@ -567,23 +567,24 @@ mod tests {
         story.said();
         // Killed in the middle of b: the next life begins it again, under another number.
         let number = story.running.as_ref().unwrap().number;
-        story.restart(vec![hook("a"), hook("b"), hook("c")], 0);
-        story.take(Input::Tick, 1);
+        story.restart(vec![hook("a"), hook("b"), hook("c")]);
+        story.take(Input::Tick, 10 * KEEP);
         assert_eq!(story.said(), [""; 0], "before the first plan nothing is known to be needed");
         story.take(Input::Needed(at(9).clock), 2);
         assert!(story.running.as_ref().is_some_and(|job| job.number > number));
         story.end(Ok(()), 3);
         assert_eq!(story.said(), ["do b", "do c"]);
         // Now b is gone from the file: it is undone, whatever is needed; c, which was begun, goes on.
-        story.restart(vec![hook("a"), hook("c")], 0);
+        story.restart(vec![hook("a"), hook("c")]);
         story.take(Input::Needed(at(9).clock), 1);
         story.end(Ok(()), 2);
         story.end(Ok(()), 3);
         assert_eq!(story.said(), ["undo b", "do c", "staging.ready"]);
         // And never needed again: undone once it has been kept for long enough.
-        story.restart(vec![hook("a"), hook("c")], 0);
+        story.restart(vec![hook("a"), hook("c")]);
+        story.take(Input::NotNeeded, 0);
         story.take(Input::Tick, KEEP);
-        story.restart(vec![hook("a"), hook("c")], 0);
+        story.restart(vec![hook("a"), hook("c")]);
         story.take(Input::Tick, 0);
         story.end(Ok(()), 1);
         story.end(Ok(()), 2);

@@ -159,7 +159,6 @@ pub(crate) struct Actor {
 pub(crate) async fn open(env: &Env, parts: Parts) -> Result<(StagingHandle, Actor), StoreError> {
     let Parts { region, config, store, stager, events } = parts;
     let begun = Instant::now();
-    let now = Now { clock: env.clock.now(), uptime: Duration::ZERO };
     let mut records = BTreeMap::new();
     for (service, bytes) in store.all(RECORDS).await? {
         match (ServiceName::new(&service), serde_json::from_slice::<Record>(&bytes)) {
@@ -173,7 +172,7 @@ pub(crate) async fn open(env: &Env, parts: Parts) -> Result<(StagingHandle, Acto
     }
     let services: BTreeSet<ServiceName> = config.keys().chain(records.keys()).cloned().collect();
     let recall = |service: ServiceName| {
-        let track = Track::recall(service.clone(), config.get(&service), records.remove(&service), now);
+        let track = Track::recall(service.clone(), config.get(&service), records.remove(&service));
         (service, track)
     };
     let tracks = services.into_iter().map(recall).collect();
