@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse as _;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use tradewind_protocol::StageName;
 use tradewind_protocol::api::StagingState;
