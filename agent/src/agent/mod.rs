@@ -5,6 +5,7 @@
 //! was acknowledged is durable and what is told to the others is true until the end.
 
 mod feeds;
+mod memories;
 mod outlook;
 mod runtime;
 mod steps;
@@ -137,6 +138,7 @@ impl Agent {
             calendar: calendar.clone(),
             events: events.clone(),
             negotiator: negotiator.clone(),
+            store: store.clone(),
         };
         let steps = StepLoop::new(&env, parts, progress_tx);
         let steps = tokio::spawn(steps.run(plan_rx, stopped.clone()));

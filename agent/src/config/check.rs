@@ -379,7 +379,7 @@ fn pool(
     let startup = s.or("startup", startup, duration(Duration::ZERO, HOUR));
     let drain_timeout = s.or("drain_timeout", 30 * SECOND, duration(Duration::ZERO, DAY));
     let price = s.or("instance_hour_usd", 0.0, number(0.0, 1e6));
-    let costs = Costs { max_per_hour: s.optional("max_cost_per_hour_usd", usd) };
+    let costs = costs(s, price);
     let policies = super::policy::read(s, utc_offset_minutes);
     let provider = super::provider::read(s);
     let max_instances = max_instances?;
@@ -417,6 +417,22 @@ fn pool(
         policies,
         provider: provider?,
     })
+}
+
+fn costs(s: &mut Section, price: f64) -> Costs {
+    let max_per_hour = s.optional("max_cost_per_hour_usd", usd);
+    let late_per_instance_hour = s.optional("late_cost_per_instance_hour_usd", usd);
+    let start = s.or("start_cost_usd", MicroUsd::default(), usd);
+    if let Some(late) = late_per_instance_hour.map(|late| late.0 as f64 / 1e6) {
+        if price <= 0.0 {
+            let remedy = "needs a price to be compared with: add instance_hour_usd, or remove it (then planner.quantile holds)";
+            s.problem("late_cost_per_instance_hour_usd", late, remedy);
+        } else if late < 2.0 * price {
+            let remedy = format!("must be at least twice instance_hour_usd ({price}): below that, the median is too much");
+            s.problem("late_cost_per_instance_hour_usd", late, remedy);
+        }
+    }
+    Costs { max_per_hour, late_per_instance_hour, start }
 }
 
 pub(super) fn resources(s: &mut Section) -> Resources {

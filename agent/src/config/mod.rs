@@ -346,6 +346,10 @@ pub struct PoolConfig {
 pub struct Costs {
     /// The most that the pool may cost an hour.
     pub max_per_hour: Option<MicroUsd>,
+    /// What an hour of the demand of one instance costs when it is not served. With it the quantile follows from the costs.
+    pub late_per_instance_hour: Option<MicroUsd>,
+    /// What a start costs beside the price of the time that it takes.
+    pub start: MicroUsd,
 }
 
 /// What runs a pool's instances.
