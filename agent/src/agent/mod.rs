@@ -33,7 +33,7 @@ use steps::{Ask, Parts, StepLoop};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tradewind_protocol::api::Severity;
+use tradewind_protocol::api::{PlanExplanation, Severity};
 use tradewind_protocol::reservation::message::Message;
 use tradewind_protocol::wire::{Request, Response};
 use tradewind_protocol::{RegionId, RegionalResourcePlan, SeriesKey};
@@ -272,6 +272,10 @@ impl Planner {
 impl Planning for Planner {
     async fn plan_now(&self, dry_run: bool) -> Result<RegionalResourcePlan, String> {
         self.ask(|reply| Ask::Plan { dry_run, reply }).await?
+    }
+
+    async fn explain_plan(&self) -> Result<Option<PlanExplanation>, String> {
+        self.ask(|reply| Ask::ExplainPlan { reply }).await
     }
 
     async fn explain(&self, keys: Vec<SeriesKey>) -> Result<Vec<Option<Explanation>>, String> {

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
-use tradewind_protocol::api::Severity;
+use tradewind_protocol::api::{PlanExplanation, Severity};
 use tradewind_protocol::region::{Dropped, Health, Mode};
 use tradewind_protocol::{
     PoolName, PredictionData, RegionId, RegionState, RegionalResourcePlan, SeriesKey, ServiceName, StepIndex, Timestamp,
@@ -56,6 +56,8 @@ const RECALL_FIRST: Duration = Duration::from_secs(5);
 pub(super) enum Ask {
     /// A planning round.
     Plan { dry_run: bool, reply: oneshot::Sender<Result<RegionalResourcePlan, String>> },
+    /// What stands behind the newest plan; none before the first.
+    ExplainPlan { reply: oneshot::Sender<Option<PlanExplanation>> },
     /// What stands behind forecasts.
     Explain { keys: Vec<SeriesKey>, reply: oneshot::Sender<Vec<Option<Explanation>>> },
 }
@@ -99,17 +101,18 @@ pub(super) struct StepLoop {
     /// When the region last published.
     spoke: Instant,
     plans: u64,
+    /// The newest plan that was carried out, and what it was made from.
+    newest: Option<Planned>,
     memories: Memories,
     /// Regions that have forecast traffic to this one.
     sources: BTreeSet<RegionId>,
 }
 
-/// A checked plan.
+/// A checked plan, and what it was made from.
 #[derive(Debug, Clone)]
 struct Planned {
-    plan: RegionalResourcePlan,
-    /// For how many steps scale-in waits, decision by decision.
-    waits: Vec<u32>,
+    plan: Arc<RegionalResourcePlan>,
+    snapshot: Arc<Snapshot>,
 }
 
 impl StepLoop {
@@ -137,6 +140,7 @@ impl StepLoop {
             recalling: None,
             spoke: Instant::now(),
             plans: 0,
+            newest: None,
             memories: Memories::new(store),
             sources: BTreeSet::new(),
         }
@@ -361,11 +365,7 @@ impl StepLoop {
         match planner::check(plan, &snapshot) {
             Ok(plan) => {
                 self.plans += 1;
-                let plan = plan.into_inner();
-                let waits =
-                    |pool: &PoolName| snapshot.pools.iter().find(|of| of.config.name == *pool).map(|of| planner::waits(of, &snapshot));
-                let waits = plan.decisions.iter().map(|decision| waits(&decision.pool).unwrap_or(0)).collect();
-                Ok(Planned { plan, waits })
+                Ok(Planned { plan: Arc::new(plan.into_inner()), snapshot: Arc::new(snapshot) })
             }
             Err(violations) => {
                 let reasons: Vec<String> = violations.iter().map(ToString::to_string).collect();
@@ -434,10 +434,12 @@ impl StepLoop {
 
     /// Remembers the round, learns from the last one, and in active mode orders what was decided.
     async fn carry_out(&mut self, plan: Result<Planned, String>) {
-        let Ok(Planned { plan, waits }) = plan else { return };
-        for (decision, waits) in plan.decisions.iter().zip(waits) {
-            let Some(pool) = self.config.pools.iter().find(|pool| pool.name == decision.pool) else { continue };
-            let noted = Noted { known_until: plan.known_until, decision, pool, waits };
+        let Ok(planned) = plan else { return };
+        let Planned { plan, snapshot } = planned.clone();
+        for decision in &plan.decisions {
+            let Some(pool) = snapshot.pools.iter().find(|pool| pool.config.name == decision.pool) else { continue };
+            let waits = planner::waits(pool, &snapshot);
+            let noted = Noted { known_until: plan.known_until, decision, pool: &pool.config, waits };
             self.memories.of(&decision.pool).memory.margins.note(noted);
         }
         self.tune(&plan);
@@ -461,7 +463,7 @@ impl StepLoop {
                 Err(error) => self.events.note(Severity::Error, "plan.refused", format!("nothing is changed: {error}")),
             }
         }
-        let plan = Arc::new(plan);
+        self.newest = Some(planned);
         self.negotiator.on_plan(plan.clone());
         self.progress.send_modify(|progress| progress.plan = Some(plan));
     }
@@ -513,7 +515,11 @@ impl StepLoop {
                 if !dry_run {
                     self.carry_out(plan.clone()).await;
                 }
-                let _ = reply.send(plan.map(|planned| planned.plan));
+                let _ = reply.send(plan.map(|planned| (*planned.plan).clone()));
+            }
+            Ask::ExplainPlan { reply } => {
+                let newest = self.newest.as_ref();
+                let _ = reply.send(newest.map(|newest| planner::explain(&newest.plan, &newest.snapshot)));
             }
             Ask::Explain { keys, reply } => {
                 let _ = reply.send(keys.iter().map(|key| self.forecasts.explain(key)).collect());

@@ -27,6 +27,7 @@ use axum::Router;
 use axum::routing::any;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
+use tradewind_protocol::api::PlanExplanation;
 use tradewind_protocol::region::Health;
 use tradewind_protocol::{PredictionData, RegionalResourcePlan, SeriesKey, StepIndex, Timestamp};
 use utoipa_axum::router::OpenApiRouter;
@@ -61,6 +62,9 @@ pub(crate) struct Progress {
 pub(crate) trait Planning: Send + Sync + 'static {
     /// Plans now, and carries the plan out unless `dry_run` or in advisory mode.
     async fn plan_now(&self, dry_run: bool) -> Result<RegionalResourcePlan, String>;
+
+    /// What stands behind the newest plan; none before the first.
+    async fn explain_plan(&self) -> Result<Option<PlanExplanation>, String>;
 
     /// What stands behind the forecasts of these series, in their order; none where nothing is forecast.
     async fn explain(&self, keys: Vec<SeriesKey>) -> Result<Vec<Option<Explanation>>, String>;
@@ -114,6 +118,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(views::forecasts))
         .routes(routes!(explain::explain))
         .routes(routes!(views::plan))
+        .routes(routes!(explain::explain_plan))
         .routes(routes!(views::capacity))
         .routes(routes!(views::events))
         .routes(routes!(outlook::anomalies))

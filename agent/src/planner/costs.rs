@@ -14,7 +14,7 @@ use tradewind_protocol::Quantile;
 
 /// The quantiles that costs lead to, in thousandths: costs are not known better, forecasts carry no more, and every one that is in use has
 /// to be summed.
-const LADDER: [u16; 13] = [500, 600, 700, 750, 800, 850, 900, 925, 950, 975, 990, 995, 999];
+pub(super) const LADDER: [u16; 13] = [500, 600, 700, 750, 800, 850, 900, 925, 950, 975, 990, 995, 999];
 
 /// The quantile that the pool is provisioned for: by its costs if they are stated, as the lowest of the ladder that is not below what they say.
 pub(super) fn quantile(pool: &PoolSnapshot, default: Quantile) -> Quantile {
@@ -23,6 +23,14 @@ pub(super) fn quantile(pool: &PoolSnapshot, default: Quantile) -> Quantile {
     // Forgives what rounding adds.
     let step = LADDER.iter().find(|step| f64::from(**step) >= wanted - 1e-6).unwrap_or(&LADDER[LADDER.len() - 1]);
     Quantile::per_mille(*step).unwrap_or(default)
+}
+
+/// What an instance-hour of demand costs when it is not served, in prices of one: as stated, or as who provisions for `quantile` takes it to be.
+pub(super) fn late_cost_ratio(pool: &PoolSnapshot, quantile: Quantile) -> f64 {
+    match pool.config.costs.late_per_instance_hour {
+        Some(late) if pool.price.0 > 0 => late.0 as f64 / pool.price.0 as f64,
+        Some(_) | None => 1.0 / (1.0 - quantile.probability()).max(1e-3),
+    }
 }
 
 /// For how many steps the rent of an idle instance stays below the price of a start.

@@ -179,6 +179,11 @@ fn read(prediction: &PredictionData, step: StepIndex) -> (impl Fn(Quantile) -> f
     (move |q| path.value(at, q).unwrap_or(0.0), step > last)
 }
 
+/// The median count of the `at`-th step after `known_until`, from 0.
+pub(super) fn path_median(prediction: &PredictionData, known_until: StepIndex, at: usize) -> f64 {
+    read(prediction, known_until.offset(at as i64 + 1)).0(Quantile::MEDIAN)
+}
+
 /// Sums over forecasts, in transactions per step.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sum {
@@ -210,7 +215,7 @@ impl Sum {
 
 /// Numbers from other regions are data: not a number is nothing, infinity the largest number that
 /// can still be summed.
-fn sane(value: f64) -> f64 {
+pub(super) fn sane(value: f64) -> f64 {
     /// Far above any rate, and its square far below infinity.
     const LARGEST: f64 = 1e100;
     if value.is_nan() { 0.0 } else { value.clamp(0.0, LARGEST) }

@@ -22,6 +22,7 @@ mod budget;
 mod check;
 mod costs;
 mod demand;
+mod explain;
 mod foresight;
 mod graph;
 mod history;
@@ -32,6 +33,7 @@ mod tuner;
 
 pub use check::{ValidatedPlan, Violation, check};
 pub use costs::waits;
+pub use explain::explain;
 pub use foresight::{Foresight, Totals};
 pub use graph::{Calls, GraphError, ServiceGraph};
 pub use history::RecentNeeds;

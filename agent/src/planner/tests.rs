@@ -41,7 +41,7 @@ pub(super) fn config(name: &str) -> PoolConfig {
     }
 }
 
-fn pool(config: PoolConfig) -> PoolSnapshot {
+pub(super) fn pool(config: PoolConfig) -> PoolSnapshot {
     PoolSnapshot {
         price: config.instance_hour_price,
         config,
@@ -53,7 +53,7 @@ fn pool(config: PoolConfig) -> PoolSnapshot {
 
 /// A forecast from `source` for `web` here. `rows` are medians and 90 % quantiles, in transactions
 /// per second, of the steps after the last closed one.
-fn forecast(source: &str, observed: f64, rows: &[(f64, f64)]) -> SourceForecast {
+pub(super) fn forecast(source: &str, observed: f64, rows: &[(f64, f64)]) -> SourceForecast {
     let quantiles = vec![Quantile::MEDIAN, Quantile::GRID[5]];
     let values = rows.iter().flat_map(|(median, q90)| [*median as f32 * 60.0, *q90 as f32 * 60.0]).collect();
     let prediction = PredictionData {
@@ -74,7 +74,7 @@ fn forecast(source: &str, observed: f64, rows: &[(f64, f64)]) -> SourceForecast 
     SourceForecast { source: region(source), age: Duration::ZERO, live: true, prediction: Arc::new(prediction) }
 }
 
-fn snapshot(forecasts: Vec<SourceForecast>, pools: Vec<PoolSnapshot>) -> Snapshot {
+pub(super) fn snapshot(forecasts: Vec<SourceForecast>, pools: Vec<PoolSnapshot>) -> Snapshot {
     let step = Step::new(STEP).unwrap();
     Snapshot {
         region: region("here"),
