@@ -67,6 +67,7 @@ fn snapshot(config: &Config) -> Snapshot {
         config: config.clone(),
         counts: InstanceCounts::default(),
         price: config.instance_hour_price,
+        price_doubt: None,
         measured_startup: None,
         memory: Memory::default(),
     };

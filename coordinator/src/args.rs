@@ -72,6 +72,8 @@ pub(crate) enum Query {
     Regions,
     /// What every region can run, at which price, and how much of it stands ready.
     Pools,
+    /// What instances cost, by price: as last read, and when that was.
+    Prices,
     /// The instances of the agent's own pools.
     Instances,
     /// What the agent's pools are promised to, and what other regions have promised it.

@@ -16,6 +16,7 @@ fn questions() -> Vec<(Vec<&'static str>, &'static str, String)> {
             "GET /v1/forecasts?from=denver&to=chicago&type=buy",
             json(&forecasts()),
         ),
+        (vec!["prices"], "GET /v1/prices", json(&prices())),
         (vec!["plan"], "GET /v1/plan", json(&plan())),
         (vec!["explain", "plan"], "GET /v1/plan/explain", json(&plan_explanation())),
         (vec!["explain", "plan", "web"], "GET /v1/plan/explain?pool=web", json(&plan_explanation())),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 use tradewind_protocol::api::{
-    Alternative, AlternativeKind, CostTerms, MarginChoice, MarginReasons, PlanExplanation, PoolExplanation, SourceShare,
+    Alternative, AlternativeKind, CostTerms, MarginChoice, MarginReasons, PlanExplanation, PoolExplanation, PriceView, SourceShare,
     Anomaly, AnomalyKind, CalendarEntry, Direction, Event, EventApplied, EventOrigin, ExpertReasons, ForecastExplanation, ForecastReasons,
     ForecastView, HorizonReasons, InstanceState, InstanceView, Problem, RegionPools, RegionView, ScaleOutcome, Severity, Status,
 };
@@ -216,6 +216,18 @@ pub(crate) fn plan() -> RegionalResourcePlan {
         }],
         notes: vec!["denver has not been heard of for 10 min".to_owned()],
     }
+}
+
+pub(crate) fn prices() -> Vec<PriceView> {
+    vec![PriceView {
+        name: "spot".parse().unwrap(),
+        source: "https://prices.example.net/spot $.usd".to_owned(),
+        instance_hour_price: Some(MicroUsd(42_500)),
+        read_at: Some(at("2026-01-01T05:00:00Z")),
+        age_ms: Some(660_000),
+        stale: true,
+        failure: Some("the server answers 503".to_owned()),
+    }]
 }
 
 pub(crate) fn plan_explanation() -> PlanExplanation {

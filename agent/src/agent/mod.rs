@@ -22,6 +22,7 @@ use crate::keda::{self, Keda};
 use crate::mesh::{self, MeshHandle, PeerService};
 use crate::negotiate::{self, NegotiatorHandle};
 use crate::pool::{self, PoolHandle, Shutdown};
+use crate::prices;
 use crate::store::Store;
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -129,6 +130,7 @@ impl Agent {
 
         let (stop, stopped) = watch::channel(false);
         let (progress_tx, progress) = watch::channel(Progress::default());
+        let (prices, pricing) = prices::start(&config.prices, &store, (env.clock.clone(), env.offload), &stopped).await;
         let parts = Parts {
             config: config.clone(),
             api_url: config.api.public_url.clone().unwrap_or_else(|| api_url.clone()),
@@ -139,6 +141,7 @@ impl Agent {
             events: events.clone(),
             negotiator: negotiator.clone(),
             store: store.clone(),
+            prices: prices.clone(),
         };
         let steps = StepLoop::new(&env, parts, progress_tx);
         let steps = tokio::spawn(steps.run(plan_rx, stopped.clone()));
@@ -152,6 +155,7 @@ impl Agent {
         let negotiating = tokio::spawn(negotiate::run(waiting, parts, stopped.clone()));
 
         let mut feeds = feeds::start(&env, &config, &store, &history, &events, &progress, &stopped);
+        feeds.extend(pricing);
         let mut keda_at = None;
         if let Some(keda) = config.keda.clone() {
             let tls = keda.tls.as_ref().map(|paths| http::acceptor(paths, &env, b"h2")).transpose().context("[keda.tls]")?;
@@ -180,6 +184,7 @@ impl Agent {
             negotiator,
             events: events.clone(),
             calendar,
+            prices,
             progress,
             planning,
             offload: env.offload,

@@ -20,6 +20,7 @@ use crate::mesh::MeshHandle;
 use crate::negotiate::NegotiatorHandle;
 use crate::planner::{self, Noted, PoolSnapshot, Seen, Snapshot, SourceForecast, Standing};
 use crate::pool::{PoolHandle, Target};
+use crate::prices::PriceHandle;
 use crate::stop::told;
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,6 +75,7 @@ pub(super) struct Parts {
     pub events: EventLog,
     pub negotiator: NegotiatorHandle,
     pub store: Store,
+    pub prices: PriceHandle,
 }
 
 /// The state of the loop.
@@ -103,6 +105,7 @@ pub(super) struct StepLoop {
     plans: u64,
     /// The newest plan that was carried out, and what it was made from.
     newest: Option<Planned>,
+    prices: PriceHandle,
     memories: Memories,
     /// Regions that have forecast traffic to this one.
     sources: BTreeSet<RegionId>,
@@ -117,7 +120,7 @@ struct Planned {
 
 impl StepLoop {
     pub(super) fn new(env: &Env, parts: Parts, progress: watch::Sender<Progress>) -> Self {
-        let Parts { config, api_url, history, mesh, pool, calendar, events, negotiator, store } = parts;
+        let Parts { config, api_url, history, mesh, pool, calendar, events, negotiator, store, prices } = parts;
         let outlook = Outlook::new(config.clone(), calendar, mesh.clone(), events.clone());
         let forecasts = Forecasts::new(&config.forecast, config.step);
         let globals = Globals::new(config.global.clone(), config.forecast.horizon, config.forecast.season);
@@ -141,6 +144,7 @@ impl StepLoop {
             spoke: Instant::now(),
             plans: 0,
             newest: None,
+            prices,
             memories: Memories::new(store),
             sources: BTreeSet::new(),
         }
@@ -333,7 +337,7 @@ impl StepLoop {
             health,
             mode: self.config.mode,
             step: self.config.step,
-            pools: self.pool.status(),
+            pools: self.prices.book().priced(self.pool.status(), &self.config.pools),
             forecasts: predictions.to_vec(),
             dropped: Dropped::default(),
             events: self.outlook.to_publish(now),
@@ -382,6 +386,7 @@ impl StepLoop {
         let forecasts = self.incoming(now);
         self.sources.extend(forecasts.iter().map(|forecast| forecast.source.clone()));
         let status: BTreeMap<PoolName, _> = self.pool.status().into_iter().map(|pool| (pool.name.clone(), pool)).collect();
+        let prices = self.prices.book();
         let pools = self.config.pools.iter().map(|config| {
             let memory = self.memories.of(&config.name).memory.clone();
             let status = status.get(&config.name);
@@ -389,7 +394,8 @@ impl StepLoop {
             PoolSnapshot {
                 config: config.clone(),
                 counts,
-                price: config.instance_hour_price,
+                price: prices.of(config),
+                price_doubt: prices.doubt(config, now),
                 measured_startup: status.map(|pool| Duration::from_millis(pool.startup_ms)),
                 memory,
             }

@@ -23,6 +23,7 @@ use crate::history::HistoryHandle;
 use crate::mesh::MeshHandle;
 use crate::negotiate::NegotiatorHandle;
 use crate::pool::PoolHandle;
+use crate::prices::PriceHandle;
 use axum::Router;
 use axum::routing::any;
 use std::sync::Arc;
@@ -81,6 +82,7 @@ pub(crate) struct Api {
     pub(crate) negotiator: NegotiatorHandle,
     pub(crate) events: EventLog,
     pub(crate) calendar: CalendarHandle,
+    pub(crate) prices: PriceHandle,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) planning: Arc<dyn Planning>,
     pub(crate) offload: Offload,
@@ -114,6 +116,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(views::regions))
         .routes(routes!(views::pools))
         .routes(routes!(views::instances))
+        .routes(routes!(views::prices))
         .routes(routes!(views::reservations))
         .routes(routes!(views::forecasts))
         .routes(routes!(explain::explain))

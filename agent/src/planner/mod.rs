@@ -108,6 +108,8 @@ pub struct PoolSnapshot {
     pub counts: InstanceCounts,
     /// What an instance costs an hour now.
     pub price: MicroUsd,
+    /// What is to be said of that price, if it is not as it should be.
+    pub price_doubt: Option<String>,
     /// How long an instance takes from order to ready, once that has been measured.
     pub measured_startup: Option<Duration>,
     /// What the rounds before have left.
@@ -163,6 +165,7 @@ pub fn plan(snapshot: &Snapshot) -> RegionalResourcePlan {
     if let Some(budget) = snapshot.config.max_cost_per_hour {
         budget::keep(budget, &mut shares);
     }
+    notes.0.extend(shares.iter().filter_map(|share| share.pool.price_doubt.clone()));
     let decisions: Vec<PoolDecision> = shares.into_iter().map(|share| share.decision).collect();
     decisions.iter().for_each(|decision| notes.below_floor(decision));
     RegionalResourcePlan {

@@ -44,6 +44,7 @@ pub(super) fn config(name: &str) -> PoolConfig {
 pub(super) fn pool(config: PoolConfig) -> PoolSnapshot {
     PoolSnapshot {
         price: config.instance_hour_price,
+        price_doubt: None,
         config,
         counts: InstanceCounts::default(),
         measured_startup: None,
@@ -511,7 +512,7 @@ prop_compose! {
     /// A pool with policies, a budget and a past.
     fn governed_pool()(pool in any_pool(), policies in prop::collection::vec(any_policy(), 0..3), active in 0..50u32, warm in 0..9u32,
         price in 0..3_000u64, budget in prop::option::of(0..40_000u64), late in prop::option::of(0..90_000u64), start in 0..900u64) -> PoolSnapshot {
-        let costs = Costs { max_per_hour: budget.map(MicroUsd), late_per_instance_hour: late.map(MicroUsd), start: MicroUsd(start) };
+        let costs = Costs { max_per_hour: budget.map(MicroUsd), late_per_instance_hour: late.map(MicroUsd), price: None, start: MicroUsd(start) };
         let memory = Memory { standing: Some(Standing { active, warm }), ..pool.memory };
         PoolSnapshot { config: PoolConfig { policies, costs, ..pool.config }, memory, price: MicroUsd(price), ..pool }
     }

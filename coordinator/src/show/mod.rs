@@ -23,6 +23,7 @@ pub(crate) fn run(query: Query, connection: &Connection, out: &mut Output) -> Re
         Query::Status => present(&client.get("/v1/status", &[])?, out, status::print),
         Query::Regions => present_all(&client.get("/v1/regions", &[])?, out, mesh::print_regions),
         Query::Pools => present_all(&client.get("/v1/pools", &[])?, out, mesh::print_pools),
+        Query::Prices => present_all(&client.get("/v1/prices", &[])?, out, mesh::print_prices),
         Query::Instances => present_all(&client.get("/v1/instances", &[])?, out, mesh::print_instances),
         Query::Reservations { no_instances } => {
             let print = if no_instances { reservations::print_without_instances } else { reservations::print };

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use anomaly::{Anomaly, AnomalyKind, Direction};
 pub use explain::{ExpertReasons, ForecastExplanation, ForecastReasons, HorizonReasons};
 pub use plan::{
-    Alternative, AlternativeKind, CostTerms, MarginChoice, MarginReasons, PlanExplanation, PoolExplanation, SourceShare,
+    Alternative, AlternativeKind, CostTerms, MarginChoice, MarginReasons, PlanExplanation, PoolExplanation, PriceView, SourceShare,
 };
 pub use reservation::{ClaimView, ReservationView, Reservations};
 

@@ -144,6 +144,26 @@ pub struct MarginChoice {
     pub regret: f64,
 }
 
+/// A price as the agent knows it. `GET /v1/prices` is a list of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PriceView {
+    /// Its name, by which pools name it.
+    pub name: PoolName,
+    /// Where it comes from.
+    pub source: String,
+    /// Price of one instance for an hour, as last known.
+    pub instance_hour_price: Option<MicroUsd>,
+    /// When it was read.
+    pub read_at: Option<Timestamp>,
+    /// How long ago that was, in milliseconds.
+    pub age_ms: Option<u64>,
+    /// Whether it is older than it may be, or was never read.
+    pub stale: bool,
+    /// Why the last reading failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
 impl PlanExplanation {
     /// Leaves only the pool named `pool`; whether there is one.
     pub fn only(&mut self, pool: &PoolName) -> bool {
