@@ -151,7 +151,7 @@ INSTANCES  WHAT    MISSING  COST  WHY NOT
         6  q95        0.05  8.00  costs 0.60 instances more
         7  chosen     0.01  7.40
 
-SOURCE  ENTERS AT  TIMES   MEDIAN  SHARE             AGE
+SOURCE  ENTERS AT  TIMES   MEDIAN  SHARE               AGE
 denver  checkout    1.00  48.0 /s  100 %  1 min 1 s, stale
 
 margin x1.25 over the median, learned from 1,440 steps: x1.00 25 %, x1.33 (tuned) 75 %; regret 12.5 instance-steps

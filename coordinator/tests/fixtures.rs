@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 use tradewind_protocol::api::{
-    Alternative, AlternativeKind, CostTerms, MarginChoice, MarginReasons, PlanExplanation, PoolExplanation, PriceView, SourceShare,
-    Anomaly, AnomalyKind, CalendarEntry, Direction, Event, EventApplied, EventOrigin, ExpertReasons, ForecastExplanation, ForecastReasons,
-    ForecastView, HorizonReasons, InstanceState, InstanceView, Problem, RegionPools, RegionView, ScaleOutcome, Severity, Status,
+    Alternative, AlternativeKind, Anomaly, AnomalyKind, CalendarEntry, CostTerms, Direction, Event, EventApplied, EventOrigin,
+    ExpertReasons, ForecastExplanation, ForecastReasons, ForecastView, HorizonReasons, InstanceState, InstanceView, MarginChoice,
+    MarginReasons, PlanExplanation, PoolExplanation, PriceView, Problem, RegionPools, RegionView, ScaleOutcome, Severity, SourceShare,
+    Status,
 };
 use tradewind_protocol::calendar::{Effect, EventKind};
 use tradewind_protocol::forecast::ForecastScore;

@@ -445,7 +445,8 @@ impl StepLoop {
         for decision in &plan.decisions {
             let Some(pool) = snapshot.pools.iter().find(|pool| pool.config.name == decision.pool) else { continue };
             let waits = planner::waits(pool, &snapshot);
-            let noted = Noted { known_until: plan.known_until, decision, pool: &pool.config, waits };
+            let lead = self.config.step.count_covering(Duration::from_millis(decision.reason.lead_ms));
+            let noted = Noted { known_until: plan.known_until, decision, pool: &pool.config, waits, lead };
             self.memories.of(&decision.pool).memory.margins.note(noted);
         }
         self.tune(&plan);
@@ -471,7 +472,16 @@ impl StepLoop {
         }
         self.newest = Some(planned);
         self.negotiator.on_plan(plan.clone());
-        self.progress.send_modify(|progress| progress.plan = Some(plan));
+        let margins = plan.decisions.iter().map(|decision| {
+            let pool = decision.pool.clone();
+            let reasons = self.memories.of(&pool).memory.margins.reasons();
+            (pool, reasons)
+        });
+        let margins = margins.collect();
+        self.progress.send_modify(|progress| {
+            progress.plan = Some(plan);
+            progress.margins = margins;
+        });
     }
 
     /// Compares what stood ready in the last closed step with what came, pool by pool.

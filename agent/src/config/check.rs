@@ -3,7 +3,8 @@
 use super::section::{Section, address, duration, number, path, text, texts, whole};
 use super::services::{self, Service};
 use super::{
-    AnomalyConfig, ApiConfig, Config, Costs, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, TlsPaths,
+    AnomalyConfig, ApiConfig, Config, Costs, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, PriceConfig,
+    PriceSource, TlsPaths,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -10,7 +10,9 @@ use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tradewind_protocol::api::{ExpertReasons, ForecastExplanation, ForecastReasons, ForecastView, HorizonReasons, PlanExplanation, Problem};
+use tradewind_protocol::api::{
+    ExpertReasons, ForecastExplanation, ForecastReasons, ForecastView, HorizonReasons, PlanExplanation, Problem,
+};
 use tradewind_protocol::{PoolName, PredictionData, RegionId, SeriesKey, ServiceName, TenantName, TransactionType};
 
 /// The most series that one answer explains: an explanation takes some kilobytes, and nobody reads more.

@@ -28,9 +28,9 @@ use axum::Router;
 use axum::routing::any;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
-use tradewind_protocol::api::PlanExplanation;
+use tradewind_protocol::api::{MarginReasons, PlanExplanation};
 use tradewind_protocol::region::Health;
-use tradewind_protocol::{PredictionData, RegionalResourcePlan, SeriesKey, StepIndex, Timestamp};
+use tradewind_protocol::{PoolName, PredictionData, RegionalResourcePlan, SeriesKey, StepIndex, Timestamp};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -52,6 +52,8 @@ pub(crate) struct Progress {
     pub anomalies: Arc<AnomalyReport>,
     /// The newest plan.
     pub plan: Option<Arc<RegionalResourcePlan>>,
+    /// How the margins of the pools come about.
+    pub margins: Vec<(PoolName, MarginReasons)>,
     /// How the agent is.
     pub health: Health,
     /// Why it is not healthy.

@@ -13,9 +13,7 @@ use super::sizing::{need, usable};
 use super::{PoolSnapshot, Snapshot, share};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tradewind_protocol::api::{
-    Alternative, AlternativeKind, CostTerms, MarginChoice, MarginReasons, PlanExplanation, PoolExplanation, SourceShare,
-};
+use tradewind_protocol::api::{Alternative, AlternativeKind, CostTerms, PlanExplanation, PoolExplanation, SourceShare};
 use tradewind_protocol::{PoolDecision, Quantile, RegionId, RegionalResourcePlan, ServiceName};
 
 /// The most sources that are told of one pool, the largest: nobody reads more.
@@ -44,13 +42,6 @@ pub fn explain(plan: &RegionalResourcePlan, snapshot: &Snapshot) -> PlanExplanat
 }
 
 fn one(decision: &PoolDecision, pool: &PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming: &Incoming) -> PoolExplanation {
-    let margins = &pool.memory.margins;
-    let choices = margins.choices().map(|choice| MarginChoice {
-        margin: choice.margin,
-        tuned: choice.tuned,
-        weight: choice.weight,
-        regret: choice.regret,
-    });
     let millis = |steps: u32| u64::try_from(snapshot.step.length().as_millis()).unwrap_or(u64::MAX).saturating_mul(u64::from(steps));
     let peak = peak(pool, lead, snapshot, incoming);
     PoolExplanation {
@@ -71,12 +62,7 @@ fn one(decision: &PoolDecision, pool: &PoolSnapshot, lead: usize, snapshot: &Sna
         } else {
             vec![]
         },
-        margin: MarginReasons {
-            margin: margins.margin(),
-            learned_steps: margins.learned(),
-            regret: margins.regret(),
-            choices: choices.to_vec(),
-        },
+        margin: pool.memory.margins.reasons(),
     }
 }
 

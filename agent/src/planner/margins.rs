@@ -4,8 +4,9 @@
 //! and the one that [`Tuner`] has come to. What each of them would have cost is known once a step has been seen: the instances that its plans
 //! would have had ready at their price, and the demand above them at the cost of being late, which is `1 / (1 - quantile)` times that
 //! price for whoever provisions for the quantile (newsvendor). So nothing has to be tried out: this is prediction with expert advice under full
-//! information. Weights fall exponentially with discounted cost (Cesa-Bianchi and Lugosi 2006, sections 2.2 and 2.11) at a rate
-//! that follows from the costs' own range and variance (Cesa-Bianchi, Mansour and Stoltz 2007). The margin played is
+//! information. Weights fall exponentially with discounted cost, at the rate for costs of a known range over the time that is remembered
+//! (Cesa-Bianchi and Lugosi 2006, theorem 2.2 and section 2.11). The range is never taken to be below the cost of one instance that is
+//! missing: steps without lateness would otherwise teach within a few of them that margins are not worth their price. The margin played is
 //! the weighted mean: cost is convex in capacity, so its cost is at most the mean of theirs, and no chance is needed.
 
 use super::history::RecentNeeds;
@@ -14,19 +15,19 @@ use super::tuner::{Outcome, Tuner};
 use crate::config::PoolConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use tradewind_protocol::api::{MarginChoice, MarginReasons};
 use tradewind_protocol::{PoolDecision, Quantile, StepIndex};
 
 /// The fixed margins. Their mean is 1, so that a pool of which nothing is known provides for the quantile as it is.
 const FIXED: [f64; 7] = [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75];
 /// How many choices there are: the last is the tuner's.
 pub(super) const CHOICES: usize = FIXED.len() + 1;
-/// The weight of the tuner's choice as long as nothing is known: as much as all the others.
-const TUNERS_PRIOR: f64 = 0.5;
+/// The weight of the tuner's choice as long as nothing is known. It keeps the promised share of late steps by itself, and it takes some
+/// evidence to leave it: the costs of a few hundred steps say little about lateness that is to happen once in twenty.
+const TUNERS_PRIOR: f64 = 0.95;
 /// What a step's cost counts for a step later: half after 1,386 steps, a day of minutes, in which being late at the 95 % quantile happens some
 /// seventy times. A guess.
 const FORGET: f64 = 0.9995;
-/// `sqrt(2 (sqrt(2) - 1) / (e - 2))`, as there.
-const RATE: f64 = 1.074;
 /// The most plans that are remembered: more than the longest lead in use. With a longer one nothing is learned.
 const MAX_PLANS: usize = 360;
 
@@ -38,8 +39,7 @@ pub struct Margins {
     costs: [f64; CHOICES],
     /// The same for what stood there.
     paid: f64,
-    /// Spread of the choices' costs under their weights: variance and widest range, discounted.
-    variance: f64,
+    /// The widest range of the choices' costs in a step, discounted.
     range: f64,
     /// How many steps were learned from.
     learned: u64,
@@ -56,19 +56,8 @@ struct Planned {
     needs: [u32; CHOICES],
     /// With the wait before scale-in.
     totals: [u32; CHOICES],
-}
-
-/// One choice as it is shown.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Choice {
-    /// Its margin.
-    pub margin: f64,
-    /// How much it has to say.
-    pub weight: f64,
-    /// What it has cost more than the best in hindsight, in instance-steps, discounted.
-    pub regret: f64,
-    /// Whether it is the tuner's.
-    pub tuned: bool,
+    /// What was planned.
+    played: u32,
 }
 
 /// A plan that is to be noted.
@@ -82,6 +71,8 @@ pub struct Noted<'a> {
     pub pool: &'a PoolConfig,
     /// For how many steps scale-in waits.
     pub waits: u32,
+    /// How many steps ahead it looks.
+    pub lead: u32,
 }
 
 /// A step of a pool as it came out.
@@ -109,7 +100,7 @@ impl Margins {
 
     /// Read from a file: what makes no sense is forgotten.
     pub fn sound(self) -> Self {
-        let mut figures = self.costs.iter().chain([&self.variance, &self.range]);
+        let mut figures = self.costs.iter().chain([&self.range]);
         let good = figures.all(|figure| figure.is_finite() && *figure >= 0.0) && self.paid.is_finite() && self.plans.len() <= MAX_PLANS;
         let tuner = Tuner::with_margin(self.tuner.margin());
         if good && self.plans.iter().is_sorted_by(|a, b| a.step < b.step) { Self { tuner, ..self } } else { Self::with_tuner(tuner) }
@@ -121,26 +112,18 @@ impl Margins {
         self.margins().iter().zip(weights).map(|(margin, weight)| margin * weight).sum()
     }
 
-    /// The choices, the fixed ones ascending, then the tuner's.
-    pub fn choices(&self) -> [Choice; CHOICES] {
-        let (margins, weights) = (self.margins(), self.weights());
-        let best = self.best();
-        std::array::from_fn(|at| Choice {
-            margin: margins[at],
-            weight: weights[at],
-            regret: self.costs[at] - best,
-            tuned: at == FIXED.len(),
-        })
-    }
-
-    /// What the pool has cost more than the best choice in hindsight would have, in instance-steps, discounted. Negative where it was cheaper.
-    pub fn regret(&self) -> f64 {
-        self.paid - self.best()
-    }
-
-    /// How many steps were learned from.
-    pub fn learned(&self) -> u64 {
-        self.learned
+    /// How the margin comes about: the choices, the fixed ones ascending, then the tuner's. The regret is negative where the pool was cheaper
+    /// than any of them.
+    pub fn reasons(&self) -> MarginReasons {
+        let (margins, weights, best) = (self.margins(), self.weights(), self.best());
+        let choice =
+            |at: usize| MarginChoice { margin: margins[at], tuned: at == FIXED.len(), weight: weights[at], regret: self.costs[at] - best };
+        MarginReasons {
+            margin: self.margin(),
+            learned_steps: self.learned,
+            regret: self.paid - best,
+            choices: (0..CHOICES).map(choice).collect(),
+        }
     }
 
     fn best(&self) -> f64 {
@@ -153,11 +136,8 @@ impl Margins {
 
     fn weights(&self) -> [f64; CHOICES] {
         let best = self.best();
-        let rate = if self.range > 0.0 {
-            (1.0 / self.range).min(RATE * ((CHOICES as f64).ln() / self.variance.max(f64::MIN_POSITIVE)).sqrt())
-        } else {
-            0.0
-        };
+        // Nothing was learned while the range is 0, and all costs are 0 then.
+        let rate = (8.0 * (CHOICES as f64).ln() * (1.0 - FORGET)).sqrt() / self.range.max(f64::MIN_POSITIVE);
         let prior = |at: usize| if at < FIXED.len() { (1.0 - TUNERS_PRIOR) / FIXED.len() as f64 } else { TUNERS_PRIOR };
         let raw: [f64; CHOICES] = std::array::from_fn(|at| prior(at) * (-rate * (self.costs[at] - best)).exp());
         // The best choice keeps its prior weight, so that this is above 0.
@@ -167,7 +147,7 @@ impl Margins {
 
     /// Notes what the choices would have asked for where `noted` was decided. Of several plans of one step the highest need counts.
     pub fn note(&mut self, noted: Noted<'_>) {
-        let Noted { known_until, decision, pool, waits } = noted;
+        let Noted { known_until, decision, pool, waits, lead } = noted;
         let reason = &decision.reason;
         let played = self.margin();
         let upper = if played > 0.0 { ((reason.demand_rate - reason.median_rate) / played).max(0.0) } else { 0.0 };
@@ -182,10 +162,13 @@ impl Margins {
         let recent = self.plans.iter().filter(|earlier| earlier.step >= from);
         let totals = recent.fold(needs, |highest, earlier| std::array::from_fn(|at| highest[at].max(earlier.needs[at])));
         let totals = totals.map(|total| total.min(pool.max_instances));
-        if self.plans.len() == MAX_PLANS {
+        // What neither a wait nor a step that is still to be seen reaches back to.
+        let oldest = known_until.offset(-i64::from(waits.max(lead).saturating_add(1)));
+        while self.plans.len() >= MAX_PLANS || self.plans.front().is_some_and(|plan| plan.step < oldest) {
             self.plans.pop_front();
         }
-        self.plans.push_back(Planned { step: known_until, needs, totals });
+        let played = decision.active.saturating_add(decision.warm);
+        self.plans.push_back(Planned { step: known_until, needs, totals, played });
     }
 
     /// Learns how a step came out. One that was learned from already, or that the plans do not reach back to, teaches nothing; nor does one whose
@@ -200,23 +183,23 @@ impl Margins {
         if seen.blocked || !seen.demand.is_finite() {
             return;
         }
-        // Ready is what was ordered in time, and wanted ever since.
+        // Ready is what was ordered in time, and wanted ever since. What stood there differs from that by what no plan decides (starts that
+        // took longer, instances that were lost, minima), and would have differed by it with every choice.
         let since = self.plans.range(ordered..).filter(|plan| plan.step < seen.step);
-        let ready = since.fold([u32::MAX; CHOICES], |least, plan| std::array::from_fn(|at| least[at].min(plan.totals[at])));
+        let nothing = ([u32::MAX; CHOICES], u32::MAX);
+        let (totals, played) = since
+            .fold(nothing, |(totals, played), plan| (std::array::from_fn(|at| plan.totals[at].min(totals[at])), played.min(plan.played)));
+        let ready = totals.map(|total| (f64::from(seen.ready) + f64::from(total) - f64::from(played)).max(0.0));
         let late_cost = 1.0 / (1.0 - seen.quantile.probability()).max(1e-3);
-        let cost = |ready: u32| f64::from(ready) + late_cost * (seen.demand - f64::from(ready)).max(0.0);
+        let cost = |ready: f64| ready + late_cost * (seen.demand - ready).max(0.0);
         let costs = ready.map(cost);
         let (least, most) = costs.iter().fold((f64::INFINITY, 0.0f64), |(least, most), cost| (least.min(*cost), most.max(*cost)));
-        let weights = self.weights();
-        let mean: f64 = costs.iter().zip(weights).map(|(cost, weight)| cost * weight).sum();
-        let variance: f64 = costs.iter().zip(weights).map(|(cost, weight)| weight * (cost - mean) * (cost - mean)).sum();
-        self.variance = FORGET * self.variance + variance;
-        self.range = (FORGET * self.range).max(most - least);
+        self.range = (FORGET * self.range).max(most - least).max(late_cost);
         self.costs = std::array::from_fn(|at| FORGET * self.costs[at] + costs[at] - least);
-        self.paid = FORGET * self.paid + cost(seen.ready) - least;
+        self.paid = FORGET * self.paid + cost(f64::from(seen.ready)) - least;
         self.learned += 1;
         // By what its own margin would have had ready: what was played is not its doing.
-        let own = Outcome { demand_rate: seen.demand, ready_rate: f64::from(ready[CHOICES - 1]), blocked: false };
+        let own = Outcome { demand_rate: seen.demand, ready_rate: ready[CHOICES - 1], blocked: false };
         self.tuner.learn(own, seen.quantile);
     }
 }
@@ -266,8 +249,9 @@ mod tests {
             paid += f64::from(stood);
             margins.learn(Seen { step, demand, ready: stood, lead: 2, quantile: Q90, blocked: false });
             let rate = 100.0 + 20.0 * margins.margin();
-            let decision = decision(100.0, rate);
-            margins.note(Noted { known_until: step, decision: &decision, pool: &web, waits: 0 });
+            let mut decision = decision(100.0, rate);
+            decision.active = need(rate, 1.0);
+            margins.note(Noted { known_until: step, decision: &decision, pool: &web, waits: 0, lead: 2 });
             ready.push_back(need(rate, 1.0));
         }
         (f64::from(late) / steps as f64, paid / steps as f64)
@@ -277,7 +261,7 @@ mod tests {
     fn nothing_learned_plays_the_quantile_as_it_is() {
         let margins = Margins::default();
         assert!((margins.margin() - 1.0).abs() < 1e-12);
-        assert!((margins.choices().iter().map(|choice| choice.weight).sum::<f64>() - 1.0).abs() < 1e-12);
+        assert!((margins.reasons().choices.iter().map(|choice| choice.weight).sum::<f64>() - 1.0).abs() < 1e-12);
     }
 
     #[test]
@@ -291,9 +275,9 @@ mod tests {
         let mut narrow = Margins::default();
         play(&mut narrow, 3_000, |_, random| 100.0 + 5.0 * random);
         assert!(narrow.margin() < 0.4, "{}", narrow.margin());
-        let choices = narrow.choices();
+        let MarginReasons { choices, learned_steps, .. } = narrow.reasons();
         assert!(choices[0].weight + choices[CHOICES - 1].weight > 0.9, "{choices:?}");
-        assert!(choices[6].regret > 1_000.0 && narrow.learned() > 2_900);
+        assert!(choices[6].regret > 1_000.0 && learned_steps > 2_900);
     }
 
     #[test]
@@ -308,7 +292,7 @@ mod tests {
         let regret = |steps| {
             let mut margins = Margins::default();
             play(&mut margins, steps, |_, random| 100.0 + 12.0 * random);
-            margins.regret() / steps as f64
+            margins.reasons().regret / steps as f64
         };
         let (soon, later) = (regret(100), regret(2_000));
         assert!(later < 0.35 * soon, "{soon} a step, then {later}");
@@ -319,15 +303,15 @@ mod tests {
         let mut margins = Margins::default();
         let seen = Seen { step: StepIndex(5), demand: 300.0, ready: 1, lead: 2, quantile: Q90, blocked: false };
         margins.learn(seen);
-        assert_eq!(margins.learned(), 0, "no plan was made in time");
+        assert_eq!(margins.learned, 0, "no plan was made in time");
         let (web, decision) = (config("web"), decision(10.0, 12.0));
-        margins.note(Noted { known_until: StepIndex(6), decision: &decision, pool: &web, waits: 3 });
+        margins.note(Noted { known_until: StepIndex(6), decision: &decision, pool: &web, waits: 3, lead: 2 });
         margins.learn(Seen { step: StepIndex(8), blocked: true, ..seen });
-        assert_eq!(margins.learned(), 0);
+        assert_eq!(margins.learned, 0);
         margins.learn(Seen { step: StepIndex(9), ..seen });
         let once = margins.clone();
         margins.learn(Seen { step: StepIndex(9), ..seen });
-        assert_eq!((&margins, once.learned()), (&once, 1));
+        assert_eq!((&margins, once.learned), (&once, 1));
     }
 
     #[test]
@@ -339,7 +323,7 @@ mod tests {
         assert_eq!((back.recent, back.standing), (memory.recent.clone(), memory.standing));
         assert!((back.margins.margin() - memory.margins.margin()).abs() < 1e-9);
         assert_eq!(Memory::from_bytes(b"{}x"), None);
-        memory.margins.variance = -1.0;
-        assert_eq!(Memory::from_bytes(&memory.to_bytes()).unwrap().margins.learned(), 0);
+        memory.margins.range = -1.0;
+        assert_eq!(Memory::from_bytes(&memory.to_bytes()).unwrap().margins.learned, 0);
     }
 }

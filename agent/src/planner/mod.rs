@@ -37,7 +37,7 @@ pub use explain::explain;
 pub use foresight::{Foresight, Totals};
 pub use graph::{Calls, GraphError, ServiceGraph};
 pub use history::RecentNeeds;
-pub use margins::{Choice, Margins, Memory, Noted, Seen};
+pub use margins::{Margins, Memory, Noted, Seen};
 pub use policy::{Policy, StepLimit, Weekly, When};
 pub use tuner::Tuner;
 

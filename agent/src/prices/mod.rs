@@ -22,7 +22,7 @@ use tradewind_protocol::api::PriceView;
 use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::{PoolName, ResourcePool, Timestamp};
 
-pub use path::JsonPath;
+pub(crate) use path::JsonPath;
 
 const PRICES: Facts = Facts("prices");
 /// The largest document with prices: a provider's list of all its shapes in a region takes some hundred kilobytes.
