@@ -9,6 +9,7 @@ mod feeds;
 mod global;
 mod keda;
 mod policy;
+mod prices;
 mod provider;
 mod reservations;
 mod section;
@@ -30,6 +31,7 @@ use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources,
 
 pub use check::{ConfigError, LoadError, Problem};
 pub use keda::KedaConfig;
+pub use prices::{PriceConfig, PriceSource};
 pub use provider::{ExecConfig, HookConfig, KubernetesConfig};
 pub use staging::{ConnectConfig, PreloadConfig, StageAction, StageConfig, StageHookConfig, StageStep, StageWebhookConfig, StorageConfig};
 
@@ -74,6 +76,8 @@ pub struct Config {
     pub reservations: ReservationConfig,
     /// What is made ready for services before they are needed.
     pub staging: BTreeMap<ServiceName, StageConfig>,
+    /// Prices that pools name.
+    pub prices: Vec<PriceConfig>,
     /// Pools, ascending by name.
     pub pools: Vec<PoolConfig>,
 }
@@ -350,6 +354,12 @@ pub struct PoolConfig {
 pub struct Costs {
     /// The most that the pool may cost an hour.
     pub max_per_hour: Option<MicroUsd>,
+    /// What an hour of the demand of one instance costs when it is not served. With it the quantile follows from the costs.
+    pub late_per_instance_hour: Option<MicroUsd>,
+    /// The `[[price]]` that says what an instance costs, if one does.
+    pub price: Option<PoolName>,
+    /// What a start costs beside the price of the time that it takes.
+    pub start: MicroUsd,
 }
 
 /// What runs a pool's instances.

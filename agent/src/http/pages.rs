@@ -34,6 +34,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
         view: api.mesh.view(),
         pools: api.pool.status(),
         providers: api.pool.providers(),
+        prices: api.prices.book().views(api.clock.now()),
         totals: api.pool.totals(),
         ledgers: api.pool.ledger_stats(),
         claims: api.negotiator.claims(),

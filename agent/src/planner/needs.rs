@@ -18,13 +18,13 @@ pub fn needs(
     let steps = |lead: Duration| (snapshot.step.count_covering(lead) as usize).saturating_add(1);
     let steps = |lead| steps(lead).min(tradewind_protocol::forecast::MAX_HORIZON);
     let Some(most) = staged.values().map(|config| steps(config.lead)).max() else { return BTreeMap::new() };
-    let incoming = Incoming::of(snapshot, most);
+    let incoming = Incoming::of(snapshot, most, [snapshot.config.quantile].into());
     let need = |(service, config): (&ServiceName, &StageConfig)| {
         let planned =
             plan.decisions.iter().filter(|decision| decision.service == *service).filter_map(|decision| {
                 if decision.active > 0 { Some(snapshot.now) } else { (decision.warm > 0).then_some(decision.ready_by) }
             });
-        let demand = Demand::on(service, &incoming, steps(config.lead));
+        let demand = Demand::on(service, &incoming, steps(config.lead), snapshot.config.quantile);
         let is_need = |rate: f64| rate * snapshot.step.seconds() >= config.from;
         let seen = is_need(demand.observed_rate).then_some(snapshot.now);
         let until = snapshot.now.after(config.lead);

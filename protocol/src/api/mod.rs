@@ -6,6 +6,7 @@
 
 mod anomaly;
 mod explain;
+mod plan;
 mod reservation;
 mod staging;
 
@@ -18,6 +19,9 @@ use serde::{Deserialize, Serialize};
 
 pub use anomaly::{Anomaly, AnomalyKind, Direction};
 pub use explain::{ExpertReasons, ForecastExplanation, ForecastReasons, HorizonReasons};
+pub use plan::{
+    Alternative, AlternativeKind, CostTerms, MarginChoice, MarginReasons, PlanExplanation, PoolExplanation, PriceView, SourceShare,
+};
 pub use reservation::{ClaimView, ReservationView, Reservations};
 pub use staging::{StageState, StageStepView, StagingState, StagingView};
 
