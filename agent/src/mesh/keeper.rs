@@ -176,11 +176,12 @@ fn fetch(mesh: &Arc<Mesh>, now: Instant) {
 
 /// Judges who lives, asks whom there is doubt about, and publishes the view.
 async fn judge(mesh: &Arc<Mesh>, asked: &mut BTreeMap<RegionId, Instant>) {
-    let mut alive = BTreeSet::new();
+    let mut alive = BTreeMap::new();
     if let Some(handle) = mesh.gossip.handle() {
         let chitchat = handle.chitchat();
         let chitchat = chitchat.lock().await;
-        alive.extend(chitchat.live_nodes().map(|id| (id.node_id.to_string(), id.generation_id)));
+        let heartbeats = chitchat.live_nodes().filter_map(|id| Some((id, chitchat.node_state(id)?.heartbeat())));
+        alive.extend(heartbeats.map(|(id, heartbeat)| ((id.node_id.to_string(), id.generation_id), heartbeat.into())));
     }
     let (now, rtts) = (mesh.now(), mesh.pool.rtts());
     let (view, changes, ask) = {
