@@ -139,6 +139,7 @@ pub const MARKS: &[&str] = &[
     "mesh.fetch-failed",
     "mesh.state-cut-to-budget",
     "mesh.connections-crossed",
+    "mesh.connection-stalled",
     "mesh.region-left",
     "mesh.region-returned",
     "mesh.gossip-on-a-stream",

@@ -122,6 +122,7 @@ fn among(action: Action, known: &BTreeSet<RegionId>) -> Option<Action> {
         | Action::Restart(region)
         | Action::Stop(region)
         | Action::Disk(region, _)
+        | Action::Kill(region)
         | Action::Clock(region, _) => here(region),
         Action::Deafen(from, to) | Action::Undeafen(from, to) | Action::Link(from, to, _) => here(from) && here(to),
         Action::Partition(left, right) | Action::Heal(left, right) => left.iter().any(here) && right.iter().any(here),
@@ -140,6 +141,7 @@ fn among(action: Action, known: &BTreeSet<RegionId>) -> Option<Action> {
         | Action::Restart(_)
         | Action::Stop(_)
         | Action::Disk(..)
+        | Action::Kill(_)
         | Action::Clock(..)
         | Action::Deafen(..)
         | Action::Undeafen(..)

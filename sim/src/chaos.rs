@@ -332,6 +332,7 @@ mod tests {
                 | Action::Resume(_)
                 | Action::Pace(_, 0)
                 | Action::Link(_, _, None)
+                | Action::Kill(_)
                 | Action::Lie(false) => true,
                 Action::Paths(quality) => *quality == scenario.quality,
                 Action::Crash(_)

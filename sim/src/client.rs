@@ -71,6 +71,8 @@ pub(crate) struct Book {
     pub(crate) lied_to: BTreeMap<(RegionId, u64), Duration>,
     /// How often each agent's machine was booted, to be asked.
     pub(crate) boots: BTreeMap<RegionId, Boots>,
+    /// How often its disk was lost, likewise.
+    pub(crate) disk_losses: BTreeMap<RegionId, Boots>,
     counts: BTreeMap<SeriesKey, BTreeMap<StepIndex, Count>>,
 }
 
@@ -193,29 +195,48 @@ impl Client {
             }
             life.boots = self.machine.boots();
         }
-        while let Some(batch) = waiting.front() {
-            let receipt = match self.send(batch, &batch.key).await {
-                Ok(receipt) => receipt,
-                Err(_) => {
-                    self.book.borrow_mut().retries += 1;
-                    return;
+        while let Some(batch) = waiting.pop_front() {
+            // Two at once if two wait, so that the agent may put them into one commit.
+            let next = waiting.pop_front();
+            let second = async {
+                match &next {
+                    Some(next) => Some(self.send(next, &next.key).await),
+                    None => None,
                 }
             };
-            if receipt.refused > 0 {
-                let why = receipt.refusals.first().map(|refusal| refusal.reason.clone()).unwrap_or_default();
-                self.book.borrow_mut().see(&self.region, Sight::Refused(format!("{} records of {}: {why}", receipt.refused, batch.key)));
+            let (first, second) = tokio::join!(self.send(&batch, &batch.key), second);
+            let answered = std::iter::once((batch, Some(first))).chain(next.map(|next| (next, second)));
+            let mut failed = VecDeque::new();
+            for (batch, receipt) in answered {
+                match receipt {
+                    Some(Ok(receipt)) => self.acknowledge(batch, &receipt, acknowledged),
+                    Some(Err(_)) | None => failed.push_front(batch),
+                }
             }
-            self.count(&batch.records, |count, n| {
-                count.open -= n;
-                count.acknowledged += n;
-            });
-            let mut book = self.book.borrow_mut();
-            book.batches += 1;
-            book.transactions += batch.records.iter().map(|record| record.count).sum::<u64>();
-            acknowledged.extend(waiting.pop_front());
-            if acknowledged.len() > REPEATED {
-                acknowledged.pop_front();
+            if !failed.is_empty() {
+                self.book.borrow_mut().retries += failed.len() as u64;
+                failed.into_iter().for_each(|batch| waiting.push_front(batch));
+                return;
             }
+        }
+    }
+
+    /// Keeps book of a batch that the agent has acknowledged.
+    fn acknowledge(&self, batch: Batch, receipt: &IngestReceipt, acknowledged: &mut VecDeque<Batch>) {
+        if receipt.refused > 0 {
+            let why = receipt.refusals.first().map(|refusal| refusal.reason.clone()).unwrap_or_default();
+            self.book.borrow_mut().see(&self.region, Sight::Refused(format!("{} records of {}: {why}", receipt.refused, batch.key)));
+        }
+        self.count(&batch.records, |count, n| {
+            count.open -= n;
+            count.acknowledged += n;
+        });
+        let mut book = self.book.borrow_mut();
+        book.batches += 1;
+        book.transactions += batch.records.iter().map(|record| record.count).sum::<u64>();
+        acknowledged.push_back(batch);
+        if acknowledged.len() > REPEATED {
+            acknowledged.pop_front();
         }
     }
 

@@ -23,6 +23,9 @@ const COUNT_EVERY: Duration = Duration::from_millis(100);
 /// Counts from one look at the API to the next: the steps of a simulation last a second or more.
 const COUNTS_PER_LOOK: u32 = 10;
 
+/// What an owner says of a reservation that it does not have.
+const FORGOTTEN: &str = "there is no reservation of this id";
+
 /// Looks in a row in which something is wrong that is not merely in flight.
 const PATIENCE: u32 = 3;
 
@@ -167,6 +170,9 @@ impl Inspector {
             if event.kind == "reserve.answered" {
                 self.judge_hold(&event.message);
             }
+            if event.kind == "reserve.lost" && self.is_calm() {
+                self.judge_promise(&event.message);
+            }
         }
         let reservations: Reservations = self.client.get("/v1/reservations").await?;
         self.note_lent(&reservations);
@@ -211,6 +217,16 @@ impl Inspector {
             && took > rtt + rtt / 2 + HOLD_SLACK_MS
         {
             self.broken(Rule::Swift, words.to_owned());
+        }
+    }
+
+    /// A holder gives up by itself what it may no longer rely upon. What an owner does not know before that, it has forgotten.
+    fn judge_promise(&self, words: &str) {
+        let owner =
+            words.split_once(": ").and_then(|(_, rest)| Some(rest.split_once(" for ")?.0)).and_then(|name| RegionId::new(name).ok());
+        let Some(owner) = owner.filter(|_| words.contains(FORGOTTEN)) else { return };
+        if self.client.book.borrow().disk_losses.get(&owner).is_none_or(|losses| losses() == 0) {
+            self.broken(Rule::Kept, words.to_owned());
         }
     }
 
@@ -342,7 +358,9 @@ impl Inspector {
     /// What exists against what the last plans asked for: within their range, since the newest has had no time yet.
     fn judge_pool(&mut self, pool: &PoolConfig) {
         let (now, window) = (virtual_now(), pool.startup + SETTLING);
-        if now.saturating_sub(self.since) < 2 * window {
+        // What has ended by itself is replaced in as long a time as what was ordered.
+        let lost = self.client.machine.providers.last_lost().is_some_and(|at| now.saturating_sub(at) < window);
+        if lost || now.saturating_sub(self.since) < 2 * window {
             return;
         }
         let recent = self.plans.iter().filter(|(at, _)| now.saturating_sub(*at) <= window).flat_map(|(_, plan)| &plan.decisions);

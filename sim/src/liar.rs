@@ -194,7 +194,7 @@ impl Liar {
             let kept = self.kept.borrow();
             (!kept.is_empty()).then(|| kept[self.rng.random_range(0..kept.len())].clone())
         };
-        match self.rng.random_range(0..16) {
+        match self.rng.random_range(0..17) {
             // A newer life and word of the victim itself, or of another honest region.
             0 => drop(say(to, &message(Kind::Cards, &vec![self.card(victim.clone(), u64::MAX, u64::MAX, b"")])).await),
             1 => {
@@ -282,6 +282,12 @@ impl Liar {
                 self.heartbeat += 10;
                 let digest = self.digest();
                 say(to, &Envelope { kind: Kind::Gossip, body: &digest }.to_bytes()).await;
+            }
+            // Two words of one version.
+            16 => {
+                self.sequence += 1;
+                let [one, other] = [&b"one"[..], b"other"].map(|body| self.card(own.clone(), 1, self.sequence, body));
+                say(to, &message(Kind::Cards, &vec![one, other])).await;
             }
             _ => {}
         }

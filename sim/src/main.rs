@@ -85,6 +85,10 @@ enum Command {
         /// Fails if a coverage mark of the agents is reached by no seed; needs a build with the feature `mutants`.
         #[arg(long)]
         require_marks: bool,
+        /// Seeds bugs in the agents, one at a time, and shows how many seeds it took to catch each: `mutants` with this scenario alone.
+        #[cfg(feature = "mutants")]
+        #[arg(long, conflicts_with_all = ["save", "require_marks"])]
+        mutants: bool,
     },
     /// Runs a case again that `sweep --save` or `shrink` has written.
     Replay {
@@ -132,7 +136,13 @@ fn main() -> ExitCode {
         Command::Forecast(arguments) => arguments.run().and_then(|text| say(&text)).map(|()| true),
         Command::Nab(arguments) => arguments.run().and_then(|text| say(&text)).map(|()| true),
         Command::Backtest(arguments) => arguments.run().and_then(|text| say(&text)).map(|()| true),
-        Command::Sweep { scenario, seeds, seed_base, jobs, save, require_marks } => {
+        #[cfg(feature = "mutants")]
+        Command::Sweep { scenario, seeds, seed_base, jobs, mutants: true, .. } => {
+            let jobs = jobs.unwrap_or_else(cores);
+            let hunt = tradewind_sim::mutants::Arguments::one(scenario, seeds, seed_base, jobs);
+            tradewind_sim::mutants::run(&hunt).and_then(|(text, passed)| say(&text).map(|()| passed))
+        }
+        Command::Sweep { scenario, seeds, seed_base, jobs, save, require_marks, .. } => {
             marks(require_marks).and_then(|wanted| sweep(&scenario, seeds, seed_base, jobs, save.as_deref(), wanted))
         }
         Command::Replay { file, json, trace } => replay(&file, json, trace.as_deref()),
@@ -198,6 +208,10 @@ fn marks(required: bool) -> anyhow::Result<Option<Vec<&'static str>>> {
     }
 }
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 fn sweep(
     scenario: &str,
     seeds: u64,
@@ -207,7 +221,7 @@ fn sweep(
     wanted: Option<Vec<&'static str>>,
 ) -> anyhow::Result<bool> {
     load(scenario)?;
-    let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    let jobs = jobs.unwrap_or_else(cores);
     let sweep = Sweep { scenario, base, seeds, jobs };
     let outcome = sweep.run(&std::env::current_exe()?)?;
     if let Some(directory) = save {

@@ -20,7 +20,7 @@ use tradewind_agent::marks::{BUGS, Bug, CHOSEN_BY, MARKS, chosen};
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
     /// Built-in scenarios' names, or TOML files: each seed runs them in this order until one catches the bug.
-    #[arg(default_value = "gauntlet,ordeal,relay", value_delimiter = ',')]
+    #[arg(default_value = "gauntlet,ordeal,relay,lending", value_delimiter = ',')]
     pub scenarios: Vec<String>,
     /// How many seeds each bug is looked for with.
     #[arg(long, default_value_t = 20)]
@@ -40,6 +40,13 @@ pub struct Arguments {
     /// Prints the result as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+impl Arguments {
+    /// All bugs, by one scenario.
+    pub fn one(scenario: String, seeds: u64, seed_base: u64, jobs: usize) -> Self {
+        Self { scenarios: vec![scenario], seeds, seed_base, all_seeds: false, jobs, only: vec![], json: false }
+    }
 }
 
 /// What became of one bug; without a name, of the agents as they are.

@@ -76,11 +76,13 @@ pub enum Rule {
     Warns,
     /// Databases stay small.
     Lean,
+    /// Promises outlive their owner's restarts.
+    Kept,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 27] = [
+    pub const ALL: [Rule; 28] = [
         Rule::Converges,
         Rule::Fresh,
         Rule::Detects,
@@ -108,6 +110,7 @@ impl Rule {
         Rule::Relayed,
         Rule::Warns,
         Rule::Lean,
+        Rule::Kept,
     ];
 
     /// The rule in words.
@@ -140,6 +143,7 @@ impl Rule {
             Rule::Relayed => "what an agent holds of a region that only third parties reach is not older than the relay bound",
             Rule::Warns => "an agent to which a peer pushes another region's state says so in its events",
             Rule::Lean => "no agent's database grows beyond its bound",
+            Rule::Kept => "no owner forgets a reservation that its holder may still rely upon, also after a restart (R2, R5)",
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Like real workers they outlive a crash of the agent, and are found again by its next life.
 
+use crate::clock::virtual_now;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tradewind_agent::env::{Clock, Providers};
 use tradewind_agent::provider::Provider;
 use tradewind_agent::provider::simulated::{Durations, SimulatedProvider};
 use tradewind_protocol::PoolName;
+use tradewind_protocol::api::InstanceState;
 
 /// How long a draining instance takes to finish: longer than a simulation's usual step, so that the next plan comes meanwhile,
 /// and shorter than any sensible timeout.
@@ -20,12 +22,30 @@ const DRAIN: Duration = Duration::from_millis(1_500);
 pub struct SimProviders {
     clock: Arc<dyn Clock>,
     pools: Arc<Mutex<BTreeMap<PoolName, SimulatedProvider>>>,
+    last_lost: Arc<Mutex<Option<Duration>>>,
 }
 
 impl SimProviders {
     /// None so far, on a node with this clock.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, pools: Arc::default() }
+        Self { clock, pools: Arc::default(), last_lost: Arc::default() }
+    }
+
+    /// Ends an instance of each pool, of those that serve if there are any.
+    pub fn kill_one_of_each(&self) {
+        *self.last_lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(virtual_now());
+        for provider in self.pools.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            let census = provider.census();
+            let serving = census.iter().find(|instance| instance.state == InstanceState::Active);
+            if let Some(instance) = serving.or(census.first()) {
+                provider.kill(&instance.id);
+            }
+        }
+    }
+
+    /// When that was done last.
+    pub fn last_lost(&self) -> Option<Duration> {
+        *self.last_lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The instances of the pool called `name`, if it was ever opened.

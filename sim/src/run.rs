@@ -200,7 +200,10 @@ impl<'a> Simulation<'a> {
         simulation.add_clients(&cast)?;
         for region in &scenario.regions {
             let machine = simulation.world.machine(region.id.as_str())?.clone();
-            simulation.book.borrow_mut().boots.insert(region.id.clone(), Box::new(move || machine.boots()));
+            let disk = machine.disk.clone();
+            let mut book = simulation.book.borrow_mut();
+            book.boots.insert(region.id.clone(), Box::new(move || machine.boots()));
+            book.disk_losses.insert(region.id.clone(), Box::new(move || disk.losses()));
         }
         simulation.changed(Duration::ZERO, "start");
         Ok(simulation)
@@ -382,6 +385,11 @@ impl<'a> Simulation<'a> {
                 }
                 self.world.set_paths_troubled(quality != self.usual);
                 "other paths".into()
+            }
+            Action::Kill(region) => {
+                trace::remark(format_args!("instances of {region} end"));
+                self.world.machine(region.as_str())?.providers.kill_one_of_each();
+                return Ok(());
             }
             Action::Clock(region, ahead_ms) => {
                 self.world.machine(region.as_str())?.clock.set_offset_ms(ahead_ms);

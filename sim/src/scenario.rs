@@ -22,6 +22,7 @@ use tradewind_protocol::region::Coordinates;
 pub const BUILT_IN: &[(&str, &str)] = &[
     ("smoke", include_str!("../scenarios/smoke.toml")),
     ("negotiation", include_str!("../scenarios/negotiation.toml")),
+    ("lending", include_str!("../scenarios/lending.toml")),
     ("power", include_str!("../scenarios/power.toml")),
     ("abilene12", include_str!("../scenarios/abilene12.toml")),
     ("planet30", include_str!("../scenarios/planet30.toml")),
@@ -153,6 +154,8 @@ pub enum Action {
     Paths(PathQuality),
     /// The machine's wall clock jumps to this many milliseconds ahead of the truth.
     Clock(RegionId, i64),
+    /// An instance of each of the machine's pools ends by itself.
+    Kill(RegionId),
 }
 
 impl Action {
@@ -177,6 +180,7 @@ impl Action {
             Action::Link(from, to, _) => ("bad path", vec![from, to]),
             Action::Paths(_) => ("bad paths", vec![]),
             Action::Clock(region, _) => ("wall clock", vec![region]),
+            Action::Kill(region) => ("lost instance", vec![region]),
         }
     }
 }
@@ -261,7 +265,7 @@ mod tests {
             let blocks = blocks.iter().copied().filter(|block| !left_out(block));
             let text = blocks.collect::<String>().replace("our-rtt.csv", "shipped:cloud_rtt_ms.csv");
             let scenario = Scenario::parse(&text).unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!((scenario.regions.len(), scenario.faults.len(), scenario.survey.is_some()), (3, 19, true));
+            assert_eq!((scenario.regions.len(), scenario.faults.len(), scenario.survey.is_some()), (3, 20, true));
         }
     }
 

@@ -198,9 +198,9 @@ impl Core {
         std::iter::once(self.own.card.clone()).chain(others).collect()
     }
 
-    /// Judges every region anew. `gossip`: the (region, generation) pairs that chitchat thinks alive;
-    /// `rtts`: the connected regions.
-    pub(super) fn judge(&mut self, gossip: &BTreeSet<(String, u64)>, rtts: &BTreeMap<RegionId, Duration>, now: Now) -> Judgement {
+    /// Judges every region anew. `gossip`: the heartbeats of the (region, generation) pairs that chitchat
+    /// thinks alive; `rtts`: the connected regions.
+    pub(super) fn judge(&mut self, gossip: &BTreeMap<(String, u64), u64>, rtts: &BTreeMap<RegionId, Duration>, now: Now) -> Judgement {
         let live = &self.live;
         self.roster.forget(now.wall, |region| !live.contains(region) && !rtts.contains_key(region));
         self.guard.forget(&self.roster);
@@ -214,7 +214,7 @@ impl Core {
         for (region, known) in self.roster.iter() {
             let generation = known.card.announcement.generation;
             let rtt = rtts.get(region).copied();
-            let signs = Signs { gossip: gossip.contains(&(region.as_str().to_owned(), generation)), linked: rtt.is_some() };
+            let signs = Signs { heartbeat: gossip.get(&(region.as_str().to_owned(), generation)).copied(), linked: rtt.is_some() };
             let verdict: Verdict = self.contacts.judge(region, signs, now.instant);
             if verdict.ask {
                 ask.push(region.clone());

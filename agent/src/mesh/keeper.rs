@@ -3,6 +3,7 @@
 use super::bounds::CARDS_PER_MESSAGE;
 use super::core::{Change, Judgement};
 use super::{Mesh, gossip, link, rpc};
+use crate::marks::sometimes;
 use rand::RngExt as _;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,10 @@ const STALLED_AFTER: Duration = Duration::from_secs(5);
 const STALLED_SENT: u64 = 3;
 /// How often that is looked at.
 const STALL_LOOK: Duration = Duration::from_millis(500);
+/// Looks in a row in which nothing was sent although a state was not acknowledged for `STALLED_AFTER`: QUIC waits for longer than any
+/// time-out that is not backed off, the longest round trip and its variation, after losses that a few datagrams each way have not mended.
+/// They are counted, not timed, since a machine that has stood still finds all its time passed at once.
+const BACKED_OFF_LOOKS: u32 = 4;
 
 /// Keeps house until the mesh closes.
 pub(super) async fn run(mesh: Arc<Mesh>) {
@@ -82,18 +87,48 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
     }
 }
 
-/// What was last heard on a connection, and since when it has not answered.
+/// What was last seen of a connection.
 struct Traffic {
     connection: usize,
     received: u64,
-    sent: u64,
+    /// How much had been sent when something was received last.
+    answered: u64,
     unanswered_since: Option<Instant>,
+    sent: u64,
+    /// Looks in a row in which nothing was sent.
+    quiet_looks: u32,
+}
+
+/// One look at a connection.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    received: u64,
+    sent: u64,
+    /// Since when a state waits to be acknowledged.
+    unacknowledged_since: Option<Instant>,
+    at: Instant,
 }
 
 impl Traffic {
-    fn is_stalled(&self, sent: u64, now: Instant) -> bool {
-        sent.saturating_sub(self.sent) >= STALLED_SENT
-            && self.unanswered_since.is_some_and(|since| now.saturating_duration_since(since) >= STALLED_AFTER)
+    fn new(connection: usize, look: Look) -> Self {
+        let Look { received, sent, .. } = look;
+        Self { connection, received, answered: sent, unanswered_since: None, sent, quiet_looks: 0 }
+    }
+
+    /// Takes note of a look, and says whether the connection is stalled: nothing comes in answer to what is sent, or QUIC hardly
+    /// sends although it has something to say.
+    fn is_stalled(&mut self, look: Look) -> bool {
+        let long = |since: Instant| look.at.saturating_duration_since(since) >= STALLED_AFTER;
+        self.quiet_looks = if look.sent == self.sent { self.quiet_looks.saturating_add(1) } else { 0 };
+        self.sent = look.sent;
+        if look.received != self.received {
+            (self.received, self.answered, self.unanswered_since) = (look.received, look.sent, None);
+        } else if look.sent > self.answered {
+            self.unanswered_since.get_or_insert(look.at);
+        }
+        let unanswered = look.sent.saturating_sub(self.answered) >= STALLED_SENT && self.unanswered_since.is_some_and(long);
+        let backed_off = self.quiet_looks >= BACKED_OFF_LOOKS && look.unacknowledged_since.is_some_and(long);
+        unanswered || backed_off
     }
 }
 
@@ -104,18 +139,17 @@ fn give_up_stalled(mesh: &Mesh, traffic: &mut BTreeMap<RegionId, Traffic>, now: 
     for link in links {
         let (connection, stats) = (link.connection.stable_id(), link.connection.stats());
         let (received, sent) = (stats.udp_rx.datagrams, stats.udp_tx.datagrams);
+        let look = Look { received, sent, unacknowledged_since: link.unacknowledged_since(), at: now };
         match traffic.get_mut(&link.region) {
-            Some(last) if last.connection == connection && last.received == received => {
-                if last.unanswered_since.is_none() && sent > last.sent {
-                    last.unanswered_since = Some(now);
-                }
-                if last.is_stalled(sent, now) {
+            Some(last) if last.connection == connection => {
+                if last.is_stalled(look) {
+                    sometimes!("mesh.connection-stalled");
                     tracing::debug!(region = %link.region, "connection stalled");
                     link.connection.close(link::CODE_STALLED, b"stalled");
                 }
             }
             _ => {
-                traffic.insert(link.region.clone(), Traffic { connection, received, sent, unanswered_since: None });
+                traffic.insert(link.region.clone(), Traffic::new(connection, look));
             }
         }
     }
@@ -176,11 +210,12 @@ fn fetch(mesh: &Arc<Mesh>, now: Instant) {
 
 /// Judges who lives, asks whom there is doubt about, and publishes the view.
 async fn judge(mesh: &Arc<Mesh>, asked: &mut BTreeMap<RegionId, Instant>) {
-    let mut alive = BTreeSet::new();
+    let mut alive = BTreeMap::new();
     if let Some(handle) = mesh.gossip.handle() {
         let chitchat = handle.chitchat();
         let chitchat = chitchat.lock().await;
-        alive.extend(chitchat.live_nodes().map(|id| (id.node_id.to_string(), id.generation_id)));
+        let heartbeats = chitchat.live_nodes().filter_map(|id| Some((id, chitchat.node_state(id)?.heartbeat())));
+        alive.extend(heartbeats.map(|(id, heartbeat)| ((id.node_id.to_string(), id.generation_id), heartbeat.into())));
     }
     let (now, rtts) = (mesh.now(), mesh.pool.rtts());
     let (view, changes, ask) = {
@@ -266,14 +301,37 @@ const _: () = assert!(CARDS_PER_MESSAGE <= tradewind_protocol::wire::MAX_CARDS);
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_connection_is_stalled_only_if_much_was_sent_and_nothing_came_for_long() {
+    /// The looks of so many seconds at a connection: how much was received and sent in all, by the second.
+    fn stalls(seconds: u32, unacknowledged: bool, traffic: impl Fn(u32) -> (u64, u64)) -> bool {
         let t = Instant::now();
-        let silent = Traffic { connection: 1, received: 7, sent: 10, unanswered_since: Some(t) };
-        assert!(silent.is_stalled(13, t + STALLED_AFTER));
-        assert!(!silent.is_stalled(13, t + STALLED_AFTER / 2), "an answer may still come");
-        assert!(!silent.is_stalled(11, t + STALLED_AFTER), "one may have been lost");
-        let idle = Traffic { unanswered_since: None, ..silent };
-        assert!(!idle.is_stalled(10, t + 100 * STALLED_AFTER), "nothing was said");
+        let look = |half: u32| {
+            let (received, sent) = traffic(half / 2);
+            Look { received, sent, unacknowledged_since: unacknowledged.then_some(t), at: t + half * STALL_LOOK }
+        };
+        let mut last = Traffic::new(1, look(0));
+        (1..=2 * seconds).any(|half| last.is_stalled(look(half)))
+    }
+
+    #[test]
+    fn a_connection_that_does_not_answer_is_stalled() {
+        let silent = |second: u32| (7, 10 + u64::from(second));
+        assert!(stalls(7, false, silent));
+        assert!(!stalls(5, false, silent), "an answer may still come");
+        assert!(!stalls(60, false, |second| (7, 10 + u64::from(second.min(2)))), "they may have been lost");
+        assert!(!stalls(60, false, |second| (u64::from(second / 4), 10 + u64::from(second))), "answers came");
+        assert!(!stalls(60, false, |_| (7, 10)), "nothing was said");
+    }
+
+    #[test]
+    fn a_connection_is_stalled_if_quic_waits_although_a_state_is_not_acknowledged() {
+        // Two probes each way every six seconds.
+        let probes = |second: u32| (u64::from(second / 6) * 2, u64::from(second / 6) * 2);
+        assert!(stalls(9, true, probes));
+        assert!(!stalls(60, false, probes), "nothing waits");
+        assert!(!stalls(60, true, |second| (u64::from(second), u64::from(second))), "a narrow path is in use");
+        let t = Instant::now();
+        let look = |at| Look { received: 1, sent: 1, unacknowledged_since: Some(t), at };
+        let mut last = Traffic::new(1, look(t));
+        assert!(!last.is_stalled(look(t + 9 * STALLED_AFTER)), "the machine may have stood still");
     }
 }

@@ -12,7 +12,7 @@ use super::speaker::Spoken;
 use super::{Mesh, gossip, published, rpc, tls};
 use crate::marks::{bug, sometimes};
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError, RecvStream, VarInt};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -53,6 +53,8 @@ pub(super) struct Link {
     gossip_streams: Arc<Semaphore>,
     /// Cards to tell the other end. Shared with other links, so a full queue costs pointers.
     forwards: mpsc::Sender<Arc<Card>>,
+    /// Since when a state waits to be sent and acknowledged. One at a time is watched.
+    unacknowledged_since: Mutex<Option<Instant>>,
     limits: Mutex<Limits>,
 }
 
@@ -65,6 +67,15 @@ impl Link {
     /// Whether this end made it.
     pub(super) fn is_dialled(&self) -> bool {
         self.dialled_to.is_some()
+    }
+
+    /// Since when the other end has not acknowledged a state.
+    pub(super) fn unacknowledged_since(&self) -> Option<Instant> {
+        *self.unacknowledged_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_unacknowledged(&self, since: Option<Instant>) {
+        *self.unacknowledged_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Tells the other end of a region.
@@ -142,6 +153,7 @@ pub(super) async fn run(mesh: Arc<Mesh>, connection: Connection, dialled_to: Opt
         in_use: watch::Sender::new(false),
         gossip_streams: Arc::new(Semaphore::new(MAX_GOSSIP_STREAMS)),
         forwards,
+        unacknowledged_since: Mutex::new(None),
         limits: Mutex::new(limits),
     });
     mesh.core().contacts.on_connected(&link.region, now);
@@ -183,16 +195,35 @@ async fn write(mesh: &Arc<Mesh>, link: &Link, mut to_forward: mpsc::Receiver<Arc
         send_cards(mesh, link, batch).await;
     }
     spoken.mark_changed();
+    let mut watched: Option<SendStream> = None;
     loop {
+        let acknowledged = async {
+            match &watched {
+                Some(stream) => drop(stream.stopped().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             _ = link.connection.closed() => return,
+            () = acknowledged => {
+                watched = None;
+                link.set_unacknowledged(None);
+            }
             changed = spoken.changed() => {
                 if changed.is_err() {
                     return;
                 }
                 let newest = spoken.borrow_and_update().clone();
-                push(mesh, link, &newest).await;
+                if watched.is_some() {
+                    push(mesh, link, &newest).await;
+                } else {
+                    link.set_unacknowledged(Some(Instant::now()));
+                    watched = push(mesh, link, &newest).await;
+                    if watched.is_none() {
+                        link.set_unacknowledged(None);
+                    }
+                }
             }
             card = to_forward.recv() => {
                 let Some(card) = card else { return };
@@ -214,29 +245,33 @@ async fn send_cards(mesh: &Mesh, link: &Link, cards: &[Card]) {
     }
 }
 
-/// Sends a state. A region that has published nothing yet sends its card.
-async fn push(mesh: &Mesh, link: &Link, spoken: &Spoken) {
+/// Sends a state, and returns its stream. A region that has published nothing yet sends its card.
+async fn push(mesh: &Mesh, link: &Link, spoken: &Spoken) -> Option<SendStream> {
     let Some(message) = &spoken.push else {
-        return send_cards(mesh, link, std::slice::from_ref(&spoken.card)).await;
+        send_cards(mesh, link, std::slice::from_ref(&spoken.card)).await;
+        return None;
     };
     if bug!("states-not-pushed") {
-        return;
+        return None;
     }
     // What is not sent in time, the peer will fetch.
-    if send_on_stream(mesh, &link.connection, message).await {
+    let sent = send_on_stream(mesh, &link.connection, message).await;
+    if sent.is_some() {
         mesh.counters.pushes_sent.bump();
     }
+    sent
 }
 
-/// Sends `message` on a stream of its own. Returns whether it was handed to QUIC as a whole.
-async fn send_on_stream(mesh: &Mesh, connection: &Connection, message: &[u8]) -> bool {
+/// Sends `message` on a stream of its own. Returns the stream if it was handed to QUIC as a whole.
+async fn send_on_stream(mesh: &Mesh, connection: &Connection, message: &[u8]) -> Option<SendStream> {
     let send = async {
         let mut stream = connection.open_uni().await.ok()?;
         stream.write_all(message).await.ok()?;
-        stream.finish().ok()
+        stream.finish().ok()?;
+        Some(stream)
     };
-    let sent = matches!(timeout(STREAM_TIMEOUT, send).await, Ok(Some(())));
-    if sent {
+    let sent = timeout(STREAM_TIMEOUT, send).await.ok().flatten();
+    if sent.is_some() {
         mesh.counters.streams_sent.bump();
         mesh.counters.stream_bytes_sent.add(message.len() as u64);
     } else {

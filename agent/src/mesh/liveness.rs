@@ -4,6 +4,11 @@
 //! connection proves who is at its other end, so what is heard over it has the last word: when
 //! chitchat thinks a region dead that is still connected, the region itself is asked; when chitchat
 //! thinks a region alive that nobody here has heard for long, it is not believed.
+//!
+//! chitchat's threshold is a multiple of the usual time between two heartbeats, which grows as a mesh
+//! says less, so it bounds nothing. A heartbeat that stands still is therefore no sign of life
+//! either. With that, a region that nothing is heard of is not live after the time in which its last
+//! heartbeat goes round, the longer of `FRESH_MIN` and `STILL_INTERVALS`, and `DOUBT`.
 
 use crate::marks::bug;
 use std::collections::BTreeMap;
@@ -16,6 +21,9 @@ use tradewind_protocol::RegionId;
 const FRESH_MIN: Duration = Duration::from_secs(5);
 /// The same in gossip intervals.
 const FRESH_INTERVALS: u32 = 5;
+/// How long a heartbeat may stand still, in gossip intervals: each agent takes part in some six exchanges an interval, each of which
+/// tells all heartbeats that one side knows, so in a mesh of 30 they go round within four.
+const STILL_INTERVALS: u32 = 12;
 /// How long a region that is asked has to answer: seven round trips of half the globe.
 const DOUBT: Duration = Duration::from_secs(2);
 /// How long a region lives on hearsay alone, without a connection.
@@ -25,11 +33,15 @@ const HEARSAY: Duration = Duration::from_secs(60);
 pub(super) struct Contacts {
     contacts: BTreeMap<RegionId, Contact>,
     fresh: Duration,
+    still: Duration,
 }
 
 #[derive(Default)]
 struct Contact {
+    /// `None`: never met.
     heard_at: Option<Instant>,
+    /// The last heartbeat, and when it was first seen.
+    heartbeat: Option<(u64, Instant)>,
     doubted_since: Option<Instant>,
     said_goodbye: bool,
 }
@@ -37,8 +49,8 @@ struct Contact {
 /// What is known about a region at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Signs {
-    /// chitchat's failure detector thinks it alive.
-    pub(super) gossip: bool,
+    /// Its last heartbeat, if chitchat's failure detector thinks it alive.
+    pub(super) heartbeat: Option<u64>,
     /// There is a connection.
     pub(super) linked: bool,
 }
@@ -53,7 +65,8 @@ pub(super) struct Verdict {
 
 impl Contacts {
     pub(super) fn new(gossip_interval: Duration) -> Self {
-        Self { contacts: BTreeMap::new(), fresh: FRESH_MIN.max(gossip_interval * FRESH_INTERVALS) }
+        let at_least = |intervals| FRESH_MIN.max(gossip_interval * intervals);
+        Self { contacts: BTreeMap::new(), fresh: at_least(FRESH_INTERVALS), still: at_least(STILL_INTERVALS) }
     }
 
     /// A message has come from the region itself.
@@ -65,7 +78,8 @@ impl Contacts {
 
     /// A connection with the region has been made.
     pub(super) fn on_connected(&mut self, region: &RegionId, now: Instant) {
-        self.contacts.insert(region.clone(), Contact { heard_at: Some(now), doubted_since: None, said_goodbye: false });
+        let contact = self.contacts.entry(region.clone()).or_default();
+        *contact = Contact { heard_at: Some(now), heartbeat: contact.heartbeat, ..Contact::default() };
     }
 
     /// The region has said that its agent ends.
@@ -77,9 +91,11 @@ impl Contacts {
 
     /// Whether the region lives.
     pub(super) fn judge(&mut self, region: &RegionId, signs: Signs, now: Instant) -> Verdict {
-        let Some(contact) = self.contacts.get_mut(region) else {
+        let contact = self.contacts.entry(region.clone()).or_default();
+        let beats = contact.beats(signs.heartbeat, self.still, now);
+        let Some(heard_at) = contact.heard_at else {
             // Never met: hearsay, which chitchat is not told as long as it cannot be checked.
-            return Verdict { live: signs.gossip, ask: false };
+            return Verdict { live: beats, ask: false };
         };
         if bug!("silence-is-life") {
             return Verdict { live: true, ask: false };
@@ -88,8 +104,8 @@ impl Contacts {
         if contact.said_goodbye && !signs.linked {
             return Verdict { live: false, ask: false };
         }
-        let silent = contact.heard_at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
-        if signs.gossip {
+        let silent = now.saturating_duration_since(heard_at);
+        if beats {
             contact.doubted_since = None;
             return Verdict { live: signs.linked || silent <= HEARSAY, ask: false };
         }
@@ -108,6 +124,20 @@ impl Contacts {
     }
 }
 
+impl Contact {
+    /// Whether there is a heartbeat that has not stood `still` for too long.
+    fn beats(&mut self, heartbeat: Option<u64>, still: Duration, now: Instant) -> bool {
+        let Some(heartbeat) = heartbeat else { return false };
+        match self.heartbeat {
+            Some((last, since)) if last == heartbeat => now.saturating_duration_since(since) <= still,
+            _ => {
+                self.heartbeat = Some((heartbeat, now));
+                true
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,7 +150,7 @@ mod tests {
         (contacts, eu, t)
     }
 
-    const UP: Signs = Signs { gossip: false, linked: true };
+    const UP: Signs = Signs { heartbeat: None, linked: true };
 
     #[test]
     fn a_region_that_gossip_thinks_dead_is_asked_and_lives_if_it_answers() {
@@ -137,24 +167,41 @@ mod tests {
         let (mut contacts, eu, t) = met();
         assert!(contacts.judge(&eu, UP, t + 20 * SECOND).live);
         assert!(!contacts.judge(&eu, UP, t + 22 * SECOND).live);
-        let down = Signs { gossip: false, linked: false };
+        let down = Signs { heartbeat: None, linked: false };
         assert!(!contacts.judge(&eu, down, t + 22 * SECOND).live);
     }
 
     #[test]
     fn hearsay_alone_does_not_keep_a_region_alive() {
         let (mut contacts, eu, t) = met();
-        let hearsay = Signs { gossip: true, linked: false };
-        assert!(contacts.judge(&eu, hearsay, t + 59 * SECOND).live);
-        assert!(!contacts.judge(&eu, hearsay, t + 61 * SECOND).live);
-        assert!(contacts.judge(&eu, Signs { gossip: true, linked: true }, t + 61 * SECOND).live);
+        let hearsay = |heartbeat| Signs { heartbeat: Some(heartbeat), linked: false };
+        assert!(contacts.judge(&eu, hearsay(1), t + 59 * SECOND).live);
+        assert!(!contacts.judge(&eu, hearsay(2), t + 61 * SECOND).live);
+        assert!(contacts.judge(&eu, Signs { heartbeat: Some(3), linked: true }, t + 61 * SECOND).live);
+    }
+
+    #[test]
+    fn a_heartbeat_that_stands_still_is_no_sign_of_life_whatever_gossip_thinks() {
+        let (mut contacts, eu, t) = met();
+        let us = RegionId::new("us").unwrap();
+        let signs = |heartbeat| Signs { heartbeat: Some(heartbeat), linked: true };
+        for second in 0..60 {
+            assert_eq!(contacts.judge(&eu, signs(7 + u64::from(second)), t + second * SECOND), Verdict { live: true, ask: false });
+            assert!(contacts.judge(&us, signs(u64::from(second)), t + second * SECOND).live, "hearsay that goes on");
+        }
+        let at = t + 59 * SECOND;
+        assert!(!contacts.judge(&eu, signs(66), at + 12 * SECOND).ask);
+        assert_eq!(contacts.judge(&eu, signs(66), at + 13 * SECOND), Verdict { live: true, ask: true });
+        assert_eq!(contacts.judge(&eu, signs(66), at + 15 * SECOND), Verdict { live: false, ask: true });
+        assert!(!contacts.judge(&us, signs(59), at + 13 * SECOND).live);
+        assert_eq!(contacts.judge(&eu, signs(67), at + 16 * SECOND), Verdict { live: true, ask: false });
     }
 
     #[test]
     fn goodbye_is_believed_at_once_until_the_region_connects_again() {
         let (mut contacts, eu, t) = met();
         contacts.on_goodbye(&eu);
-        assert!(!contacts.judge(&eu, Signs { gossip: true, linked: false }, t).live);
+        assert!(!contacts.judge(&eu, Signs { heartbeat: Some(1), linked: false }, t).live);
         contacts.on_connected(&eu, t);
         assert!(contacts.judge(&eu, UP, t).live);
     }

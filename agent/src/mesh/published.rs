@@ -20,7 +20,7 @@ const MAX_PLAIN_BYTES: usize = if MAX_STATE_BYTES < MAX_MESSAGE_BYTES { MAX_STAT
 /// A state that fits, and its bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Built {
-    /// What is published: `forecasts` sorted and cut, `dropped` filled in.
+    /// What is published: `forecasts` rounded, sorted and cut, `dropped` filled in.
     pub(super) state: RegionState,
     /// zstd over its encoding.
     pub(super) body: Vec<u8>,
@@ -50,13 +50,14 @@ pub(crate) enum BuildError {
     Zstd(#[source] std::io::Error),
 }
 
-/// The bytes of `state` within `budget`: as many forecasts as fit, those of the highest volume first.
+/// The bytes of `state` within `budget`: as many forecasts as fit, those of the highest volume first, rounded.
 pub(super) fn build(mut state: RegionState, budget: usize) -> Result<Built, BuildError> {
     if let Some(what) = insane_number(&state) {
         return Err(BuildError::Number(what));
     }
     let budget = if bug!("budget-ignored") { MAX_BODY_BYTES } else { budget.min(MAX_BODY_BYTES) };
     let mut forecasts = std::mem::take(&mut state.forecasts);
+    forecasts.iter_mut().for_each(PredictionData::round);
     forecasts.sort_by(by_volume);
     let volumes: Vec<f64> = forecasts.iter().map(|forecast| forecast.mean_volume).collect();
     let whole: f64 = volumes.iter().sum();
@@ -180,6 +181,7 @@ mod tests {
         let mut more = all;
         more.forecasts.sort_by(by_volume);
         more.forecasts.truncate(kept + 1);
+        more.forecasts.iter_mut().for_each(PredictionData::round);
         assert!(encode(&more).unwrap().len() > budget - 16);
     }
 

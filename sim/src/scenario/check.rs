@@ -175,6 +175,10 @@ enum RawFault {
         region: String,
         ahead_ms: i64,
     },
+    Instance {
+        at_s: f64,
+        region: String,
+    },
 }
 
 #[derive(Deserialize)]
@@ -380,6 +384,10 @@ impl Checker {
                 let Some(region) = self.named("fault.region", &region) else { return vec![] };
                 self.within("fault.per_mille", f64::from(per_mille), 0.0, 1_000.0);
                 self.span(at_s, for_s, Action::Pace(region.clone(), per_mille), Action::Pace(region, 0))
+            }
+            RawFault::Instance { at_s, region } => {
+                let at = self.time("fault.at_s", at_s);
+                self.named("fault.region", &region).map(|region| Fault { at, action: Action::Kill(region) }).into_iter().collect()
             }
             RawFault::Liar { at_s, for_s } => self.span(at_s, for_s, Action::Lie(true), Action::Lie(false)),
             RawFault::Clock { at_s, region, ahead_ms } => {
