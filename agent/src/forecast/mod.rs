@@ -23,6 +23,7 @@ mod profile;
 mod score;
 mod seasonal_naive;
 mod series;
+mod week;
 
 use crate::config::ForecastConfig;
 use series::{Panel, SeriesForecast};
