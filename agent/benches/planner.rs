@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tradewind_agent::config::{Config, ConfigError};
-use tradewind_agent::planner::{PoolSnapshot, RecentNeeds, Snapshot, SourceForecast, Tuner, check, plan};
+use tradewind_agent::planner::{Memory, PoolSnapshot, Snapshot, SourceForecast, check, plan};
 use tradewind_protocol::forecast::ForecastScore;
 use tradewind_protocol::{InstanceCounts, PredictionData, Quantile, QuantilePath, RegionId, SeriesKey, ServiceName, StepIndex, Timestamp};
 
@@ -66,11 +66,10 @@ fn snapshot(config: &Config) -> Snapshot {
     let pool = |config: &tradewind_agent::config::PoolConfig| PoolSnapshot {
         config: config.clone(),
         counts: InstanceCounts::default(),
-        standing: Default::default(),
         price: config.instance_hour_price,
+        price_doubt: None,
         measured_startup: None,
-        recent: RecentNeeds::default(),
-        tuner: Tuner::default(),
+        memory: Memory::default(),
     };
     Snapshot {
         region: config.region.clone(),

@@ -21,6 +21,7 @@
 //! | [`anomaly`] | P | what is out of the ordinary, from what was foreseen and what came |
 //! | [`calendar`] | S | what is known to come: its rules are pure, its keeper is not |
 //! | [`mesh`] | S | QUIC, gossip, signed state, the view of the other regions |
+//! | `prices` | S | what instances cost now, from tables, files and URLs |
 //! | [`planner`] | P | a plan from one snapshot, and the checker of plans |
 //! | [`pool`] | S | ledger, reconciler and accounting of the region's instances |
 //! | [`negotiate`] | S | asks other regions for what this one lacks; what, whom and how much is pure |
@@ -49,6 +50,7 @@ pub mod metrics;
 pub mod negotiate;
 pub mod planner;
 pub mod pool;
+mod prices;
 mod prometheus;
 pub mod provider;
 mod stop;

@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
-use tradewind_protocol::api::{AnomalyKind, Status};
+use tradewind_protocol::api::{AnomalyKind, PriceView, Status};
 use tradewind_protocol::region::{Health, Mode};
 use tradewind_protocol::reservation::ledger;
 use tradewind_protocol::{PoolName, Quantile, ResourcePool, SeriesKey};
@@ -33,6 +33,7 @@ pub(crate) struct Sample {
     pub mesh: MeshStats,
     pub view: Arc<MeshView>,
     pub pools: Vec<ResourcePool>,
+    pub prices: Vec<PriceView>,
     pub totals: Totals,
     /// What became of other regions' requests, by pool, and how many stand.
     pub ledgers: Vec<(PoolName, ledger::Stats, usize)>,
@@ -207,7 +208,25 @@ impl Sample {
         let blocked = decisions().map(|d| ([("pool", d.pool.to_string())], flag(d.blocked.is_some())));
         out.gauges("plan_blocked", "1 while the newest plan has less than it wants", None, blocked)?;
         let below = decisions().map(|d| ([("pool", d.pool.to_string())], flag(d.active < d.reason.reactive_floor)));
-        out.gauges("plan_below_floor", "1 while the newest plan serves less than the demand seen last", None, below)
+        out.gauges("plan_below_floor", "1 while the newest plan serves less than the demand seen last", None, below)?;
+        let quantile = decisions().map(|d| ([("pool", d.pool.to_string())], d.reason.quantile.probability()));
+        out.gauges("plan_quantile", "Quantile of demand that the newest plan provides for", None, quantile)?;
+        let margins = &self.progress.margins;
+        let margin = margins.iter().map(|(pool, of)| ([("pool", pool.to_string())], of.margin));
+        out.gauges("planner_margin", "What the distance between quantile and median is multiplied with", None, margin)?;
+        let regret = margins.iter().map(|(pool, of)| ([("pool", pool.to_string())], of.regret));
+        out.gauges("planner_regret", "Instance-steps paid beyond the best margin in hindsight, discounted", None, regret)?;
+        let weights = margins.iter().flat_map(|(pool, of)| {
+            of.choices.iter().map(move |choice| {
+                let margin = if choice.tuned { "tuned".to_string() } else { choice.margin.to_string() };
+                ([("pool", pool.to_string()), ("margin", margin)], choice.weight)
+            })
+        });
+        out.gauges("planner_margin_weight", "How much each margin has to say", None, weights)?;
+        let stale = self.prices.iter().map(|price| ([("price", price.name.to_string())], flag(price.stale)));
+        out.gauges("price_stale", "1 while a price is older than it may be", None, stale)?;
+        let usd = self.prices.iter().filter_map(|p| Some(([("price", p.name.to_string())], p.instance_hour_price?.0 as f64 / 1e6)));
+        out.gauges("price_instance_hour_usd", "Price of one instance for an hour, as last known", None, usd)
     }
 
     fn reservations(&self, out: &mut Families) -> fmt::Result {

@@ -4,7 +4,7 @@ use crate::output::Format;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
-use tradewind_protocol::{EventName, RegionId, ServiceName, TenantName, Timestamp, TransactionType};
+use tradewind_protocol::{EventName, PoolName, RegionId, ServiceName, TenantName, Timestamp, TransactionType};
 
 const EXIT_CODES: &str = "Exit codes:
   0  done
@@ -72,6 +72,8 @@ pub(crate) enum Query {
     Regions,
     /// What every region can run, at which price, and how much of it stands ready.
     Pools,
+    /// What instances cost, by price: as last read, and when that was.
+    Prices,
     /// The instances of the agent's own pools.
     Instances,
     /// What the agent's pools are promised to, and what other regions have promised it.
@@ -99,26 +101,9 @@ pub(crate) enum Query {
         no_chart: bool,
     },
     /// Why the forecasts of a pair of regions are what they are: who has how much to say, who is silent and why, how good it was.
-    Explain {
-        /// Traffic from this region.
-        from: RegionId,
-        /// Traffic to this region.
-        to: RegionId,
-        /// Only of this service.
-        service: Option<ServiceName>,
-        /// Only of this transaction type.
-        #[arg(long = "type", value_name = "TYPE")]
-        transaction_type: Option<TransactionType>,
-        /// Only of this tenant.
-        #[arg(long)]
-        tenant: Option<TenantName>,
-        /// Draw charts also where the output is not a terminal.
-        #[arg(long, conflicts_with = "no_chart")]
-        chart: bool,
-        /// Draw no charts.
-        #[arg(long)]
-        no_chart: bool,
-    },
+    /// `explain plan` does the same for the plan.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Explain(Explain),
     /// The latest plan and its reasons.
     Plan,
     /// Run a planning round for a region now, and show the plan.
@@ -144,6 +129,43 @@ pub(crate) enum Query {
         /// Only events after the one with this id.
         #[arg(long, value_name = "ID")]
         since: Option<u64>,
+    },
+}
+
+/// What is to be explained.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Explain {
+    #[command(subcommand)]
+    pub(crate) what: Option<ExplainWhat>,
+    /// Traffic from this region.
+    #[arg(required = true)]
+    pub(crate) from: Option<RegionId>,
+    /// Traffic to this region.
+    #[arg(required = true)]
+    pub(crate) to: Option<RegionId>,
+    /// Only of this service.
+    pub(crate) service: Option<ServiceName>,
+    /// Only of this transaction type.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) transaction_type: Option<TransactionType>,
+    /// Only of this tenant.
+    #[arg(long)]
+    pub(crate) tenant: Option<TenantName>,
+    /// Draw charts also where the output is not a terminal.
+    #[arg(long, conflicts_with = "no_chart")]
+    pub(crate) chart: bool,
+    /// Draw no charts.
+    #[arg(long)]
+    pub(crate) no_chart: bool,
+}
+
+/// What is to be explained instead of forecasts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExplainWhat {
+    /// Why the latest plan is what it is: sources, costs, what else was possible and why it was rejected.
+    Plan {
+        /// Only of this pool.
+        pool: Option<PoolName>,
     },
 }
 

@@ -16,7 +16,10 @@ fn questions() -> Vec<(Vec<&'static str>, &'static str, String)> {
             "GET /v1/forecasts?from=denver&to=chicago&type=buy",
             json(&forecasts()),
         ),
+        (vec!["prices"], "GET /v1/prices", json(&prices())),
         (vec!["plan"], "GET /v1/plan", json(&plan())),
+        (vec!["explain", "plan"], "GET /v1/plan/explain", json(&plan_explanation())),
+        (vec!["explain", "plan", "web"], "GET /v1/plan/explain?pool=web", json(&plan_explanation())),
         (vec!["scale", "new-york"], "POST /regions/new-york/predictiveScale?dry_run=true", json(&outcome())),
         (vec!["scale", "new-york", "--apply"], "POST /regions/new-york/predictiveScale?dry_run=false", json(&outcome())),
         (vec!["anomalies"], "GET /v1/anomalies", json(&anomalies())),
@@ -124,6 +127,34 @@ web: demand rises within the lead time (11 forecasts)
   blocked: the pool's capacity ends at 5 instances
   no fresh forecast from denver: left to the reactive floor
 note: denver has not been heard of for 10 min
+";
+    assert_eq!(text, wanted);
+}
+
+#[test]
+fn an_explained_plan_tells_costs_alternatives_sources_and_margin() {
+    let text = ask(&["explain", "plan"], Reply::json(json(&plan_explanation()))).ok();
+    let wanted = "\
+Plan 12 of new-york, made 2026-01-01 05:11:02 UTC, advisory
+
+web: 5 active and 2 warm, 5 before
+decided by          demand rises within the lead time
+demand              61.2 /s at q97.5 of the forecast, median 48.0 /s, seen 31.5 /s
+lead time           1 min 30 s
+price               $0.0425 /h
+cost of being late  40.0 prices, as the quantile has it
+idle instances      kept for 5 min (break-even 1 min 30 s)
+budget              $0.30 /h
+blocked             the pool's capacity ends at 5 instances
+
+INSTANCES  WHAT    MISSING  COST  WHY NOT
+        6  q95        0.05  8.00  costs 0.60 instances more
+        7  chosen     0.01  7.40
+
+SOURCE  ENTERS AT  TIMES   MEDIAN  SHARE               AGE
+denver  checkout    1.00  48.0 /s  100 %  1 min 1 s, stale
+
+margin x1.25 over the median, learned from 1,440 steps: x1.00 25 %, x1.33 (tuned) 75 %; regret 12.5 instance-steps
 ";
     assert_eq!(text, wanted);
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 use tradewind_protocol::api::{
-    Anomaly, AnomalyKind, CalendarEntry, Direction, Event, EventApplied, EventOrigin, ExpertReasons, ForecastExplanation, ForecastReasons,
-    ForecastView, HorizonReasons, InstanceState, InstanceView, Problem, RegionPools, RegionView, ScaleOutcome, Severity, Status,
+    Alternative, AlternativeKind, Anomaly, AnomalyKind, CalendarEntry, CostTerms, Direction, Event, EventApplied, EventOrigin,
+    ExpertReasons, ForecastExplanation, ForecastReasons, ForecastView, HorizonReasons, InstanceState, InstanceView, MarginChoice,
+    MarginReasons, PlanExplanation, PoolExplanation, PriceView, Problem, RegionPools, RegionView, ScaleOutcome, Severity, SourceShare,
+    Status,
 };
 use tradewind_protocol::calendar::{Effect, EventKind};
 use tradewind_protocol::forecast::ForecastScore;
@@ -214,6 +216,72 @@ pub(crate) fn plan() -> RegionalResourcePlan {
             blocked: Some("the pool's capacity ends at 5 instances".to_owned()),
         }],
         notes: vec!["denver has not been heard of for 10 min".to_owned()],
+    }
+}
+
+pub(crate) fn prices() -> Vec<PriceView> {
+    vec![PriceView {
+        name: "spot".parse().unwrap(),
+        source: "https://prices.example.net/spot $.usd".to_owned(),
+        instance_hour_price: Some(MicroUsd(42_500)),
+        read_at: Some(at("2026-01-01T05:00:00Z")),
+        age_ms: Some(660_000),
+        stale: true,
+        failure: Some("the server answers 503".to_owned()),
+    }]
+}
+
+pub(crate) fn plan_explanation() -> PlanExplanation {
+    let alternative = |kind, instances, expected_missing, expected_cost, rejected: Option<&str>| Alternative {
+        kind,
+        instances,
+        quantile: (kind == AlternativeKind::LowerQuantile).then(|| Quantile::per_mille(950).unwrap()),
+        expected_missing,
+        expected_cost,
+        rejected: rejected.map(Into::into),
+    };
+    PlanExplanation {
+        region: region("new-york"),
+        version: 12,
+        made_at: at("2026-01-01T05:11:02Z"),
+        mode: Mode::Advisory,
+        known_until: StepIndex(29_454_550),
+        pools: vec![PoolExplanation {
+            decision: plan().decisions.remove(0),
+            planned_before: 5,
+            sources: vec![SourceShare {
+                region: region("denver"),
+                service: "checkout".parse().unwrap(),
+                factor: 1.0,
+                median_rate: 48.0,
+                share: 1.0,
+                age_ms: 61_000,
+                stale: true,
+            }],
+            costs: CostTerms {
+                instance_hour_price: MicroUsd(42_500),
+                late_cost_ratio: 40.0,
+                late_cost_stated: false,
+                scale_in_wait_ms: 300_000,
+                break_even_ms: 90_000,
+                max_cost_per_hour: Some(MicroUsd(300_000)),
+                region_max_cost_per_hour: None,
+            },
+            alternatives: vec![
+                alternative(AlternativeKind::LowerQuantile, 6, 0.05, 8.0, Some("costs 0.60 instances more")),
+                alternative(AlternativeKind::Chosen, 7, 0.01, 7.4, None),
+            ],
+            margin: MarginReasons {
+                margin: 1.25,
+                learned_steps: 1_440,
+                regret: 12.5,
+                choices: vec![
+                    MarginChoice { margin: 1.0, tuned: false, weight: 0.25, regret: 30.0 },
+                    MarginChoice { margin: 1.33, tuned: true, weight: 0.75, regret: 0.0 },
+                ],
+            },
+        }],
+        notes: vec![],
     }
 }
 

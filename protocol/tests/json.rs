@@ -39,6 +39,50 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn alternative()(
+        kind in prop_oneof![Just(AlternativeKind::Chosen), Just(AlternativeKind::OneMore), Just(AlternativeKind::HigherQuantile)],
+        instances in any::<u32>(),
+        quantile in option::of(quantile()),
+        [expected_missing, expected_cost] in [eighths(), eighths()],
+        rejected in option::of(".{0,20}"),
+    ) -> Alternative {
+        Alternative { kind, instances, quantile, expected_missing, expected_cost, rejected }
+    }
+}
+
+prop_compose! {
+    fn plan_explanation()(
+        plan in plan(),
+        sources in vec((region(), name(), eighths(), any::<u64>(), any::<bool>()), 0..3),
+        (price, ratio, budget) in (any::<u32>(), eighths(), option::of(any::<u32>())),
+        alternatives in vec(alternative(), 0..3),
+        choices in vec((eighths(), any::<bool>()), 0..3),
+    ) -> PlanExplanation {
+        let money = |amount: u32| tradewind_protocol::pool::MicroUsd(amount.into());
+        let pools = plan.decisions.iter().map(|decision| PoolExplanation {
+            decision: decision.clone(),
+            planned_before: decision.active,
+            sources: sources.iter().cloned().map(|(region, service, rate, age_ms, stale)| SourceShare {
+                region, service, factor: rate, median_rate: rate, share: rate, age_ms, stale,
+            }).collect(),
+            costs: CostTerms {
+                instance_hour_price: money(price), late_cost_ratio: ratio, late_cost_stated: price % 2 == 0, scale_in_wait_ms: price.into(),
+                break_even_ms: price.into(), max_cost_per_hour: budget.map(money), region_max_cost_per_hour: budget.map(money),
+            },
+            alternatives: alternatives.clone(),
+            margin: MarginReasons {
+                margin: ratio, learned_steps: price.into(), regret: ratio,
+                choices: choices.iter().map(|(margin, tuned)| MarginChoice { margin: *margin, tuned: *tuned, weight: ratio, regret: ratio }).collect(),
+            },
+        });
+        PlanExplanation {
+            pools: pools.collect(), region: plan.region, version: plan.version, made_at: plan.made_at, mode: plan.mode,
+            known_until: plan.known_until, notes: plan.notes,
+        }
+    }
+}
+
+prop_compose! {
     fn region_view()(
         (region, this, live, address) in (region(), any::<bool>(), any::<bool>(), ".{0,30}"),
         [generation, sequence] in any::<[u64; 2]>(),
@@ -82,6 +126,9 @@ prop_compose! {
 }
 
 proptest! {
+    #[test]
+    fn a_plans_explanation_survives(value in plan_explanation()) { survives(&value) }
+
     #[test]
     fn a_status_survives(value in status()) { survives(&value) }
 

@@ -5,6 +5,7 @@
 //! was acknowledged is durable and what is told to the others is true until the end.
 
 mod feeds;
+mod memories;
 mod outlook;
 mod runtime;
 mod steps;
@@ -21,6 +22,7 @@ use crate::keda::{self, Keda};
 use crate::mesh::{self, MeshHandle, PeerService};
 use crate::negotiate::{self, NegotiatorHandle};
 use crate::pool::{self, PoolHandle, Shutdown};
+use crate::prices;
 use crate::store::Store;
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -32,7 +34,7 @@ use steps::{Ask, Parts, StepLoop};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tradewind_protocol::api::Severity;
+use tradewind_protocol::api::{PlanExplanation, Severity};
 use tradewind_protocol::reservation::message::Message;
 use tradewind_protocol::wire::{Request, Response};
 use tradewind_protocol::{RegionId, RegionalResourcePlan, SeriesKey};
@@ -128,6 +130,7 @@ impl Agent {
 
         let (stop, stopped) = watch::channel(false);
         let (progress_tx, progress) = watch::channel(Progress::default());
+        let (prices, pricing) = prices::start(&config.prices, &store, (env.clock.clone(), env.offload), &stopped).await;
         let parts = Parts {
             config: config.clone(),
             api_url: config.api.public_url.clone().unwrap_or_else(|| api_url.clone()),
@@ -137,6 +140,8 @@ impl Agent {
             calendar: calendar.clone(),
             events: events.clone(),
             negotiator: negotiator.clone(),
+            store: store.clone(),
+            prices: prices.clone(),
         };
         let steps = StepLoop::new(&env, parts, progress_tx);
         let steps = tokio::spawn(steps.run(plan_rx, stopped.clone()));
@@ -150,6 +155,7 @@ impl Agent {
         let negotiating = tokio::spawn(negotiate::run(waiting, parts, stopped.clone()));
 
         let mut feeds = feeds::start(&env, &config, &store, &history, &events, &progress, &stopped);
+        feeds.extend(pricing);
         let mut keda_at = None;
         if let Some(keda) = config.keda.clone() {
             let tls = keda.tls.as_ref().map(|paths| http::acceptor(paths, &env, b"h2")).transpose().context("[keda.tls]")?;
@@ -178,6 +184,7 @@ impl Agent {
             negotiator,
             events: events.clone(),
             calendar,
+            prices,
             progress,
             planning,
             offload: env.offload,
@@ -270,6 +277,10 @@ impl Planner {
 impl Planning for Planner {
     async fn plan_now(&self, dry_run: bool) -> Result<RegionalResourcePlan, String> {
         self.ask(|reply| Ask::Plan { dry_run, reply }).await?
+    }
+
+    async fn explain_plan(&self) -> Result<Option<PlanExplanation>, String> {
+        self.ask(|reply| Ask::ExplainPlan { reply }).await
     }
 
     async fn explain(&self, keys: Vec<SeriesKey>) -> Result<Vec<Option<Explanation>>, String> {

@@ -4,10 +4,11 @@
 //! to do the same, plan, have the plan checked, and carry it out. One task does all of it, so that no
 //! two steps ever overlap; planning rounds that people and peers ask for come in between.
 
+use super::memories::Memories;
 use super::outlook::Outlook;
 use super::training::InTraining;
 use crate::calendar::CalendarHandle;
-use crate::config::Config;
+use crate::config::{Config, PoolConfig};
 use crate::env::{Clock, Env, Offload};
 use crate::events::EventLog;
 use crate::forecast::global::{GlobalConfig, Globals};
@@ -17,15 +18,17 @@ use crate::http::Progress;
 use crate::marks::{bug, sometimes};
 use crate::mesh::MeshHandle;
 use crate::negotiate::NegotiatorHandle;
-use crate::planner::{self, Outcome, PoolSnapshot, RecentNeeds, Snapshot, SourceForecast, Standing, Tuner};
+use crate::planner::{self, Noted, PoolSnapshot, Seen, Snapshot, SourceForecast, Standing};
 use crate::pool::{PoolHandle, Target};
+use crate::prices::PriceHandle;
 use crate::stop::told;
+use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
-use tradewind_protocol::api::Severity;
+use tradewind_protocol::api::{PlanExplanation, Severity};
 use tradewind_protocol::region::{Dropped, Health, Mode};
 use tradewind_protocol::{
     PoolName, PredictionData, RegionId, RegionState, RegionalResourcePlan, SeriesKey, ServiceName, StepIndex, Timestamp,
@@ -54,6 +57,8 @@ const RECALL_FIRST: Duration = Duration::from_secs(5);
 pub(super) enum Ask {
     /// A planning round.
     Plan { dry_run: bool, reply: oneshot::Sender<Result<RegionalResourcePlan, String>> },
+    /// What stands behind the newest plan; none before the first.
+    ExplainPlan { reply: oneshot::Sender<Option<PlanExplanation>> },
     /// What stands behind forecasts.
     Explain { keys: Vec<SeriesKey>, reply: oneshot::Sender<Vec<Option<Explanation>>> },
 }
@@ -69,6 +74,8 @@ pub(super) struct Parts {
     pub calendar: CalendarHandle,
     pub events: EventLog,
     pub negotiator: NegotiatorHandle,
+    pub store: Store,
+    pub prices: PriceHandle,
 }
 
 /// The state of the loop.
@@ -96,28 +103,27 @@ pub(super) struct StepLoop {
     /// When the region last published.
     spoke: Instant,
     plans: u64,
-    pools: BTreeMap<PoolName, PoolMemory>,
+    /// The newest plan that was carried out, and what it was made from.
+    newest: Option<Planned>,
+    prices: PriceHandle,
+    memories: Memories,
     /// Regions that have forecast traffic to this one.
     sources: BTreeSet<RegionId>,
 }
 
-/// What the loop remembers of a pool from round to round.
-#[derive(Debug, Clone, Default)]
-struct PoolMemory {
-    recent: RecentNeeds,
-    tuner: Tuner,
-    /// What the last round planned.
-    standing: Option<Standing>,
-    blocked: bool,
+/// A checked plan, and what it was made from.
+#[derive(Debug, Clone)]
+struct Planned {
+    plan: Arc<RegionalResourcePlan>,
+    snapshot: Arc<Snapshot>,
 }
 
 impl StepLoop {
     pub(super) fn new(env: &Env, parts: Parts, progress: watch::Sender<Progress>) -> Self {
-        let Parts { config, api_url, history, mesh, pool, calendar, events, negotiator } = parts;
+        let Parts { config, api_url, history, mesh, pool, calendar, events, negotiator, store, prices } = parts;
         let outlook = Outlook::new(config.clone(), calendar, mesh.clone(), events.clone());
         let forecasts = Forecasts::new(&config.forecast, config.step);
         let globals = Globals::new(config.global.clone(), config.forecast.horizon, config.forecast.season);
-        let pools = config.pools.iter().map(|pool| (pool.name.clone(), PoolMemory::default())).collect();
         Self {
             clock: env.clock.clone(),
             offload: env.offload,
@@ -137,13 +143,21 @@ impl StepLoop {
             recalling: None,
             spoke: Instant::now(),
             plans: 0,
-            pools,
+            newest: None,
+            prices,
+            memories: Memories::new(store),
             sources: BTreeSet::new(),
         }
     }
 
     /// Runs until `stop` is true or history has ended.
-    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Ask>, mut stop: watch::Receiver<bool>) {
+    pub(super) async fn run(mut self, requests: mpsc::Receiver<Ask>, stop: watch::Receiver<bool>) {
+        self.memories.recall(self.config.pools.iter().map(|pool| pool.name.clone())).await;
+        self.drive(requests, stop).await;
+        self.memories.finish().await;
+    }
+
+    async fn drive(&mut self, mut requests: mpsc::Receiver<Ask>, mut stop: watch::Receiver<bool>) {
         // The step that was running when the agent started is closed as any other; those before it are
         // history.
         let running = self.config.step.index(self.clock.now());
@@ -323,7 +337,7 @@ impl StepLoop {
             health,
             mode: self.config.mode,
             step: self.config.step,
-            pools: self.pool.status(),
+            pools: self.prices.book().priced(self.pool.status(), &self.config.pools),
             forecasts: predictions.to_vec(),
             dropped: Dropped::default(),
             events: self.outlook.to_publish(now),
@@ -349,13 +363,13 @@ impl StepLoop {
     }
 
     /// The plan for now, from everything that is known.
-    fn plan(&mut self) -> Result<RegionalResourcePlan, String> {
+    fn plan(&mut self) -> Result<Planned, String> {
         let snapshot = self.snapshot().ok_or("no step was closed yet; ask again after one step")?;
         let plan = planner::plan(&snapshot);
         match planner::check(plan, &snapshot) {
             Ok(plan) => {
                 self.plans += 1;
-                Ok(plan.into_inner())
+                Ok(Planned { plan: Arc::new(plan.into_inner()), snapshot: Arc::new(snapshot) })
             }
             Err(violations) => {
                 let reasons: Vec<String> = violations.iter().map(ToString::to_string).collect();
@@ -372,18 +386,18 @@ impl StepLoop {
         let forecasts = self.incoming(now);
         self.sources.extend(forecasts.iter().map(|forecast| forecast.source.clone()));
         let status: BTreeMap<PoolName, _> = self.pool.status().into_iter().map(|pool| (pool.name.clone(), pool)).collect();
+        let prices = self.prices.book();
         let pools = self.config.pools.iter().map(|config| {
-            let memory = self.pools.get(&config.name).cloned().unwrap_or_default();
+            let memory = self.memories.of(&config.name).memory.clone();
             let status = status.get(&config.name);
             let counts = status.map(|pool| pool.instances).unwrap_or_default();
             PoolSnapshot {
                 config: config.clone(),
                 counts,
-                standing: memory.standing.unwrap_or_else(|| counts.into()),
-                price: config.instance_hour_price,
+                price: prices.of(config),
+                price_doubt: prices.doubt(config, now),
                 measured_startup: status.map(|pool| Duration::from_millis(pool.startup_ms)),
-                recent: memory.recent,
-                tuner: memory.tuner,
+                memory,
             }
         });
         Some(Snapshot {
@@ -425,20 +439,28 @@ impl StepLoop {
     }
 
     /// Remembers the round, learns from the last one, and in active mode orders what was decided.
-    async fn carry_out(&mut self, plan: Result<RegionalResourcePlan, String>) {
-        let Ok(plan) = plan else { return };
-        self.tune(plan.known_until);
+    async fn carry_out(&mut self, plan: Result<Planned, String>) {
+        let Ok(planned) = plan else { return };
+        let Planned { plan, snapshot } = planned.clone();
+        for decision in &plan.decisions {
+            let Some(pool) = snapshot.pools.iter().find(|pool| pool.config.name == decision.pool) else { continue };
+            let waits = planner::waits(pool, &snapshot);
+            let lead = self.config.step.count_covering(Duration::from_millis(decision.reason.lead_ms));
+            let noted = Noted { known_until: plan.known_until, decision, pool: &pool.config, waits, lead };
+            self.memories.of(&decision.pool).memory.margins.note(noted);
+        }
+        self.tune(&plan);
         for decision in &plan.decisions {
             let Some(config) = self.config.pools.iter().find(|pool| pool.name == decision.pool) else { continue };
-            let memory = self.pools.entry(decision.pool.clone()).or_default();
-            memory.recent.note(plan.known_until, decision, config);
-            memory.standing = Some(Standing { active: decision.active, warm: decision.warm });
-            let blocked = decision.blocked.is_some();
-            if let (Some(reason), false) = (&decision.blocked, memory.blocked) {
+            let remembered = self.memories.of(&decision.pool);
+            remembered.memory.recent.note(plan.known_until, decision, config);
+            remembered.memory.standing = Some(Standing { active: decision.active, warm: decision.warm });
+            let blocked_before = std::mem::replace(&mut remembered.blocked, decision.blocked.is_some());
+            if let (Some(reason), false) = (&decision.blocked, blocked_before) {
                 self.events.note(Severity::Warning, "plan.blocked", format!("pool {}: {reason}", decision.pool));
             }
-            memory.blocked = blocked;
         }
+        self.memories.keep();
         if self.config.mode == Mode::Active {
             let targets = plan.decisions.iter().map(|d| Target { pool: d.pool.clone(), active: d.active, warm: d.warm });
             match self.pool.validate(targets.collect()) {
@@ -448,43 +470,56 @@ impl StepLoop {
                 Err(error) => self.events.note(Severity::Error, "plan.refused", format!("nothing is changed: {error}")),
             }
         }
-        let plan = Arc::new(plan);
+        self.newest = Some(planned);
         self.negotiator.on_plan(plan.clone());
-        self.progress.send_modify(|progress| progress.plan = Some(plan));
+        let margins = plan.decisions.iter().map(|decision| {
+            let pool = decision.pool.clone();
+            let reasons = self.memories.of(&pool).memory.margins.reasons();
+            (pool, reasons)
+        });
+        let margins = margins.collect();
+        self.progress.send_modify(|progress| {
+            progress.plan = Some(plan);
+            progress.margins = margins;
+        });
     }
 
-    /// Compares what stood ready in step `known_until` with what came, pool by pool.
-    fn tune(&mut self, known_until: StepIndex) {
+    /// Compares what stood ready in the last closed step with what came, pool by pool.
+    fn tune(&mut self, plan: &RegionalResourcePlan) {
+        let step = plan.known_until;
         if self.config.mode != Mode::Active {
             return;
         }
-        let ready = self.pool.capacity(known_until);
+        let ready = self.pool.capacity(step);
         let now = self.clock.now();
         // Only what was observed in just that step counts; a source that is behind leaves the step unknown.
         let mut demand: BTreeMap<ServiceName, f64> = BTreeMap::new();
         for forecast in self.incoming(now) {
-            if forecast.prediction.path.start() != known_until.offset(1) {
+            if forecast.prediction.path.start() != step.offset(1) {
                 return;
             }
             *demand.entry(forecast.prediction.series.service.clone()).or_default() += forecast.prediction.observed;
         }
         for config in &self.config.pools {
-            let served: f64 = self
-                .config
-                .pools
-                .iter()
-                .filter(|p| p.service == config.service)
-                .map(|p| {
-                    let sample = ready.iter().find(|sample| sample.step == known_until && sample.pool == p.name);
-                    sample.map_or(0.0, |sample| f64::from(sample.ready) * sample.rate_per_instance)
-                })
-                .sum();
+            let most = |pool: &PoolConfig| f64::from(pool.max_instances) * pool.rate_per_instance;
+            let all: f64 = self.config.pools.iter().filter(|pool| pool.service == config.service).map(most).sum();
+            let sample = ready.iter().find(|sample| sample.step == step && sample.pool == config.name);
             let load = self.config.planner.graph.load_on(&config.service);
             let load: Vec<f64> = load.filter_map(|(caller, factor)| demand.get(caller).map(|demand| factor * demand)).collect();
-            let (false, Some(memory)) = (load.is_empty(), self.pools.get_mut(&config.name)) else { continue };
-            let demand: f64 = load.iter().sum();
-            let outcome = Outcome { demand_rate: demand / self.config.step.seconds(), ready_rate: served, blocked: memory.blocked };
-            memory.tuner.learn(outcome, self.config.planner.quantile);
+            let Some(decision) = plan.decisions.iter().find(|decision| decision.pool == config.name) else { continue };
+            if load.is_empty() {
+                continue;
+            }
+            let rate = load.iter().sum::<f64>() / self.config.step.seconds();
+            let remembered = self.memories.of(&config.name);
+            remembered.memory.margins.learn(Seen {
+                step,
+                demand: rate * most(config) / all / config.rate_per_instance,
+                ready: sample.map_or(0, |sample| sample.ready),
+                lead: self.config.step.count_covering(Duration::from_millis(decision.reason.lead_ms)),
+                quantile: decision.reason.quantile,
+                blocked: remembered.blocked,
+            });
         }
     }
 
@@ -496,7 +531,11 @@ impl StepLoop {
                 if !dry_run {
                     self.carry_out(plan.clone()).await;
                 }
-                let _ = reply.send(plan);
+                let _ = reply.send(plan.map(|planned| (*planned.plan).clone()));
+            }
+            Ask::ExplainPlan { reply } => {
+                let newest = self.newest.as_ref();
+                let _ = reply.send(newest.map(|newest| planner::explain(&newest.plan, &newest.snapshot)));
             }
             Ask::Explain { keys, reply } => {
                 let _ = reply.send(keys.iter().map(|key| self.forecasts.explain(key)).collect());

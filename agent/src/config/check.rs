@@ -3,7 +3,8 @@
 use super::section::{Section, address, duration, number, path, text, texts, whole};
 use super::services::{self, Service};
 use super::{
-    AnomalyConfig, ApiConfig, Config, Costs, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, TlsPaths,
+    AnomalyConfig, ApiConfig, Config, Costs, ForecastConfig, IngestConfig, MeshConfig, OnShutdown, PlannerConfig, PoolConfig, PriceConfig,
+    PriceSource, TlsPaths,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -177,10 +178,11 @@ fn config(s: &mut Section) -> Option<Config> {
     let mut planner = s.table("planner", |s| planner(s, step));
     let reservations = s.table("reservations", super::reservations::read);
     let services = services::read(s);
-    let mut names = BTreeSet::new();
+    let prices = super::prices::read(s);
+    let mut known = Known { names: BTreeSet::new(), services: &services, prices: &prices, utc_offset_minutes: calendar.utc_offset_minutes };
     let pools = s.tables("pool", |s| {
-        let pool = pool(s, &names, &services, calendar.utc_offset_minutes)?;
-        names.insert(pool.name.clone());
+        let pool = pool(s, &known)?;
+        known.names.insert(pool.name.clone());
         Some(pool)
     });
     let pools: Option<Vec<PoolConfig>> = pools.into_iter().collect();
@@ -207,6 +209,7 @@ fn config(s: &mut Section) -> Option<Config> {
         keda,
         planner,
         reservations,
+        prices,
         pools,
     })
 }
@@ -346,19 +349,24 @@ fn affordable(s: &mut Section, planner: &PlannerConfig, pools: &[PoolConfig]) {
 }
 
 /// An amount of money, in US dollars.
-fn usd(value: &Value) -> Result<MicroUsd, String> {
+pub(super) fn usd(value: &Value) -> Result<MicroUsd, String> {
     number(0.0, 1e9)(value).map(|usd| MicroUsd((usd * 1e6).round() as u64))
 }
 
-fn pool(
-    s: &mut Section,
-    names: &BTreeSet<PoolName>,
-    services: &BTreeMap<ServiceName, Service>,
+/// What a pool is read with.
+struct Known<'a> {
+    /// The names of the pools before it.
+    names: BTreeSet<PoolName>,
+    services: &'a BTreeMap<ServiceName, Service>,
+    prices: &'a [PriceConfig],
     utc_offset_minutes: i32,
-) -> Option<PoolConfig> {
+}
+
+fn pool(s: &mut Section, known: &Known) -> Option<PoolConfig> {
+    let services = known.services;
     let name = s.or("name", PoolName::default(), |v| {
         let name: PoolName = text(v)?;
-        if names.contains(&name) { Err("must differ from the other pools' names".to_string()) } else { Ok(name) }
+        if known.names.contains(&name) { Err("must differ from the other pools' names".to_string()) } else { Ok(name) }
     });
     let service = s.or("service", ServiceName::default(), text);
     let described = services.get(&service);
@@ -379,8 +387,8 @@ fn pool(
     let startup = s.or("startup", startup, duration(Duration::ZERO, HOUR));
     let drain_timeout = s.or("drain_timeout", 30 * SECOND, duration(Duration::ZERO, DAY));
     let price = s.or("instance_hour_usd", 0.0, number(0.0, 1e6));
-    let costs = Costs { max_per_hour: s.optional("max_cost_per_hour_usd", usd) };
-    let policies = super::policy::read(s, utc_offset_minutes);
+    let (costs, price) = costs(s, price, known.prices);
+    let policies = super::policy::read(s, known.utc_offset_minutes);
     let provider = super::provider::read(s);
     let max_instances = max_instances?;
     let promised = min_instances.saturating_add(min_warm).min(max_instances);
@@ -417,6 +425,33 @@ fn pool(
         policies,
         provider: provider?,
     })
+}
+
+/// The pool's costs, and the price of an instance as far as the configuration knows it.
+fn costs(s: &mut Section, price: f64, prices: &[PriceConfig]) -> (Costs, f64) {
+    let source = s.optional("price", |v| {
+        let name: PoolName = text(v)?;
+        let source = prices.iter().find(|price| price.name == name);
+        source.ok_or_else(|| "no [[price]] has this name: add one, or mend the name".to_string())
+    });
+    let read = source.is_some_and(|source| source.source.is_read());
+    let price = match source.map(|source| &source.source) {
+        Some(PriceSource::Fixed(fixed)) => fixed.0 as f64 / 1e6,
+        Some(PriceSource::File(..) | PriceSource::Http(..)) | None => price,
+    };
+    let max_per_hour = s.optional("max_cost_per_hour_usd", usd);
+    let late_per_instance_hour = s.optional("late_cost_per_instance_hour_usd", usd);
+    let start = s.or("start_cost_usd", MicroUsd::default(), usd);
+    if let Some(late) = late_per_instance_hour.map(|late| late.0 as f64 / 1e6) {
+        if price <= 0.0 && !read {
+            let remedy = "needs a price to be compared with: add instance_hour_usd or price, or remove it (then planner.quantile holds)";
+            s.problem("late_cost_per_instance_hour_usd", late, remedy);
+        } else if late < 2.0 * price {
+            let remedy = format!("must be at least twice the price of an instance ({price}): below that, the median is too much");
+            s.problem("late_cost_per_instance_hour_usd", late, remedy);
+        }
+    }
+    (Costs { max_per_hour, late_per_instance_hour, price: source.map(|source| source.name.clone()), start }, price)
 }
 
 pub(super) fn resources(s: &mut Section) -> Resources {

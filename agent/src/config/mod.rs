@@ -9,6 +9,7 @@ mod feeds;
 mod global;
 mod keda;
 mod policy;
+mod prices;
 mod provider;
 mod reservations;
 mod section;
@@ -29,6 +30,7 @@ use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources,
 
 pub use check::{ConfigError, LoadError, Problem};
 pub use keda::KedaConfig;
+pub use prices::{PriceConfig, PriceSource};
 pub use provider::{ExecConfig, HookConfig, KubernetesConfig};
 
 /// An agent's configuration, checked.
@@ -70,6 +72,8 @@ pub struct Config {
     pub planner: PlannerConfig,
     /// Agreements with other regions.
     pub reservations: ReservationConfig,
+    /// Prices that pools name.
+    pub prices: Vec<PriceConfig>,
     /// Pools, ascending by name.
     pub pools: Vec<PoolConfig>,
 }
@@ -346,6 +350,12 @@ pub struct PoolConfig {
 pub struct Costs {
     /// The most that the pool may cost an hour.
     pub max_per_hour: Option<MicroUsd>,
+    /// What an hour of the demand of one instance costs when it is not served. With it the quantile follows from the costs.
+    pub late_per_instance_hour: Option<MicroUsd>,
+    /// The `[[price]]` that says what an instance costs, if one does.
+    pub price: Option<PoolName>,
+    /// What a start costs beside the price of the time that it takes.
+    pub start: MicroUsd,
 }
 
 /// What runs a pool's instances.

@@ -195,7 +195,10 @@ mod tests {
             ("name = \"a\"\nmin_warm = 1\nfrom = \"08:00\"\nuntil = \"2026-03-01T08:00:00Z\"", "must both be"),
             ("name = \"a\"\nmin_warm = 1\nfrom = \"2026-03-02T08:00:00Z\"\nuntil = \"2026-03-01T08:00:00Z\"", "must be after from"),
             ("name = \"a\"\nmin_warm = 1\ndays = [\"monday\"]", "pool[0].policy[0].days = [\"monday\"]: must be a list of days"),
-            ("name = \"a\"\nmax_instances = 11", "pool[0].policy[0].max_instances = 11: must be between min_instances and min_warm (1) and"),
+            (
+                "name = \"a\"\nmax_instances = 11",
+                "pool[0].policy[0].max_instances = 11: must be between min_instances and min_warm (1) and",
+            ),
             ("name = \"a\"\nmin_instances = 0", "pool[0].policy[0].min_instances = 0: must be between the pool's min_instances (1)"),
             ("name = \"a\"\nmax_step = 3\nmin_warm = 1", "pool[0].policy[0].max_step = 3: unknown key"),
             ("name = \"a\"\nmin_warm = 1\n[[pool.policy]]\nname = \"a\"\nmin_warm = 2", "must differ"),

@@ -1,4 +1,4 @@
-//! Why forecasts are what they are, pair by pair.
+//! Why forecasts are what they are, pair by pair, and why the plan is what it is.
 
 use super::views::{RECENT_STEPS, parsed};
 use super::{Api, ApiError};
@@ -10,8 +10,10 @@ use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tradewind_protocol::api::{ExpertReasons, ForecastExplanation, ForecastReasons, ForecastView, HorizonReasons, Problem};
-use tradewind_protocol::{PredictionData, RegionId, SeriesKey, ServiceName, TenantName, TransactionType};
+use tradewind_protocol::api::{
+    ExpertReasons, ForecastExplanation, ForecastReasons, ForecastView, HorizonReasons, PlanExplanation, Problem,
+};
+use tradewind_protocol::{PoolName, PredictionData, RegionId, SeriesKey, ServiceName, TenantName, TransactionType};
 
 /// The most series that one answer explains: an explanation takes some kilobytes, and nobody reads more.
 const MAX_EXPLAINED: usize = 50;
@@ -128,6 +130,38 @@ pub(super) async fn explain(
             region: region.clone(),
             reasons: reasons.filter(|_| ours).map(in_public),
         });
+    }
+    Ok(Json(explained))
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlanQuery {
+    /// Only this pool.
+    #[param(value_type = Option<String>)]
+    pool: Option<PoolName>,
+}
+
+/// Why the newest plan is what it is: for every decision the sources of its demand, the costs, what else was possible with what it is expected to
+/// cost and why it was rejected, and how the margin came about.
+#[utoipa::path(get, path = "/v1/plan/explain", tag = "plan", params(PlanQuery), responses(
+    (status = 200, body = PlanExplanation),
+    (status = 400, description = "Not a name, or an unknown parameter", body = Problem),
+    (status = 404, description = "No plan was made yet, or it has no such pool; the detail tells which it has", body = Problem),
+    (status = 503, description = "The agent is stopping, or too many ask", body = Problem),
+))]
+pub(super) async fn explain_plan(
+    State(api): State<Arc<Api>>,
+    query: Result<Query<PlanQuery>, QueryRejection>,
+) -> Result<Json<PlanExplanation>, ApiError> {
+    let query = parsed(query)?;
+    let explained = api.planning.explain_plan().await.map_err(ApiError::unavailable)?;
+    let mut explained = explained.ok_or_else(|| ApiError::not_found("no plan was made yet; the first follows the first closed step"))?;
+    if let Some(pool) = query.pool {
+        let pools: BTreeSet<String> = explained.pools.iter().map(|pool| pool.decision.pool.to_string()).collect();
+        if !explained.only(&pool) {
+            return Err(ApiError::not_found(format!("the plan has no pool {pool}; it has: {}", list(&pools))));
+        }
     }
     Ok(Json(explained))
 }

@@ -23,12 +23,14 @@ use crate::history::HistoryHandle;
 use crate::mesh::MeshHandle;
 use crate::negotiate::NegotiatorHandle;
 use crate::pool::PoolHandle;
+use crate::prices::PriceHandle;
 use axum::Router;
 use axum::routing::any;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
+use tradewind_protocol::api::{MarginReasons, PlanExplanation};
 use tradewind_protocol::region::Health;
-use tradewind_protocol::{PredictionData, RegionalResourcePlan, SeriesKey, StepIndex, Timestamp};
+use tradewind_protocol::{PoolName, PredictionData, RegionalResourcePlan, SeriesKey, StepIndex, Timestamp};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -50,6 +52,8 @@ pub(crate) struct Progress {
     pub anomalies: Arc<AnomalyReport>,
     /// The newest plan.
     pub plan: Option<Arc<RegionalResourcePlan>>,
+    /// How the margins of the pools come about.
+    pub margins: Vec<(PoolName, MarginReasons)>,
     /// How the agent is.
     pub health: Health,
     /// Why it is not healthy.
@@ -61,6 +65,9 @@ pub(crate) struct Progress {
 pub(crate) trait Planning: Send + Sync + 'static {
     /// Plans now, and carries the plan out unless `dry_run` or in advisory mode.
     async fn plan_now(&self, dry_run: bool) -> Result<RegionalResourcePlan, String>;
+
+    /// What stands behind the newest plan; none before the first.
+    async fn explain_plan(&self) -> Result<Option<PlanExplanation>, String>;
 
     /// What stands behind the forecasts of these series, in their order; none where nothing is forecast.
     async fn explain(&self, keys: Vec<SeriesKey>) -> Result<Vec<Option<Explanation>>, String>;
@@ -77,6 +84,7 @@ pub(crate) struct Api {
     pub(crate) negotiator: NegotiatorHandle,
     pub(crate) events: EventLog,
     pub(crate) calendar: CalendarHandle,
+    pub(crate) prices: PriceHandle,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) planning: Arc<dyn Planning>,
     pub(crate) offload: Offload,
@@ -110,10 +118,12 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(views::regions))
         .routes(routes!(views::pools))
         .routes(routes!(views::instances))
+        .routes(routes!(views::prices))
         .routes(routes!(views::reservations))
         .routes(routes!(views::forecasts))
         .routes(routes!(explain::explain))
         .routes(routes!(views::plan))
+        .routes(routes!(explain::explain_plan))
         .routes(routes!(views::capacity))
         .routes(routes!(views::events))
         .routes(routes!(outlook::anomalies))

@@ -33,6 +33,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
         mesh: api.mesh.stats(),
         view: api.mesh.view(),
         pools: api.pool.status(),
+        prices: api.prices.book().views(api.clock.now()),
         totals: api.pool.totals(),
         ledgers: api.pool.ledger_stats(),
         claims: api.negotiator.claims(),

@@ -10,7 +10,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
-use tradewind_protocol::api::{CapacitySample, Event, ForecastView, InstanceView, Problem, RegionPools, RegionView, Reservations, Status};
+use tradewind_protocol::api::{
+    CapacitySample, Event, ForecastView, InstanceView, PriceView, Problem, RegionPools, RegionView, Reservations, Status,
+};
 use tradewind_protocol::{PredictionData, RegionId, RegionalResourcePlan, StepIndex, TransactionType};
 
 /// How many past counts go with a forecast: enough for a chart twice as wide as the default horizon.
@@ -83,12 +85,19 @@ pub(super) async fn regions(State(api): State<Arc<Api>>) -> Json<Vec<RegionView>
 #[utoipa::path(get, path = "/v1/pools", tag = "inspect", responses((status = 200, body = [RegionPools])))]
 pub(super) async fn pools(State(api): State<Arc<Api>>) -> Json<Vec<RegionPools>> {
     let (view, now) = (api.mesh.view(), api.clock.now());
-    let own = RegionPools { region: api.config.region.clone(), age_ms: 0, pools: api.pool.status() };
+    let own =
+        RegionPools { region: api.config.region.clone(), age_ms: 0, pools: api.prices.book().priced(api.pool.status(), &api.config.pools) };
     let others = view.regions.iter().filter(|(region, _)| **region != view.this).filter_map(|(region, entry)| {
         let age_ms = entry.age(now)?.as_millis() as u64;
         Some(RegionPools { region: region.clone(), age_ms, pools: entry.state.as_ref()?.pools.clone() })
     });
     Json(std::iter::once(own).chain(others).collect())
+}
+
+/// What instances cost, by the names that pools give: as last read, when that was, and whether it is too long ago.
+#[utoipa::path(get, path = "/v1/prices", tag = "inspect", responses((status = 200, body = [PriceView])))]
+pub(super) async fn prices(State(api): State<Arc<Api>>) -> Json<Vec<PriceView>> {
+    Json(api.prices.book().views(api.clock.now()))
 }
 
 /// The instances of this agent's pools.

@@ -9,7 +9,7 @@ use super::sizing::{Bounds, usable, usd};
 use super::{PoolSnapshot, Snapshot, reactive_floor, share};
 use std::collections::BTreeSet;
 use tradewind_protocol::pool::MicroUsd;
-use tradewind_protocol::{PoolDecision, PoolName, RegionId, RegionalResourcePlan, ServiceName};
+use tradewind_protocol::{PoolDecision, PoolName, Quantile, RegionId, RegionalResourcePlan, ServiceName};
 
 /// A plan that keeps every rule and may be carried out.
 #[derive(Debug, Clone, PartialEq)]
@@ -172,7 +172,7 @@ pub fn check(plan: RegionalResourcePlan, snapshot: &Snapshot) -> Result<Validate
         violations.push(Violation::OtherSteps);
     }
     let mut decided = BTreeSet::new();
-    let incoming = Incoming::of(snapshot, 0);
+    let incoming = Incoming::of(snapshot, 0, BTreeSet::new());
     for decision in &plan.decisions {
         if !decided.insert(&decision.pool) {
             violations.push(Violation::DecidedTwice(decision.pool.clone()));
@@ -219,7 +219,8 @@ fn judge(decision: &PoolDecision, pool: &PoolSnapshot, snapshot: &Snapshot, inco
         if bounds.frozen.is_none() && warm < bounds.min_warm {
             violations.push(Violation::BelowMinWarm { pool: name(), warm, min: bounds.min_warm });
         }
-        let floor = reactive_floor(config, share(pool, snapshot) * Demand::on(&config.service, incoming, 0).observed_rate);
+        let floor =
+            reactive_floor(config, share(pool, snapshot) * Demand::on(&config.service, incoming, 0, Quantile::MEDIAN).observed_rate);
         if active < floor {
             violations.push(Violation::BelowReactiveFloor { pool: name(), active, floor });
         }

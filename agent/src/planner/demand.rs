@@ -51,6 +51,8 @@ pub(super) struct StepDemand {
 /// What comes in for each service, summed once for all pools: each forecast is read once, however many services its own calls.
 pub(super) struct Incoming<'a> {
     snapshot: &'a Snapshot,
+    /// The quantiles that are summed, ascending.
+    levels: Vec<Quantile>,
     services: BTreeMap<&'a ServiceName, Entering<'a>>,
     /// Sources that are expected and have told nothing.
     silent: BTreeSet<&'a RegionId>,
@@ -59,6 +61,7 @@ pub(super) struct Incoming<'a> {
 /// What enters at one service, in transactions per step.
 #[derive(Debug, Clone, Default)]
 struct Entering<'a> {
+    /// For each step, one a level.
     sums: Vec<Sum>,
     observed: f64,
     forecasts: u32,
@@ -69,23 +72,41 @@ struct Entering<'a> {
 }
 
 impl<'a> Incoming<'a> {
-    /// Over the `steps` steps after the last closed one, at the snapshot's quantile.
-    pub(super) fn of(snapshot: &'a Snapshot, steps: usize) -> Self {
+    /// Over the `steps` steps after the last closed one, at the quantiles of `levels`.
+    pub(super) fn of(snapshot: &'a Snapshot, steps: usize, levels: BTreeSet<Quantile>) -> Self {
+        let levels: Vec<Quantile> = levels.into_iter().collect();
         let mut services: BTreeMap<&ServiceName, Entering> = BTreeMap::new();
         let mut heard = BTreeSet::new();
         for forecast in snapshot.forecasts.iter().filter(|f| f.prediction.series.destination == snapshot.region) {
             heard.insert(&forecast.source);
             let entering = services.entry(&forecast.prediction.series.service).or_default();
-            entering.sums.resize(steps, Sum::default());
-            entering.add(forecast, snapshot);
+            entering.sums.resize(steps * levels.len(), Sum::default());
+            entering.add(forecast, snapshot, &levels);
         }
         let silent = snapshot.expected_sources.iter().filter(|source| !heard.contains(source)).collect();
-        Self { snapshot, services, silent }
+        Self { snapshot, levels, services, silent }
+    }
+
+    /// The highest median on `service` in the steps after the first `from` up to the `until`-th, as far as forecasts reach, in transactions per second.
+    pub(super) fn median_within(&self, service: &ServiceName, from: usize, until: usize) -> f64 {
+        let width = self.levels.len();
+        let callers: Vec<_> = self
+            .snapshot
+            .config
+            .graph
+            .load_on(service)
+            .filter_map(|(caller, factor)| self.services.get(caller).map(|entering| (entering, factor)))
+            .collect();
+        let median = |at: usize| {
+            let known = callers.iter().filter(|(entering, _)| entering.held_from.is_none_or(|held| at < held));
+            known.filter_map(|(entering, factor)| entering.sums.get(at * width).map(|sum| factor * sum.median)).sum::<f64>()
+        };
+        (from..until).map(median).fold(0.0, f64::max) / self.snapshot.step.seconds()
     }
 }
 
 impl<'a> Entering<'a> {
-    fn add(&mut self, forecast: &'a SourceForecast, snapshot: &Snapshot) {
+    fn add(&mut self, forecast: &'a SourceForecast, snapshot: &Snapshot, levels: &[Quantile]) {
         let observed = sane(forecast.prediction.observed);
         self.observed += observed;
         if forecast.age > snapshot.config.stale_after && !bug!("stale-forecasts-used") {
@@ -100,20 +121,23 @@ impl<'a> Entering<'a> {
             self.departed.insert(&forecast.source);
         }
         self.forecasts += 1;
-        for (at, sum) in self.sums.iter_mut().enumerate() {
+        for (at, sums) in self.sums.chunks_mut(levels.len().max(1)).enumerate() {
             let step = snapshot.known_until.offset(at as i64 + 1);
-            let (median, upper, held) = read(&forecast.prediction, step, snapshot.config.quantile);
+            let (value, held) = read(&forecast.prediction, step);
             if held {
                 self.held_from = Some(self.held_from.map_or(at, |from| from.min(at)));
             }
-            sum.add(median, upper);
+            let median = value(Quantile::MEDIAN);
+            sums.iter_mut().zip(levels).for_each(|(sum, level)| sum.add(median, value(*level)));
         }
     }
 }
 
 impl Demand {
-    /// The demand on `service` over the `steps` steps after the last closed one; `incoming` covers them.
-    pub(super) fn on(service: &ServiceName, incoming: &Incoming, steps: usize) -> Demand {
+    /// The demand on `service` over the `steps` steps after the last closed one, at `quantile`; `incoming` covers both.
+    pub(super) fn on(service: &ServiceName, incoming: &Incoming, steps: usize, quantile: Quantile) -> Demand {
+        let width = incoming.levels.len().max(1);
+        let level = incoming.levels.binary_search(&quantile).unwrap_or(0);
         let seconds = incoming.snapshot.step.seconds();
         let mut demand = Demand {
             steps: vec![],
@@ -131,7 +155,8 @@ impl Demand {
             demand.stale.extend(entering.stale.iter().map(|region| (*region).clone()));
             demand.departed.extend(entering.departed.iter().map(|region| (*region).clone()));
             demand.held |= entering.held_from.is_some_and(|from| from < steps);
-            sums.iter_mut().zip(&entering.sums).for_each(|(sum, entering)| sum.add_times(factor, *entering));
+            let entering = entering.sums.iter().skip(level).step_by(width);
+            sums.iter_mut().zip(entering).for_each(|(sum, entering)| sum.add_times(factor, *entering));
         }
         demand.steps = sums.into_iter().map(|sum| sum.demand(seconds)).collect();
         demand
@@ -144,15 +169,19 @@ pub(super) fn lead_steps(startup: Duration, snapshot: &Snapshot) -> usize {
     (snapshot.step.count_covering(startup) as usize).saturating_add(1).min(tradewind_protocol::forecast::MAX_HORIZON)
 }
 
-/// Median and quantile of the count in `step`, and whether the path had to be held at its end: a
+/// The quantiles of the count in `step`, and whether the path had to be held at its end: a
 /// source may be a step ahead of us, or behind.
-fn read(prediction: &PredictionData, step: StepIndex, q: Quantile) -> (f64, f64, bool) {
+fn read(prediction: &PredictionData, step: StepIndex) -> (impl Fn(Quantile) -> f64, bool) {
     let path = &prediction.path;
     let last = path.start().offset(path.horizon() as i64 - 1);
     let at = step.clamp(path.start(), last.max(path.start()));
     // Inside the path by the line above.
-    let value = |q| path.value(at, q).unwrap_or(0.0);
-    (value(Quantile::MEDIAN), value(q), step > last)
+    (move |q| path.value(at, q).unwrap_or(0.0), step > last)
+}
+
+/// The median count of the `at`-th step after `known_until`, from 0.
+pub(super) fn path_median(prediction: &PredictionData, known_until: StepIndex, at: usize) -> f64 {
+    read(prediction, known_until.offset(at as i64 + 1)).0(Quantile::MEDIAN)
 }
 
 /// Sums over forecasts, in transactions per step.
@@ -186,7 +215,7 @@ impl Sum {
 
 /// Numbers from other regions are data: not a number is nothing, infinity the largest number that
 /// can still be summed.
-fn sane(value: f64) -> f64 {
+pub(super) fn sane(value: f64) -> f64 {
     /// Far above any rate, and its square far below infinity.
     const LARGEST: f64 = 1e100;
     if value.is_nan() { 0.0 } else { value.clamp(0.0, LARGEST) }

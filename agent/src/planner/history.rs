@@ -2,15 +2,16 @@
 
 use super::sizing::need;
 use crate::config::PoolConfig;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use tradewind_protocol::{PoolDecision, StepIndex};
 
 /// The most steps remembered: an hour of steps of ten seconds. A longer stabilisation window works on
 /// these.
-const MAX_STEPS: usize = 360;
+pub(super) const MAX_STEPS: usize = 360;
 
 /// What a pool needed in the last steps, by the plans made after them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecentNeeds {
     /// Ascending by step.
     needs: VecDeque<(StepIndex, u32)>,
@@ -30,6 +31,12 @@ impl RecentNeeds {
             self.needs.pop_front();
         }
         self.needs.push_back((known_until, need));
+    }
+
+    /// Read from a file: what makes no sense is forgotten.
+    pub(super) fn sound(self) -> Self {
+        let good = self.needs.len() <= MAX_STEPS && self.needs.iter().is_sorted_by(|a, b| a.0 < b.0);
+        if good { self } else { Self::default() }
     }
 
     /// The highest need of the `steps` steps before `known_until`.

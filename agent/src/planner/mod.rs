@@ -4,39 +4,48 @@
 //! provisioning lead time, and how many of them have to serve now. It sees a [`Snapshot`] and nothing else,
 //! so that the same snapshot always makes the same plan, and any plan can be explained and judged
 //! later. [`check()`] judges a plan by its own rules, whoever made it; only what it returns, a
-//! [`ValidatedPlan`], may be carried out. What a round learns for the next ones is kept by the caller:
-//! [`RecentNeeds`] behind scale-in, [`Tuner`] behind the margin.
+//! [`ValidatedPlan`], may be carried out. What a round learns for the next ones is kept by the caller, in a [`Memory`] a pool:
+//! [`RecentNeeds`] behind scale-in, [`Margins`] behind the margin.
 //!
 //! The rules, in the order in which they decide:
-//! 1. Demand on the pool's service, also by the services that call it (`graph`): medians summed, margins combined (`demand`).
+//! 1. Demand on the pool's service, also by the services that call it (`graph`): medians summed, margins combined (`demand`), at the quantile
+//!    that the pool's costs make the cheapest (`costs`).
 //! 2. `active` is what the running step and the next one need, `active + warm` what any step within
 //!    the lead time needs. Neither is below the reactive floor: what the demand seen last needs.
-//! 3. Nothing is taken away before the need was lower for `scale_in_after`.
+//! 3. Nothing is taken away before the need was lower for `scale_in_after`, and for as long as keeping it is cheaper than a start; nor what the
+//!    forecast needs again within that time.
 //! 4. `min_instances` and `min_warm` are added from below; `max_instances`, the pool's capacity, its policies (`policy`) and its budget cut
 //!    from above, and then the decision says that it is blocked, and by what. A frozen pool stays as it is.
 //! 5. Where all pools together cost more than the region may spend, they are cut together (`budget`).
 
 mod budget;
 mod check;
+mod costs;
 mod demand;
+mod explain;
 mod foresight;
 mod graph;
 mod history;
+mod margins;
 mod policy;
 mod sizing;
 mod tuner;
 
 pub use check::{ValidatedPlan, Violation, check};
+pub use costs::waits;
+pub use explain::explain;
 pub use foresight::{Foresight, Totals};
 pub use graph::{Calls, GraphError, ServiceGraph};
 pub use history::RecentNeeds;
+pub use margins::{Margins, Memory, Noted, Seen};
 pub use policy::{Policy, StepLimit, Weekly, When};
-pub use tuner::{Outcome, Tuner};
+pub use tuner::Tuner;
 
 use crate::config::{PlannerConfig, PoolConfig};
 use crate::marks::{bug, sometimes};
 use budget::Share;
 use demand::{Demand, Incoming, StepDemand, lead_steps};
+use serde::{Deserialize, Serialize};
 use sizing::{Bounds, Limit, need, usable};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,7 +53,9 @@ use std::time::Duration;
 use tradewind_protocol::plan::DecisionReason;
 use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::region::Mode;
-use tradewind_protocol::{InstanceCounts, PoolDecision, PredictionData, RegionId, RegionalResourcePlan, Step, StepIndex, Timestamp};
+use tradewind_protocol::{
+    InstanceCounts, PoolDecision, PredictionData, Quantile, RegionId, RegionalResourcePlan, Step, StepIndex, Timestamp,
+};
 
 /// The steps that a plan must serve at once: the one that runs when it is made, and the next, in
 /// which the next plan will come only some way in.
@@ -95,20 +106,30 @@ pub struct PoolSnapshot {
     pub config: PoolConfig,
     /// What stands there.
     pub counts: InstanceCounts,
-    /// What was planned last.
-    pub standing: Standing,
     /// What an instance costs an hour now.
     pub price: MicroUsd,
+    /// What is to be said of that price, if it is not as it should be.
+    pub price_doubt: Option<String>,
     /// How long an instance takes from order to ready, once that has been measured.
     pub measured_startup: Option<Duration>,
-    /// What it needed lately.
-    pub recent: RecentNeeds,
-    /// What was learned from its misses.
-    pub tuner: Tuner,
+    /// What the rounds before have left.
+    pub memory: Memory,
+}
+
+impl PoolSnapshot {
+    /// What was planned last, or what stands there where nothing was.
+    fn standing(&self) -> Standing {
+        self.memory.standing.unwrap_or_else(|| self.counts.into())
+    }
+
+    /// The quantile that the pool is provisioned for.
+    pub fn quantile(&self, snapshot: &Snapshot) -> Quantile {
+        costs::quantile(self, snapshot.config.quantile)
+    }
 }
 
 /// What was planned for a pool in the round before, or what stood there when there was none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Standing {
     /// Serving.
     pub active: u32,
@@ -137,12 +158,14 @@ pub fn plan(snapshot: &Snapshot) -> RegionalResourcePlan {
     pools.dedup_by(|a, b| a.config.name == b.config.name);
     let mut notes = Notes::default();
     let leads: Vec<usize> = pools.iter().map(|pool| lead(pool, snapshot)).collect();
-    let incoming = Incoming::of(snapshot, leads.iter().copied().max().unwrap_or(0));
+    let levels = pools.iter().map(|pool| pool.quantile(snapshot)).collect();
+    let incoming = Incoming::of(snapshot, reach(snapshot, &leads), levels);
     let mut shares: Vec<Share> =
         pools.into_iter().zip(leads).map(|(pool, lead)| decide(pool, lead, snapshot, &incoming, &mut notes)).collect();
     if let Some(budget) = snapshot.config.max_cost_per_hour {
         budget::keep(budget, &mut shares);
     }
+    notes.0.extend(shares.iter().filter_map(|share| share.pool.price_doubt.clone()));
     let decisions: Vec<PoolDecision> = shares.into_iter().map(|share| share.decision).collect();
     decisions.iter().for_each(|decision| notes.below_floor(decision));
     RegionalResourcePlan {
@@ -196,15 +219,23 @@ fn lead(pool: &PoolSnapshot, snapshot: &Snapshot) -> usize {
     if bug!("lead-ignored") { 1 } else { lead_steps(pool.measured_startup.unwrap_or(pool.config.startup), snapshot) }
 }
 
+/// How many steps of the forecasts have to be summed: the longest lead, and what an idle instance may wait for as far as forecasts go.
+fn reach(snapshot: &Snapshot, leads: &[usize]) -> usize {
+    let horizon = snapshot.forecasts.iter().map(|forecast| forecast.prediction.path.horizon()).max().unwrap_or(0);
+    let kept = snapshot.pools.iter().map(|pool| costs::break_even(pool, snapshot) as usize).max().unwrap_or(0);
+    leads.iter().copied().max().unwrap_or(0).max(kept.min(horizon))
+}
+
 /// Decides one pool, whose plan looks `lead` steps ahead.
 fn decide<'a>(pool: &'a PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming: &Incoming, notes: &mut Notes) -> Share<'a> {
     let config = &pool.config;
-    let quantile = snapshot.config.quantile;
+    let quantile = pool.quantile(snapshot);
     let share = share(pool, snapshot);
-    let demand = Demand::on(&config.service, incoming, lead);
+    let demand = Demand::on(&config.service, incoming, lead, quantile);
     notes.on(config, &demand, lead);
 
-    let rate = |step: &StepDemand| share * (step.median_rate + pool.tuner.margin() * step.upper_rate);
+    let margin = pool.memory.margins.margin();
+    let rate = |step: &StepDemand| share * (step.median_rate + margin * step.upper_rate);
     let peak = demand.steps.iter().copied().max_by(|a, b| rate(a).total_cmp(&rate(b))).unwrap_or_default();
     let near_rate = demand.steps.iter().take(NEAR_STEPS).map(rate).fold(0.0, f64::max);
     let floor = reactive_floor(config, share * demand.observed_rate);
@@ -213,7 +244,12 @@ fn decide<'a>(pool: &'a PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming
         near: need(near_rate, config.rate_per_instance),
         lead: need(rate(&peak), config.rate_per_instance),
         floor,
-        recent: pool.recent.highest(snapshot.known_until, snapshot.step.count_covering(snapshot.config.scale_in_after)),
+        recent: pool.memory.recent.highest(snapshot.known_until, waits(pool, snapshot)),
+        again: {
+            let until = costs::break_even(pool, snapshot) as usize;
+            let median = incoming.median_within(&config.service, lead, until);
+            need(share * median, config.rate_per_instance).min(pool.standing().total())
+        },
     };
     let bounds = Bounds::of(pool, snapshot);
     let Sized { active, warm, rule, blocked } = wanted.size(pool, &bounds);
@@ -268,6 +304,8 @@ struct Wanted {
     floor: u32,
     /// The highest need of the time that scale-in waits.
     recent: u32,
+    /// What stands and is needed again before keeping it costs more than a start.
+    again: u32,
 }
 
 /// How many instances, and why.
@@ -284,7 +322,7 @@ impl Wanted {
         let floor = if bug!("floor-ignored") { 0 } else { self.floor };
         let recent = if bug!("scale-in-at-once") { 0 } else { self.recent };
         let active = self.near.max(floor).max(bounds.min_instances);
-        let total = active.max(self.lead).max(recent);
+        let total = active.max(self.lead).max(recent).max(self.again);
         if total > active.max(self.lead) {
             sometimes!("planner.scale-in-waits");
         }
@@ -322,8 +360,10 @@ impl Wanted {
             "min_instances"
         } else if total == self.near {
             "forecast: the running step"
-        } else {
+        } else if total == self.recent {
             "scale-in waits: the need was higher lately"
+        } else {
+            "kept: the forecast needs it again before keeping it costs more than a start"
         }
     }
 }

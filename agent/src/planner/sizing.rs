@@ -121,7 +121,7 @@ pub(super) struct Bounds<'a> {
 impl<'a> Bounds<'a> {
     pub(super) fn of(pool: &'a PoolSnapshot, snapshot: &Snapshot) -> Self {
         let (config, now) = (&pool.config, snapshot.now);
-        let standing = pool.standing;
+        let standing = pool.standing();
         let mut bounds = Bounds {
             min_instances: config.min_instances,
             min_warm: config.min_warm,

@@ -22,7 +22,7 @@ fn service(name: &str) -> ServiceName {
 
 /// A pool of service `web` whose instances serve one transaction per second and take one step to
 /// start, so that the lead time is two steps.
-fn config(name: &str) -> PoolConfig {
+pub(super) fn config(name: &str) -> PoolConfig {
     PoolConfig {
         name: PoolName::new(name).unwrap(),
         service: service("web"),
@@ -41,21 +41,20 @@ fn config(name: &str) -> PoolConfig {
     }
 }
 
-fn pool(config: PoolConfig) -> PoolSnapshot {
+pub(super) fn pool(config: PoolConfig) -> PoolSnapshot {
     PoolSnapshot {
         price: config.instance_hour_price,
+        price_doubt: None,
         config,
         counts: InstanceCounts::default(),
-        standing: Standing::default(),
         measured_startup: None,
-        recent: RecentNeeds::default(),
-        tuner: Tuner::default(),
+        memory: Memory::default(),
     }
 }
 
 /// A forecast from `source` for `web` here. `rows` are medians and 90 % quantiles, in transactions
 /// per second, of the steps after the last closed one.
-fn forecast(source: &str, observed: f64, rows: &[(f64, f64)]) -> SourceForecast {
+pub(super) fn forecast(source: &str, observed: f64, rows: &[(f64, f64)]) -> SourceForecast {
     let quantiles = vec![Quantile::MEDIAN, Quantile::GRID[5]];
     let values = rows.iter().flat_map(|(median, q90)| [*median as f32 * 60.0, *q90 as f32 * 60.0]).collect();
     let prediction = PredictionData {
@@ -76,7 +75,7 @@ fn forecast(source: &str, observed: f64, rows: &[(f64, f64)]) -> SourceForecast 
     SourceForecast { source: region(source), age: Duration::ZERO, live: true, prediction: Arc::new(prediction) }
 }
 
-fn snapshot(forecasts: Vec<SourceForecast>, pools: Vec<PoolSnapshot>) -> Snapshot {
+pub(super) fn snapshot(forecasts: Vec<SourceForecast>, pools: Vec<PoolSnapshot>) -> Snapshot {
     let step = Step::new(STEP).unwrap();
     Snapshot {
         region: region("here"),
@@ -97,6 +96,13 @@ fn snapshot(forecasts: Vec<SourceForecast>, pools: Vec<PoolSnapshot>) -> Snapsho
         },
         version: 7,
     }
+}
+
+/// A decision for these rates, in transactions per second.
+pub(super) fn decision(median_rate: f64, demand_rate: f64) -> PoolDecision {
+    let mut decision = plan(&snapshot(vec![], vec![pool(config("web"))])).decisions.remove(0);
+    (decision.reason.median_rate, decision.reason.demand_rate) = (median_rate, demand_rate);
+    decision
 }
 
 /// Plans for one pool, and holds the plan to the checker.
@@ -166,10 +172,13 @@ fn quantiles_of_many_sources_are_not_summed() {
 #[test]
 fn a_learned_margin_moves_what_lies_above_the_median_only() {
     let margin = |margin| {
-        let pool = PoolSnapshot { tuner: Tuner::with_margin(margin), ..pool(config("web")) };
+        let memory = Memory { margins: Margins::with_tuner(Tuner::with_margin(margin)), ..Memory::default() };
+        let pool = PoolSnapshot { memory, ..pool(config("web")) };
         decided(&snapshot(vec![forecast("a", 5.0, &[(5.0, 7.0), (5.0, 7.0)])], vec![pool])).reason.demand_rate
     };
-    assert_eq!((margin(0.5), margin(1.0), margin(2.0)), (6.0, 7.0, 9.0));
+    for (tuned, rate) in [(0.5, 6.05), (1.0, 7.0), (2.0, 8.9)] {
+        assert!((margin(tuned) - rate).abs() < 1e-9, "as long as nothing is known, the tuner has nineteen twentieths of the say");
+    }
 }
 
 #[test]
@@ -189,7 +198,10 @@ fn scale_in_waits_until_the_need_was_lower_for_long_enough() {
     let totals: Vec<u32> = (0..6)
         .map(|at| {
             let forecast = if at == 0 { high.clone() } else { low() };
-            let mut snapshot = snapshot(vec![forecast], vec![PoolSnapshot { recent: recent.clone(), ..pool(web.clone()) }]);
+            let mut snapshot = snapshot(
+                vec![forecast],
+                vec![PoolSnapshot { memory: Memory { recent: recent.clone(), ..Memory::default() }, ..pool(web.clone()) }],
+            );
             // The same path for every step: it is held at its end.
             snapshot.known_until = KNOWN.offset(at);
             let decision = decided(&snapshot);
@@ -316,6 +328,47 @@ fn less_than_the_floor_passes_only_with_its_reason() {
     assert!(check(low, &snapshot).is_ok());
 }
 
+#[test]
+fn costs_choose_the_quantile() {
+    let chosen = |price, late| {
+        let costs = Costs { late_per_instance_hour: Some(MicroUsd(late)), ..Costs::default() };
+        let pool = PoolSnapshot { price: MicroUsd(price), ..pool(PoolConfig { costs, ..config("web") }) };
+        decided(&snapshot(vec![forecast("a", 5.0, &[(5.0, 7.0), (5.0, 7.0)])], vec![pool])).reason
+    };
+    let at = |price, late| chosen(price, late).quantile.thousandths();
+    assert_eq!((at(100, 2_000), at(100, 1_000), at(100, 200), at(100, 1_900)), (950, 900, 500, 950));
+    assert_eq!((at(100, 10_000_000), at(300, 100), at(0, 0)), (999, 500, 500), "within the ladder");
+    assert_eq!((chosen(100, 1_000).demand_rate, chosen(100, 200).demand_rate), (7.0, 5.0));
+    // Two pools, two quantiles, one sum over the forecasts.
+    let costs = |late| Costs { late_per_instance_hour: Some(MicroUsd(late)), ..Costs::default() };
+    let priced = |name, late| PoolSnapshot { price: MicroUsd(100), ..pool(PoolConfig { costs: costs(late), ..config(name) }) };
+    let both = planned(&snapshot(vec![forecast("a", 5.0, &[(6.0, 8.0), (6.0, 8.0)])], vec![priced("a", 1_000), priced("b", 200)]));
+    assert_eq!(both.decisions.iter().map(|d| d.reason.demand_rate).collect::<Vec<_>>(), [4.0, 3.0]);
+}
+
+#[test]
+fn an_idle_instance_is_kept_as_long_as_that_is_cheaper_than_a_start() {
+    // A start costs three steps' rent and takes one step: the break-even lies after four.
+    let costs = Costs { start: MicroUsd(300), ..Costs::default() };
+    let web = PoolConfig { costs, ..config("web") };
+    let rows = |again: f64| [(2.0, 2.0), (2.0, 2.0), (2.0, 2.0), (again, 99.0), (30.0, 99.0)];
+    let decided_with = |again, memory| {
+        let pool = PoolSnapshot { price: MicroUsd(6_000), memory, ..pool(web.clone()) };
+        decided(&snapshot(vec![forecast("a", 2.0, &rows(again))], vec![pool]))
+    };
+    let kept = decided_with(7.0, stood(2, 4));
+    assert_eq!((kept.active, kept.warm), (2, 4), "needed again in four steps, and no more than stands is kept for it");
+    assert!(kept.reason.rule.starts_with("kept: the forecast needs it again"), "{}", kept.reason.rule);
+    assert_eq!(decided_with(2.0, stood(2, 4)).warm, 0, "needed again too late");
+    let mut memory = stood(9, 0);
+    let mut high = decided_with(2.0, stood(9, 0));
+    high.reason.demand_rate = 9.0;
+    memory.recent.note(KNOWN.offset(-4), &high, &web);
+    let rented = decided_with(2.0, memory.clone());
+    assert_eq!((rented.active, rented.warm), (2, 7), "longer than scale_in_after, which is three");
+    assert!(rented.reason.rule.starts_with("scale-in waits"));
+}
+
 fn policy(name: &str) -> Policy {
     let none = StepLimit::default();
     Policy {
@@ -330,10 +383,14 @@ fn policy(name: &str) -> Policy {
     }
 }
 
+/// Nothing learned, and so many instances planned before.
+fn stood(active: u32, warm: u32) -> Memory {
+    Memory { standing: Some(Standing { active, warm }), ..Memory::default() }
+}
+
 /// The decision on a pool that needs nine instances now and soon, ten of which stood, with these policies.
 fn under(policies: Vec<Policy>, standing: u32) -> PoolDecision {
-    let standing = Standing { active: standing, warm: 0 };
-    let pool = PoolSnapshot { standing, ..pool(PoolConfig { policies, ..config("web") }) };
+    let pool = PoolSnapshot { memory: stood(standing, 0), ..pool(PoolConfig { policies, ..config("web") }) };
     decided(&snapshot(vec![forecast("a", 8.0, &[(8.0, 9.0), (8.0, 9.0)])], vec![pool]))
 }
 
@@ -377,7 +434,7 @@ fn a_frozen_pool_stays_as_it_is_whatever_is_foreseen() {
     let why = format!("9 active and 0 warm instances are wanted, but policy release freezes the pool until {LATER}");
     assert_eq!((fewer.active, fewer.blocked), (3, Some(why)));
 
-    let pool = PoolSnapshot { standing: Standing { active: 3, warm: 1 }, ..pool(PoolConfig { policies: frozen, ..config("web") }) };
+    let pool = PoolSnapshot { memory: stood(3, 1), ..pool(PoolConfig { policies: frozen, ..config("web") }) };
     let snapshot = snapshot(vec![forecast("a", 8.0, &[(8.0, 9.0)])], vec![pool]);
     let mut thawed = plan(&snapshot);
     assert!(thawed.notes.iter().any(|note| note.starts_with("BELOW THE LIVE FLOOR: pool web is to serve with 3 instances")));
@@ -387,7 +444,7 @@ fn a_frozen_pool_stays_as_it_is_whatever_is_foreseen() {
 
 #[test]
 fn a_pools_budget_cuts_like_a_maximum() {
-    let costs = Costs { max_per_hour: Some(MicroUsd(3_000)) };
+    let costs = Costs { max_per_hour: Some(MicroUsd(3_000)), ..Costs::default() };
     let priced = PoolConfig { costs, min_warm: 1, ..config("web") };
     let pool = PoolSnapshot { price: MicroUsd(900), ..pool(priced) };
     let snapshot = snapshot(vec![forecast("a", 8.0, &[(8.0, 9.0)])], vec![pool]);
@@ -456,9 +513,10 @@ prop_compose! {
 prop_compose! {
     /// A pool with policies, a budget and a past.
     fn governed_pool()(pool in any_pool(), policies in prop::collection::vec(any_policy(), 0..3), active in 0..50u32, warm in 0..9u32,
-        price in 0..3_000u64, budget in prop::option::of(0..40_000u64)) -> PoolSnapshot {
-        let config = PoolConfig { policies, costs: Costs { max_per_hour: budget.map(MicroUsd) }, ..pool.config };
-        PoolSnapshot { config, standing: Standing { active, warm }, price: MicroUsd(price), ..pool }
+        price in 0..3_000u64, budget in prop::option::of(0..40_000u64), late in prop::option::of(0..90_000u64), start in 0..900u64) -> PoolSnapshot {
+        let costs = Costs { max_per_hour: budget.map(MicroUsd), late_per_instance_hour: late.map(MicroUsd), price: None, start: MicroUsd(start) };
+        let memory = Memory { standing: Some(Standing { active, warm }), ..pool.memory };
+        PoolSnapshot { config: PoolConfig { policies, costs, ..pool.config }, memory, price: MicroUsd(price), ..pool }
     }
 }
 
@@ -477,7 +535,7 @@ prop_compose! {
             decision.reason.demand_rate = rate;
             recent.note(KNOWN.offset(at), &decision, &config);
         }
-        PoolSnapshot { measured_startup: measured.map(Duration::from_secs), recent, tuner: Tuner::with_margin(margin), ..pool(config) }
+        PoolSnapshot { measured_startup: measured.map(Duration::from_secs), memory: Memory { recent, margins: Margins::with_tuner(Tuner::with_margin(margin)), standing: None }, ..pool(config) }
     }
 }
 

@@ -9,6 +9,7 @@
 //! two percent, a step without a miss lowers it by a fraction of that, and in the long run the share of
 //! misses is `1 - quantile`.
 
+use serde::{Deserialize, Serialize};
 use tradewind_protocol::Quantile;
 
 /// How fast the margin follows: one miss at the 95 % quantile raises it by 2 %, a day of five-minute
@@ -20,7 +21,7 @@ const GAIN: f64 = 0.02;
 const MARGINS: (f64, f64) = (0.33, 4.0);
 
 /// The margin of one pool.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Tuner {
     margin: f64,
 }

@@ -1,4 +1,4 @@
-//! `tradewind regions`, `pools` and `instances`: who there is, and what stands where.
+//! `tradewind regions`, `pools`, `prices` and `instances`: who there is, and what stands where.
 
 use super::{health, mode};
 use crate::failure::Failure;
@@ -7,7 +7,7 @@ use crate::output::{Output, Tone};
 use crate::table::Column::{Left, Right};
 use crate::table::Table;
 use tradewind_protocol::Resources;
-use tradewind_protocol::api::{InstanceState, InstanceView, RegionPools, RegionView};
+use tradewind_protocol::api::{InstanceState, InstanceView, PriceView, RegionPools, RegionView};
 
 pub(super) fn print_regions(regions: &[RegionView], out: &mut Output) -> Result<(), Failure> {
     let mut table = Table::new(&[
@@ -108,6 +108,33 @@ fn fullest(used: Resources, capacity: Resources) -> String {
         Some((kind, part)) => format!("{} {}", human::share(part), kind.split('_').next().unwrap_or(kind)),
         None => "-".to_owned(),
     }
+}
+
+pub(super) fn print_prices(prices: &[PriceView], out: &mut Output) -> Result<(), Failure> {
+    if prices.is_empty() {
+        return out.line("No prices: [[price]] in the agent's configuration names them; instance_hour_usd of a pool holds without.");
+    }
+    let mut table = Table::new(&[Left("PRICE"), Right("INSTANCE"), Left("READ (UTC)"), Right("AGE"), Left("STATE"), Left("SOURCE")]);
+    for price in prices {
+        let state = match (&price.failure, price.stale) {
+            (None, false) => "good".to_owned(),
+            (None, true) => "stale".to_owned(),
+            (Some(why), false) => format!("last reading failed: {why}"),
+            (Some(why), true) => format!("stale: {why}"),
+        };
+        table.row(
+            if price.stale || price.failure.is_some() { Tone::Warning } else { Tone::Plain },
+            [
+                price.name.to_string(),
+                price.instance_hour_price.map_or_else(|| "-".to_owned(), |price| format!("{} /h", human::money(price))),
+                price.read_at.map_or_else(|| "-".to_owned(), human::time),
+                price.age_ms.map_or_else(|| "-".to_owned(), human::millis),
+                state,
+                price.source.clone(),
+            ],
+        );
+    }
+    table.print(out)
 }
 
 pub(super) fn print_instances(instances: &[InstanceView], out: &mut Output) -> Result<(), Failure> {

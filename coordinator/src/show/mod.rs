@@ -9,7 +9,7 @@ mod plan;
 mod reservations;
 mod status;
 
-use crate::args::{Connection, Query};
+use crate::args::{Connection, Explain, ExplainWhat, Query};
 use crate::client::{Answer, Client};
 use crate::failure::Failure;
 use crate::output::{Format, Output, Tone};
@@ -23,6 +23,7 @@ pub(crate) fn run(query: Query, connection: &Connection, out: &mut Output) -> Re
         Query::Status => present(&client.get("/v1/status", &[])?, out, status::print),
         Query::Regions => present_all(&client.get("/v1/regions", &[])?, out, mesh::print_regions),
         Query::Pools => present_all(&client.get("/v1/pools", &[])?, out, mesh::print_pools),
+        Query::Prices => present_all(&client.get("/v1/prices", &[])?, out, mesh::print_prices),
         Query::Instances => present_all(&client.get("/v1/instances", &[])?, out, mesh::print_instances),
         Query::Reservations { no_instances } => {
             let print = if no_instances { reservations::print_without_instances } else { reservations::print };
@@ -38,10 +39,14 @@ pub(crate) fn run(query: Query, connection: &Connection, out: &mut Output) -> Re
             let print = if charts { forecasts::print_with_charts } else { forecasts::print };
             present_all(&client.get("/v1/forecasts", &query)?, out, print)
         }
-        Query::Explain { from, to, service, transaction_type, tenant, chart, no_chart } => {
+        Query::Explain(Explain { what: Some(ExplainWhat::Plan { pool }), .. }) => {
+            let query = [("pool", pool.map(|pool| pool.to_string()))];
+            present(&client.get("/v1/plan/explain", &query)?, out, plan::print_explanation)
+        }
+        Query::Explain(Explain { what: None, from, to, service, transaction_type, tenant, chart, no_chart }) => {
             let query = [
-                ("from", Some(from.to_string())),
-                ("to", Some(to.to_string())),
+                ("from", from.map(|r| r.to_string())),
+                ("to", to.map(|r| r.to_string())),
                 ("service", service.map(|s| s.to_string())),
                 ("type", transaction_type.map(|t| t.to_string())),
                 ("tenant", tenant.map(|t| t.to_string())),

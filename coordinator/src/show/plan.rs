@@ -1,12 +1,12 @@
-//! `tradewind plan` and `scale`: what a region means to do, and why.
+//! `tradewind plan`, `scale` and `explain plan`: what a region means to do, and why.
 
 use super::mode;
 use crate::failure::Failure;
 use crate::human::{self, clean};
 use crate::output::{Output, Tone};
 use crate::table::Column::{Left, Right};
-use crate::table::Table;
-use tradewind_protocol::api::ScaleOutcome;
+use crate::table::{Table, print_pairs};
+use tradewind_protocol::api::{Alternative, AlternativeKind, MarginReasons, PlanExplanation, PoolExplanation, ScaleOutcome, SourceShare};
 use tradewind_protocol::plan::{PoolDecision, RegionalResourcePlan};
 use tradewind_protocol::region::Mode;
 
@@ -107,4 +107,139 @@ fn print_reason(decision: &PoolDecision, out: &mut Output) -> Result<(), Failure
         out.line(&stale)?;
     }
     Ok(())
+}
+
+/// How many sources are told in a table; the other formats have them all.
+const MAX_SOURCE_ROWS: usize = 10;
+
+pub(super) fn print_explanation(explained: &PlanExplanation, out: &mut Output) -> Result<(), Failure> {
+    let title = out.paint(Tone::Strong, &format!("Plan {} of {}", explained.version, explained.region));
+    out.line(&format!("{title}, made {} UTC, {}", human::time(explained.made_at), mode(explained.mode)))?;
+    if explained.pools.is_empty() {
+        out.line("It decides nothing: the region has no pools.")?;
+    }
+    for pool in &explained.pools {
+        out.line("")?;
+        print_pool(pool, out)?;
+    }
+    for note in &explained.notes {
+        let note = out.paint(Tone::Warning, &format!("note: {}", clean(note)));
+        out.line(&note)?;
+    }
+    Ok(())
+}
+
+fn print_pool(pool: &PoolExplanation, out: &mut Output) -> Result<(), Failure> {
+    let (decision, costs) = (&pool.decision, &pool.costs);
+    let reason = &decision.reason;
+    let rate = |value: f64| format!("{} /s", human::quantity(value));
+    let title = format!("{}: {} active and {} warm, {} before", decision.pool, decision.active, decision.warm, pool.planned_before);
+    let title = out.paint(Tone::Strong, &title);
+    out.line(&title)?;
+    let stated = if costs.late_cost_stated { "as stated" } else { "as the quantile has it" };
+    let budget = match (costs.max_cost_per_hour, costs.region_max_cost_per_hour) {
+        (None, None) => "none".to_owned(),
+        (Some(own), None) => format!("{} /h", human::money(own)),
+        (None, Some(all)) => format!("{} /h for all pools", human::money(all)),
+        (Some(own), Some(all)) => format!("{} /h, {} /h for all pools", human::money(own), human::money(all)),
+    };
+    let blocked = decision.blocked.as_deref().map(|blocked| ("blocked", blocked.to_owned(), Tone::Bad));
+    let facts = [
+        ("decided by", reason.rule.clone(), Tone::Plain),
+        (
+            "demand",
+            format!(
+                "{} at {} of the forecast, median {}, seen {}",
+                rate(reason.demand_rate),
+                format_args!("q{}", quantile(reason.quantile.thousandths())),
+                rate(reason.median_rate),
+                rate(reason.observed_rate)
+            ),
+            Tone::Plain,
+        ),
+        ("lead time", human::millis(reason.lead_ms), Tone::Plain),
+        ("price", format!("{} /h", human::money(costs.instance_hour_price)), Tone::Plain),
+        ("cost of being late", format!("{} prices, {stated}", human::quantity(costs.late_cost_ratio)), Tone::Plain),
+        (
+            "idle instances",
+            format!("kept for {} (break-even {})", human::millis(costs.scale_in_wait_ms), human::millis(costs.break_even_ms)),
+            Tone::Plain,
+        ),
+        ("budget", budget, Tone::Plain),
+    ];
+    print_pairs(&facts.into_iter().chain(blocked).collect::<Vec<_>>(), out)?;
+    print_alternatives(&pool.alternatives, out)?;
+    print_sources(&pool.sources, out)?;
+    print_margin(&pool.margin, out)
+}
+
+fn print_alternatives(alternatives: &[Alternative], out: &mut Output) -> Result<(), Failure> {
+    if alternatives.is_empty() {
+        return Ok(());
+    }
+    out.line("")?;
+    let mut table = Table::new(&[Right("INSTANCES"), Left("WHAT"), Right("MISSING"), Right("COST"), Left("WHY NOT")]);
+    for alternative in alternatives {
+        let what = match (alternative.kind, alternative.quantile) {
+            (AlternativeKind::Chosen, _) => "chosen".to_owned(),
+            (AlternativeKind::OneFewer, _) => "one fewer".to_owned(),
+            (AlternativeKind::OneMore, _) => "one more".to_owned(),
+            (AlternativeKind::AsBefore, _) => "as before".to_owned(),
+            (AlternativeKind::LowerQuantile | AlternativeKind::HigherQuantile, Some(level)) => {
+                format!("q{}", quantile(level.thousandths()))
+            }
+            (AlternativeKind::LowerQuantile, None) => "lower quantile".to_owned(),
+            (AlternativeKind::HigherQuantile, None) => "higher quantile".to_owned(),
+        };
+        table.row(
+            if alternative.kind == AlternativeKind::Chosen { Tone::Strong } else { Tone::Plain },
+            [
+                alternative.instances.to_string(),
+                what,
+                human::quantity(alternative.expected_missing),
+                human::quantity(alternative.expected_cost),
+                alternative.rejected.clone().unwrap_or_default(),
+            ],
+        );
+    }
+    table.print(out)
+}
+
+fn print_sources(sources: &[SourceShare], out: &mut Output) -> Result<(), Failure> {
+    if sources.is_empty() {
+        return out.line("No region forecasts traffic to it.");
+    }
+    out.line("")?;
+    let mut table = Table::new(&[Left("SOURCE"), Left("ENTERS AT"), Right("TIMES"), Right("MEDIAN"), Right("SHARE"), Right("AGE")]);
+    for source in sources.iter().take(MAX_SOURCE_ROWS) {
+        table.row(
+            if source.stale { Tone::Warning } else { Tone::Plain },
+            [
+                source.region.to_string(),
+                source.service.to_string(),
+                human::quantity(source.factor),
+                format!("{} /s", human::quantity(source.median_rate)),
+                human::share(source.share),
+                format!("{}{}", human::millis(source.age_ms), if source.stale { ", stale" } else { "" }),
+            ],
+        );
+    }
+    table.print(out)?;
+    match sources.len().saturating_sub(MAX_SOURCE_ROWS) {
+        0 => Ok(()),
+        more => out.line(&format!("and {} with less", human::some(more as u64, "source"))),
+    }
+}
+
+fn print_margin(margin: &MarginReasons, out: &mut Output) -> Result<(), Failure> {
+    out.line("")?;
+    let choices = margin.choices.iter().filter(|choice| choice.weight >= 0.005);
+    let choices = choices.map(|choice| {
+        let tuned = if choice.tuned { " (tuned)" } else { "" };
+        format!("x{:.2}{tuned} {}", choice.margin, human::share(choice.weight))
+    });
+    let choices = choices.collect::<Vec<_>>().join(", ");
+    let learned = human::some(margin.learned_steps, "step");
+    let regret = human::quantity(margin.regret);
+    out.line(&format!("margin x{:.2} over the median, learned from {learned}: {choices}; regret {regret} instance-steps", margin.margin))
 }

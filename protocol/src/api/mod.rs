@@ -6,6 +6,7 @@
 
 mod anomaly;
 mod explain;
+mod plan;
 mod reservation;
 
 use crate::calendar::{CalendarEvent, Effect};
@@ -17,6 +18,9 @@ use serde::{Deserialize, Serialize};
 
 pub use anomaly::{Anomaly, AnomalyKind, Direction};
 pub use explain::{ExpertReasons, ForecastExplanation, ForecastReasons, HorizonReasons};
+pub use plan::{
+    Alternative, AlternativeKind, CostTerms, MarginChoice, MarginReasons, PlanExplanation, PoolExplanation, PriceView, SourceShare,
+};
 pub use reservation::{ClaimView, ReservationView, Reservations};
 
 /// An error, as RFC 9457 has it. Sent as `application/problem+json`.

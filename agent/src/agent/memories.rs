@@ -1,0 +1,73 @@
+//! What the step loop remembers of each pool from round to round, and over a restart.
+//!
+//! Memories are written beside the steps: one write at a time, and a step whose write would have to wait leaves it to the next. What is lost with a
+//! crash is learned again.
+
+use crate::planner::Memory;
+use crate::store::{Facts, Store};
+use std::collections::BTreeMap;
+use tokio::task::JoinHandle;
+use tradewind_protocol::PoolName;
+
+const MEMORIES: Facts = Facts("planner");
+
+/// The memories, and the write that is under way.
+pub(super) struct Memories {
+    store: Store,
+    pools: BTreeMap<PoolName, Remembered>,
+    writing: Option<JoinHandle<()>>,
+}
+
+/// What is remembered of one pool.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Remembered {
+    pub(super) memory: Memory,
+    /// Whether its last plan was blocked, in this life.
+    pub(super) blocked: bool,
+}
+
+impl Memories {
+    pub(super) fn new(store: Store) -> Self {
+        Self { store, pools: BTreeMap::new(), writing: None }
+    }
+
+    /// Reads what earlier lives have left of `pools`. What cannot be read is learned again.
+    pub(super) async fn recall(&mut self, pools: impl Iterator<Item = PoolName>) {
+        let mut kept: BTreeMap<String, Vec<u8>> = match self.store.all(MEMORIES).await {
+            Ok(kept) => kept.into_iter().collect(),
+            Err(error) => {
+                tracing::warn!(%error, "what the planner had learned cannot be read: it learns again");
+                BTreeMap::new()
+            }
+        };
+        for pool in pools {
+            let memory = kept.remove(pool.as_str()).and_then(|bytes| Memory::from_bytes(&bytes)).unwrap_or_default();
+            self.pools.insert(pool, Remembered { memory, blocked: false });
+        }
+    }
+
+    pub(super) fn of(&mut self, pool: &PoolName) -> &mut Remembered {
+        self.pools.entry(pool.clone()).or_default()
+    }
+
+    /// Begins to make them durable, unless that is under way already.
+    pub(super) fn keep(&mut self) {
+        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+            return;
+        }
+        let changes = self.pools.iter().map(|(pool, of)| (pool.to_string(), Some(of.memory.to_bytes()))).collect();
+        let store = self.store.clone();
+        self.writing = Some(tokio::spawn(async move {
+            if let Err(error) = store.change(MEMORIES, changes).await {
+                tracing::warn!(%error, "what the planner has learned is not durable");
+            }
+        }));
+    }
+
+    /// Waits for the write that is under way.
+    pub(super) async fn finish(&mut self) {
+        if let Some(writing) = self.writing.take() {
+            let _ = writing.await;
+        }
+    }
+}
