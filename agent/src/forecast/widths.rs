@@ -17,8 +17,8 @@ use tradewind_protocol::Quantile;
 const GAIN: f64 = 0.004;
 /// Errors `h` steps ahead overlap and are known late: the gain falls with this power of `h`.
 const DELAY: f64 = 0.25;
-/// Logarithms stay within these. Hardly narrower than what is said: a calm that all series share is one observation, however many series.
-const LOGS: (f64, f64) = (-0.1, 0.7);
+/// Logarithms stay within these. Never narrower than what is said: a calm that all series share is one observation, however many series.
+const LOGS: (f64, f64) = (0.0, 0.7);
 /// So many independent errors make a series count half in the mean.
 const COUNTS: f64 = 5.0;
 
