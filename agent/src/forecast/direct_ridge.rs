@@ -2,7 +2,7 @@
 //!
 //! For each of a few horizons `h` one linear model says how far the step `h` ahead will lie from the season's mean and
 //! shape, from the deviation of the last step, its averages over the last few and the last many steps, and the
-//! deviation that the same step had one season ago: the direct strategy of multi-step forecasting (Ben Taieb, Bontempi, Atiya and
+//! deviation that the same step had one season ago, and from what came a week ago ([`super::week`]): the direct strategy of multi-step forecasting (Ben Taieb, Bontempi, Atiya and
 //! Sorjamaa 2012, section 2.2), an autoregression on lags and seasonal lags. Coefficients are learnt by recursive least
 //! squares with forgetting (Ljung, System Identification, 2nd edition, equations 11.16 and 11.17), from a prior in which a deviation
 //! fades, on a square-root scale as in [`super::holt_winters`]. Needs two seasons, as the profile does.
@@ -10,14 +10,17 @@
 use super::expert::{Forecaster, Silent};
 use super::horizon::{between, lanes};
 use super::profile::SeasonalProfile;
+use super::week::LastWeek;
 use std::collections::VecDeque;
 
-/// Last deviation, its short and its long average, and that of a season ago.
-const FEATURES: usize = 4;
+/// Last deviation, its short and its long average, that of a season ago, and that of a week ago.
+const FEATURES: usize = 5;
 /// Gains of the two averages: about five steps and about thirty.
 const AVERAGES: [f64; 2] = [0.2, 0.03];
 /// The prior says that of a deviation this share is left a step later.
 const PRIOR_FADE: f64 = 0.97;
+/// And of what a week ago came on top of that this share comes again: two weeks do not tell how much, so that it is said beforehand.
+const PRIOR_WEEK: f64 = 0.3;
 /// How many independent observations the prior is worth.
 const PRIOR_WORTH: f64 = 10.0;
 /// Memory of the regression: about a thousand steps.
@@ -36,6 +39,7 @@ const REACH: f64 = 1.25;
 pub(crate) struct DirectRidge {
     season: usize,
     profile: SeasonalProfile,
+    week: LastWeek,
     /// Roots of the last two seasons' counts, oldest first.
     recent: VecDeque<f64>,
     deviation: f64,
@@ -72,6 +76,7 @@ impl DirectRidge {
         Self {
             season: season.max(1),
             profile: SeasonalProfile::new(season),
+            week: LastWeek::new(season),
             recent: VecDeque::new(),
             deviation: 0.0,
             averages: [0.0; AVERAGES.len()],
@@ -87,13 +92,23 @@ impl DirectRidge {
         self.profile.mean() + self.profile.deviation(ahead)
     }
 
+    /// How far, a week ago, the step `ahead` lay from where the deviation of then, fading, would have left it.
+    fn week_ago(&self, ahead: usize) -> f64 {
+        let deviation = |ahead: usize| Some(self.week.above_mean(ahead)? - self.profile.deviation(ahead));
+        match (deviation(ahead), deviation(0)) {
+            (Some(came), Some(was)) => came - was * PRIOR_FADE.powi(i32::try_from(ahead).unwrap_or(i32::MAX)),
+            _ => 0.0,
+        }
+    }
+
     fn features(&self, ahead: usize) -> [f64; FEATURES] {
         let unit = self.size.max(f64::MIN_POSITIVE);
         // The step one season before, or as many seasons as lie ahead.
         let ago = self.season - (ahead.max(1) - 1) % self.season;
         let then = self.recent.len().checked_sub(ago).and_then(|at| self.recent.get(at));
         let then = then.map_or(0.0, |then| then - self.base(ahead));
-        [self.deviation, self.averages[0], self.averages[1], then].map(|value| (value / unit).clamp(-MAX_DEVIATION, MAX_DEVIATION))
+        let week = self.week_ago(ahead);
+        [self.deviation, self.averages[0], self.averages[1], then, week].map(|value| (value / unit).clamp(-MAX_DEVIATION, MAX_DEVIATION))
     }
 }
 
@@ -107,6 +122,7 @@ impl Forecaster for DirectRidge {
         let number = self.profile.seen() + 1;
         self.lines.iter_mut().for_each(|line| line.learn(number, value));
         self.profile.observe(value);
+        self.week.observe(value, self.profile.mean());
         if self.recent.len() == 2 * self.season {
             self.recent.pop_front();
         }
@@ -149,6 +165,7 @@ impl Line {
     fn new(ahead: usize) -> Self {
         let mut coefficients = [0.0; FEATURES];
         coefficients[0] = PRIOR_FADE.powi(i32::try_from(ahead).unwrap_or(i32::MAX));
+        coefficients[FEATURES - 1] = PRIOR_WEEK;
         // Errors `ahead` steps ahead overlap: so many of them are worth one.
         let variance = 1.0 / (PRIOR_WORTH * (ahead as f64).sqrt());
         let covariance = std::array::from_fn(|row| std::array::from_fn(|column| if row == column { variance } else { 0.0 }));

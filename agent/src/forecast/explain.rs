@@ -39,7 +39,7 @@ pub struct LaneExplanation {
 pub struct ExpertExplanation {
     /// Its name.
     pub name: String,
-    /// Its share of what is said now, 0 to 1.
+    /// Its share of the median that is said now, 0 to 1.
     pub weight: f64,
     /// Its recent mean absolute error, in transactions a step; `None` before it was judged.
     pub error: Option<f64>,

@@ -3,13 +3,15 @@
 //! [`Forecasts`] holds one `series::SeriesForecast` for each series. When a step is closed, every
 //! series learns its count at once: several experts (`expert::Forecaster`) extend their points, a
 //! lane for each of a few horizons (`lane`) mixes them by their recent losses, and reads the interval
-//! around the mix from its own recent errors, at levels that conformal inference keeps honest. Nothing
-//! is fitted in the background yet, so that the same counts always make the same forecast, and a
-//! rebuilt series is the same as one that was never interrupted.
+//! around the mix from its own recent errors, at levels that conformal inference keeps honest. Beside it stand the plain quantiles
+//! of the last values (`plain`), believed quantile by quantile as far as they were better (`blend`); and what is published is as much
+//! wider as the series of the agent have needed in the mean (`widths`). The same counts always make the same forecast, and
+//! rebuilt series say what they would have said without an interruption.
 //!
 //! Invariant: what is said after step `t` depends on the counts up to `t` alone (a test replaces
 //! everything later by noise). Read next: `series`.
 
+mod blend;
 mod direct_ridge;
 mod errors;
 mod expert;
@@ -19,16 +21,21 @@ mod holt_winters;
 mod horizon;
 mod lane;
 mod mix;
+mod plain;
 mod profile;
 mod score;
 mod seasonal_naive;
 mod series;
+mod week;
+mod widths;
 
 use crate::config::ForecastConfig;
+use horizon::lanes;
 use series::{Panel, SeriesForecast};
 use std::collections::BTreeMap;
 use tradewind_protocol::forecast::MAX_HORIZON;
 use tradewind_protocol::{PredictionData, Quantile, QuantilePath, SeriesKey, Step, StepIndex, Timestamp};
+use widths::{Logs, Widths};
 
 pub use explain::{ExpertExplanation, Explanation, LaneExplanation};
 
@@ -143,13 +150,24 @@ impl Forecasts {
     /// What is foreseen for every series from the step after the last closed one, ascending by key.
     pub fn predictions(&self, issued_at: Timestamp) -> Vec<PredictionData> {
         let Some(until) = self.until else { return vec![] };
-        self.series.iter().filter_map(|(key, series)| self.prediction(key, series, until, issued_at)).collect()
+        let widths: Vec<Logs> = (0..lanes(self.horizon).len())
+            .map(|lane| Widths::mean(self.series.values().filter_map(|series| series.widths().nth(lane))))
+            .collect();
+        let values =
+            |series: &SeriesForecast| (1..=self.horizon).flat_map(|ahead| series.row(ahead, &widths)).map(|value| value as f32).collect();
+        self.series.iter().filter_map(|(key, series)| self.prediction(key, series, values(series), until.offset(1), issued_at)).collect()
     }
 
-    fn prediction(&self, key: &SeriesKey, series: &SeriesForecast, until: StepIndex, issued_at: Timestamp) -> Option<PredictionData> {
-        let values = (1..=self.horizon).flat_map(|ahead| series.row(ahead)).map(|value| value as f32).collect();
+    fn prediction(
+        &self,
+        key: &SeriesKey,
+        series: &SeriesForecast,
+        values: Vec<f32>,
+        start: StepIndex,
+        issued_at: Timestamp,
+    ) -> Option<PredictionData> {
         // Never refused: horizon and quantiles are within bounds by construction.
-        let path = QuantilePath::rearranged(until.offset(1), self.step, Quantile::GRID.to_vec(), values).ok()?;
+        let path = QuantilePath::rearranged(start, self.step, Quantile::GRID.to_vec(), values).ok()?;
         Some(PredictionData {
             series: key.clone(),
             issued_at,

@@ -1,14 +1,17 @@
 //! The forecast of one series: experts, mixed and calibrated by lane.
 
 use super::EXPERTS;
+use super::blend::{MEMBERS, Rows};
 use super::direct_ridge::DirectRidge;
 use super::expert::{Forecaster, LastValue};
 use super::explain::{ExpertExplanation, Explanation, LaneExplanation};
 use super::holt_winters::{HoltWinters, SeasonalMean};
 use super::horizon::{between, lanes};
-use super::lane::{Lane, MAX_ERROR, QUANTILES};
+use super::lane::{Lane, MAX_ERROR, QUANTILES, Saying};
+use super::plain::PlainQuantiles;
 use super::score::Scores;
 use super::seasonal_naive::SeasonalNaive;
+use super::widths::{Logs, Widths, widened};
 use tradewind_protocol::StepIndex;
 use tradewind_protocol::forecast::ForecastScore;
 
@@ -36,6 +39,7 @@ pub(super) struct SeriesForecast {
     lanes: Vec<Lane>,
     lengths: Vec<usize>,
     panel: Panel,
+    plain: PlainQuantiles,
     /// The yardstick: seasonal naive with intervals from its own errors.
     naive: SeasonalNaive,
     yardstick: Lane,
@@ -74,6 +78,7 @@ impl SeriesForecast {
             season: season.max(1),
             lanes: lengths.iter().map(|ahead| Lane::new(*ahead, experts.len())).collect(),
             panel,
+            plain: PlainQuantiles::new(),
             naive: SeasonalNaive::new(season),
             yardstick: Lane::new(1, 1),
             lengths,
@@ -93,6 +98,7 @@ impl SeriesForecast {
         self.learn(count);
         self.experts.iter_mut().for_each(|expert| expert.observe(count));
         self.naive.observe(count);
+        self.plain.observe(count);
         self.observed = count;
         self.seen += 1;
         let gain = (1.0 / self.seen as f64).max(1.0 / self.season as f64);
@@ -118,11 +124,20 @@ impl SeriesForecast {
             let points = self.points(lane.ahead());
             let mut weights = vec![0.0; points.len()];
             lane.mix().weights(&points, &mut weights);
+            let blend = lane.blend();
+            let shares =
+                if self.plain.ready().is_ok() { blend.shares() } else { std::array::from_fn(|at| if at == 0 { 1.0 } else { 0.0 }) };
             let experts = self.experts.iter().enumerate().map(|(at, expert)| ExpertExplanation {
                 name: expert.name().to_owned(),
-                weight: weights[at],
+                weight: shares[0] * weights[at],
                 error: lane.mix().loss(at),
                 silent: expert.ready().err().map(|silent| silent.to_string()),
+            });
+            let plain = PlainQuantiles::NAMES.iter().enumerate().map(|(at, name)| ExpertExplanation {
+                name: (*name).to_owned(),
+                weight: shares[1 + at],
+                error: blend.error(1 + at),
+                silent: self.plain.ready().err().map(|silent| silent.to_string()),
             });
             let tally = lane.tally();
             LaneExplanation {
@@ -131,7 +146,7 @@ impl SeriesForecast {
                 coverage_90: tally.coverage_90,
                 error: tally.error,
                 seasonal_naive_error: tally.seasonal_naive_error,
-                experts: experts.collect(),
+                experts: experts.chain(plain).collect(),
             }
         });
         Explanation { until, steps: self.seen, season: self.season as u64, lanes: lanes.collect() }
@@ -143,16 +158,34 @@ impl SeriesForecast {
         best.map_or("last-value", |expert| expert.name())
     }
 
-    /// The quantiles of the count `ahead` steps after the last one.
-    pub(super) fn row(&self, ahead: usize) -> [f64; QUANTILES] {
+    /// The quantiles of the count `ahead` steps after the last one, where all series have these widths in the mean, by lane.
+    pub(super) fn row(&self, ahead: usize, all: &[Logs]) -> [f64; QUANTILES] {
         let points = self.points(ahead);
         let place = between(&self.lengths, ahead);
         let (lower, upper) = (&self.lanes[place.lower], &self.lanes[place.upper]);
-        let blend = |low: f64, high: f64| low + place.share * (high - low);
-        let point = blend(mixed(lower, &points), mixed(upper, &points));
+        let between = |low: f64, high: f64| low + place.share * (high - low);
+        let point = between(mixed(lower, &points), mixed(upper, &points));
         let mut offsets = *lower.offsets();
-        offsets.iter_mut().zip(upper.offsets()).for_each(|(low, high)| *low = blend(*low, *high));
-        self.quantiles(point, &offsets)
+        offsets.iter_mut().zip(upper.offsets()).for_each(|(low, high)| *low = between(*low, *high));
+        let rows = self.rows(self.quantiles(point, &offsets));
+        let (low, high) =
+            (widened(&lower.blend().blend(&rows), &all[place.lower]), widened(&upper.blend().blend(&rows), &all[place.upper]));
+        std::array::from_fn(|at| between(low[at], high[at]))
+    }
+
+    /// How much wider each lane has to be.
+    pub(super) fn widths(&self) -> impl Iterator<Item = &Widths> {
+        self.lanes.iter().map(Lane::widths)
+    }
+
+    /// What the members of the blend say, of which the lane says this.
+    fn rows(&self, own: [f64; QUANTILES]) -> [[f64; QUANTILES]; MEMBERS] {
+        let mut rows = [[f64::NAN; QUANTILES]; MEMBERS];
+        rows[0] = own;
+        if self.plain.ready().is_ok() {
+            rows[1..].iter_mut().zip(self.plain.rows()).for_each(|(row, plain)| *row = plain.map(f64::from));
+        }
+        rows
     }
 
     fn learn(&mut self, count: f64) {
@@ -187,16 +220,18 @@ impl SeriesForecast {
             }
             let points = self.points(self.lengths[at]);
             let point = mixed(&self.lanes[at], &points);
-            let quantiles = self.quantiles(point, self.lanes[at].offsets());
-            let spread = self.spread(point);
-            self.lanes[at].say(self.seen, &points, point, spread, quantiles);
+            let rows = self.rows(self.quantiles(point, self.lanes[at].offsets()));
+            let quantiles = widened(&self.lanes[at].blend().blend(&rows), &self.lanes[at].widths().logs());
+            let (spread, rows) = (self.spread(point), narrow(&rows));
+            self.lanes[at].say(self.seen, Saying { points, point, spread, rows, quantiles });
         }
         if self.naive.ready().is_ok() {
             let point = self.naive.point(1);
             self.yardstick.settle(None);
             let quantiles = self.quantiles(point, self.yardstick.offsets());
-            let spread = self.spread(point);
-            self.yardstick.say(self.seen, &[point], point, spread, quantiles);
+            let (spread, mut rows) = (self.spread(point), [[f32::NAN; QUANTILES]; MEMBERS]);
+            rows[0] = quantiles.map(|value| value as f32);
+            self.yardstick.say(self.seen, Saying { points: vec![point], point, spread, rows, quantiles });
         }
     }
 
@@ -236,6 +271,10 @@ impl SeriesForecast {
         let level = (point + SPREAD_FLOOR * mean) / mean;
         mean * level.powf(SPREAD_POWER)
     }
+}
+
+fn narrow(rows: &[[f64; QUANTILES]; MEMBERS]) -> Rows {
+    rows.map(|row| row.map(|value| value as f32))
 }
 
 fn mixed(lane: &Lane, points: &[f64]) -> f64 {

@@ -48,7 +48,8 @@ fn daily(at: usize) -> f64 {
 
 #[test]
 fn nothing_said_depends_on_what_comes_later() {
-    let past: Vec<f64> = (0..200).map(daily).collect();
+    // More than eight seasons, so that what was a week ago is known.
+    let past: Vec<f64> = (0..260).map(daily).collect();
     let mut forecasts = forecasts(12);
     let key = key("a");
     let mut before = vec![];
@@ -56,8 +57,8 @@ fn nothing_said_depends_on_what_comes_later() {
         forecasts.close(StepIndex(at as i64), [(&key, *count)]);
         before.push(said(&forecasts));
     }
-    for cut in [1, 30, 100, 199] {
-        let changed: Vec<f64> = (0..200).map(|at| if at < cut { past[at] } else { 1e6 * noise(at) }).collect();
+    for cut in [1, 30, 100, 199, 250] {
+        let changed: Vec<f64> = (0..260).map(|at| if at < cut { past[at] } else { 1e6 * noise(at) }).collect();
         let mut other = self::forecasts(12);
         for (at, count) in changed.iter().enumerate() {
             other.close(StepIndex(at as i64), [(&key, *count)]);
@@ -170,6 +171,41 @@ fn a_rebuilt_series_is_as_if_never_interrupted() {
     assert_eq!(corrected.until(), Some(StepIndex(149)));
     corrected.rebuild(&key("a"), StepIndex(149), &[]);
     assert!(corrected.is_empty());
+}
+
+/// What all series have learnt of their widths is part of what each says, also after a restart.
+#[test]
+fn series_that_are_learnt_afresh_in_another_order_say_the_same() {
+    let (a, b) = (key("a"), key("b"));
+    let counts: [Vec<f64>; 2] = [(0..300).map(daily).collect(), (0..300).map(|at| 40.0 * noise(at * at)).collect()];
+    let mut whole = forecasts(12);
+    for at in 0..300 {
+        whole.close(StepIndex(at), [(&a, counts[0][at as usize]), (&b, counts[1][at as usize])]);
+    }
+    let mut rebuilt = forecasts(12);
+    rebuilt.rebuild(&b, StepIndex(299), &counts[1]);
+    let alone = said(&rebuilt);
+    rebuilt.rebuild(&a, StepIndex(299), &counts[0]);
+    assert_eq!(said(&rebuilt), said(&whole));
+    assert_ne!(alone[0].path, said(&whole)[1].path, "the company tells nothing");
+}
+
+/// No level, no season, bursts: nothing is to be known but how often what comes.
+#[test]
+fn where_nothing_is_to_be_foreseen_it_says_about_the_quantiles_of_the_last_values() {
+    let burst = |at: usize| if noise(at) < 0.8 { (10.0 * noise(at + 77_777)).floor() } else { 200.0 + 50.0 * noise(at + 55_555) };
+    let counts: Vec<f64> = (0..2_000).map(burst).collect();
+    let mut sorted = counts.clone();
+    sorted.sort_by(f64::total_cmp);
+    let path = &said(&fed(&counts))[0].path;
+    let plain = |q: f64| sorted[(q * 2_000.0) as usize];
+    for q in [Quantile::GRID[1], Quantile::MEDIAN] {
+        let value = path.value(StepIndex(2_001), q).unwrap();
+        assert!((value - plain(q.probability())).abs() < 12.0, "{q:?}: {value}, plainly {}", plain(q.probability()));
+    }
+    let why = fed(&counts).explain(&key("a")).unwrap();
+    let share: f64 = why.lanes[1].experts.iter().filter(|expert| expert.name.starts_with("quantiles")).map(|expert| expert.weight).sum();
+    assert!(share > 0.04 && (why.lanes[1].experts.iter().map(|expert| expert.weight).sum::<f64>() - 1.0).abs() < 1e-9, "{share}");
 }
 
 proptest! {
