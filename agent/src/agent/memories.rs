@@ -1,21 +1,28 @@
 //! What the step loop remembers of each pool from round to round, and over a restart.
 //!
-//! Memories are written beside the steps: one write at a time, and a step whose write would have to wait leaves it to the next. What is lost with a
-//! crash is learned again.
+//! Memories are written beside the steps, now and then and at the end: grants wait for the same disk. What is lost with a crash is learned
+//! again.
 
 use crate::planner::Memory;
 use crate::store::{Facts, Store};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tradewind_protocol::PoolName;
 
 const MEMORIES: Facts = Facts("planner");
+
+/// What a crash may cost, beside what a write at every step would.
+const KEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// The memories, and the write that is under way.
 pub(super) struct Memories {
     store: Store,
     pools: BTreeMap<PoolName, Remembered>,
     writing: Option<JoinHandle<()>>,
+    /// When the last write began.
+    kept: Option<Instant>,
 }
 
 /// What is remembered of one pool.
@@ -28,7 +35,7 @@ pub(super) struct Remembered {
 
 impl Memories {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, pools: BTreeMap::new(), writing: None }
+        Self { store, pools: BTreeMap::new(), writing: None, kept: None }
     }
 
     /// Reads what earlier lives have left of `pools`. What cannot be read is learned again.
@@ -50,11 +57,17 @@ impl Memories {
         self.pools.entry(pool.clone()).or_default()
     }
 
-    /// Begins to make them durable, unless that is under way already.
+    /// Begins to make them durable, unless that is under way or was done lately.
     pub(super) fn keep(&mut self) {
-        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+        let lately = self.kept.is_some_and(|kept| kept.elapsed() < KEEP_EVERY);
+        if lately || self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
             return;
         }
+        self.kept = Some(Instant::now());
+        self.write();
+    }
+
+    fn write(&mut self) {
         let changes = self.pools.iter().map(|(pool, of)| (pool.to_string(), Some(of.memory.to_bytes()))).collect();
         let store = self.store.clone();
         self.writing = Some(tokio::spawn(async move {
@@ -64,8 +77,14 @@ impl Memories {
         }));
     }
 
-    /// Waits for the write that is under way.
+    /// Makes them durable as they are at the end.
     pub(super) async fn finish(&mut self) {
+        self.wait().await;
+        self.write();
+        self.wait().await;
+    }
+
+    async fn wait(&mut self) {
         if let Some(writing) = self.writing.take() {
             let _ = writing.await;
         }
