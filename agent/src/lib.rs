@@ -6,6 +6,7 @@
 //! | module | | what |
 //! |---|---|---|
 //! | [`mod@env`] | S | network, clock, chance, disk, threads: the seam to the simulator |
+//! | `backoff` | P | how long to wait after failures |
 //! | [`config`] | P | the configuration file, checked as a whole |
 //! | [`events`] | S | what happened, for operators |
 //! | [`metrics`] | S | what is counted, for Prometheus |
@@ -34,6 +35,7 @@
 
 pub mod agent;
 pub mod anomaly;
+mod backoff;
 pub mod calendar;
 mod client;
 pub mod config;

@@ -2,10 +2,10 @@
 //! be ordered next. Touches nothing itself: the actor lists, persists and orders.
 
 use super::accounting::{Accounting, Closed, Standing};
-use super::backoff::Backoff;
 use super::book::Book;
 use super::reconcile::{Action, Desired, Limits, Member, Obedience, Reason, reconcile};
 use super::{Totals, limits};
+use crate::backoff::Backoff;
 use crate::config::PoolConfig;
 use crate::marks::{bug, sometimes};
 use crate::provider::{self, EndCause, Ended, LinkStatus, Observed, Order, Provider, ProviderError};

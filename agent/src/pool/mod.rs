@@ -2,7 +2,7 @@
 //!
 //! [`PoolHandle`] is the way in; one actor behind it owns all state. What decides is pure:
 //! `reconcile` what to do, [`tradewind_protocol::reservation::ledger`] what fits, `accounting` what it came
-//! to, `backoff` when to try again; `book` makes what the ledgers promise durable.
+//! to; `book` makes what the ledgers promise durable.
 //!
 //! Invariants: every instance holds a firm reservation, durable before it is started, until it is
 //! gone. In advisory mode nothing is started, stopped or written. What fails is tried again, ever
@@ -10,7 +10,6 @@
 
 mod accounting;
 mod actor;
-mod backoff;
 mod book;
 mod fleet;
 mod reconcile;

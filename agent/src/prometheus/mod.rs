@@ -6,6 +6,7 @@
 pub(crate) mod read;
 pub(crate) mod write;
 
+use crate::backoff;
 use std::time::Duration;
 
 /// How long a request may take: Prometheus gives a query two minutes, but no step should wait so long.
@@ -25,5 +26,5 @@ pub(crate) fn client() -> ureq::Agent {
 
 /// The pause after `failures` failures in a row.
 pub(crate) fn pause(failures: u32) -> Duration {
-    FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_PAUSE)
+    backoff::pause(failures, FIRST_PAUSE, LONGEST_PAUSE)
 }

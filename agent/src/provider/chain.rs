@@ -9,6 +9,7 @@
 //! ready and never ends is not noticed here; the pool gives such an instance up.
 
 use super::{EndCause, Ended, LinkStatus, Observed, Order, Provider, ProviderError, Standing, carry_out};
+use crate::backoff;
 use async_trait::async_trait;
 use futures_util::future::{join_all, select_all};
 use std::collections::BTreeMap;
@@ -85,7 +86,7 @@ struct Trial {
 impl Trial {
     fn fail(&mut self, reason: String, longest: Duration, now: Instant) {
         self.failures = self.failures.saturating_add(1);
-        let pause = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(16)).min(longest);
+        let pause = backoff::pause(self.failures, FIRST_PAUSE, longest);
         (self.until, self.reason) = (Some(now + pause), Some(reason));
     }
 

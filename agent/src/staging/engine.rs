@@ -4,6 +4,7 @@
 //! a time; what fails is tried again, ever more slowly. That a step is begun is remembered before it is, so that a later life of the
 //! agent undoes what an earlier one began. A step that is configured otherwise than it was done is undone first as it was.
 
+use crate::backoff;
 use crate::config::{StageAction, StageConfig, StageStep};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -297,8 +298,8 @@ impl Track {
             Err(_) if running.cut => {}
             Err(reason) => {
                 self.failures = self.failures.saturating_add(1);
-                let pause = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(16)).min(LONGEST_PAUSE);
-                self.pause_until = now.uptime.saturating_add(pause.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0));
+                let pause = backoff::jittered(backoff::pause(self.failures, FIRST_PAUSE, LONGEST_PAUSE), jitter);
+                self.pause_until = now.uptime.saturating_add(pause);
                 let name = &self.step(at).what.name;
                 let words = format!("{}: cannot {} step {name}: {reason}", self.service, running.turn.word());
                 out.push(Output::Tell(Severity::Warning, "staging.failed", words.clone()));

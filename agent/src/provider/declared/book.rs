@@ -5,6 +5,7 @@
 
 use super::record::{Kept, Record};
 use super::{Plan, Seen, Want};
+use crate::backoff;
 use crate::provider::{EndCause, Ended, Observed};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -222,8 +223,7 @@ impl Book {
         self.rounds += 1;
         self.failures = self.failures.saturating_add(1);
         self.failures_ever += 1;
-        let pause = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(16)).min(LONGEST_PAUSE);
-        self.until = Some(now + pause.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0));
+        self.until = Some(now + backoff::jittered(backoff::pause(self.failures, FIRST_PAUSE, LONGEST_PAUSE), jitter));
         self.failure = Some(reason);
     }
 

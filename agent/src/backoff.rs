@@ -1,6 +1,17 @@
-//! How long to wait after failures: bounded exponential, with jitter that the caller draws.
+//! How long to wait after failures: bounded exponential, with jitter that the caller draws. Pure.
 
 use std::time::Duration;
+
+/// The wait after so many failures in a row: `first`, and twice as long after each further one, up to `longest`.
+pub(crate) fn pause(failures: u32, first: Duration, longest: Duration) -> Duration {
+    first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest)
+}
+
+/// `pause`, shortened by up to a half by `jitter`, which is drawn evenly from 0 to 1, so that what failed together does not try again
+/// together.
+pub(crate) fn jittered(pause: Duration, jitter: f64) -> Duration {
+    pause.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
+}
 
 /// The first wait: short, since most failures are one instance's own.
 const FIRST: Duration = Duration::from_millis(250);
@@ -16,12 +27,10 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Counts a failure; `jitter` is drawn evenly from 0 to 1 and shortens the wait by up to a half,
-    /// so that what failed together does not try again together.
+    /// Counts a failure; for `jitter` see [`jittered`].
     pub(crate) fn fail(&mut self, now: Duration, jitter: f64) {
         self.failures = self.failures.saturating_add(1);
-        let doublings = self.failures.saturating_sub(1).min(16);
-        self.delay = FIRST.saturating_mul(1 << doublings).min(LONGEST).mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0);
+        self.delay = jittered(pause(self.failures, FIRST, LONGEST), jitter);
         self.until = now.saturating_add(self.delay);
     }
 
