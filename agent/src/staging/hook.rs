@@ -9,14 +9,10 @@ use crate::config::{StageHookConfig, StageWebhookConfig};
 use crate::provider::exec::{self, Bounds};
 use crate::provider::webhook;
 use axum::http::Method;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tradewind_protocol::RegionId;
 
 /// The largest answer: it is only shown where it is a refusal.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
-
-/// How much of an answer that is a refusal is repeated.
-const SHOWN_CHARS: usize = 300;
 
 fn document(region: &RegionId, job: &Job) -> Vec<u8> {
     let Job { service, step, turn, number } = job;
@@ -45,18 +41,12 @@ pub(super) async fn post(region: &RegionId, job: &Job, config: &StageWebhookConf
     let client = Client::new(&config.url, &Identity { authority, certificate: None })?;
     let secret = webhook::secret(&config.secret_file)?;
     let body = document(region, job);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let headers = vec![
-        ("content-type", "application/json".to_string()),
-        ("tradewind-timestamp", now.to_string()),
-        ("tradewind-signature", webhook::signature(&secret, now, &body)),
-        ("idempotency-key", format!("{region}-{}-{}", job.service, job.number)),
-    ];
+    let mut headers = webhook::signed(&secret, &body);
+    headers.push(("idempotency-key", format!("{region}-{}-{}", job.service, job.number)));
     let ask = Ask { method: Method::POST, path: String::new(), headers, body };
     let answer = client.ask(ask, MAX_ANSWER_BYTES, config.timeout).await?;
     if answer.status.is_success() {
         return Ok(());
     }
-    let said: String = String::from_utf8_lossy(&answer.body).chars().take(SHOWN_CHARS).collect();
-    Err(format!("{} answers {}: {}", config.url, answer.status, said.trim()))
+    Err(webhook::refusal(&config.url, &answer))
 }

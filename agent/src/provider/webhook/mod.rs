@@ -7,7 +7,7 @@
 
 use super::Standing;
 use super::declared::{Backend, DeclaredProvider, OpenError, Opening, Pace, Plan, Seen, reading};
-use crate::client::{Ask, Client, Identity};
+use crate::client::{Answer, Ask, Client, Identity};
 use crate::config::{HookConfig, PoolConfig};
 use async_trait::async_trait;
 use axum::http::Method;
@@ -93,12 +93,7 @@ impl Hook {
         let body = document.to_string().into_bytes();
         let mut reason = String::new();
         for attempt in 0..MAX_TRIES {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            let mut headers = vec![
-                ("content-type", "application/json".to_string()),
-                ("tradewind-timestamp", now.to_string()),
-                ("tradewind-signature", signature(&self.secret, now, &body)),
-            ];
+            let mut headers = signed(&self.secret, &body);
             if action == "apply" {
                 headers.push(("idempotency-key", format!("{}-{}", plan.pool, plan.serial)));
             }
@@ -107,8 +102,7 @@ impl Hook {
             let wait = match self.client.ask(ask, MAX_ANSWER_BYTES, self.timeout).await {
                 Ok(answer) if answer.status.is_success() => return reading::instances(&answer.body),
                 Ok(answer) => {
-                    let said: String = String::from_utf8_lossy(&answer.body).chars().take(SHOWN_CHARS).collect();
-                    reason = format!("{} answers {}: {}", self.url, answer.status, said.trim());
+                    reason = refusal(&self.url, &answer);
                     if !(matches!(answer.status.as_u16(), 408 | 425 | 429) || answer.status.is_server_error()) {
                         return Err(reason);
                     }
@@ -142,8 +136,24 @@ pub(crate) fn secret(path: &Path) -> Result<hmac::Key, String> {
     }
 }
 
+/// The headers of a JSON `body` that is signed now.
+pub(crate) fn signed(secret: &hmac::Key, body: &[u8]) -> Vec<(&'static str, String)> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    vec![
+        ("content-type", "application/json".to_string()),
+        ("tradewind-timestamp", now.to_string()),
+        ("tradewind-signature", signature(secret, now, body)),
+    ]
+}
+
+/// What `answer`, which is no success, says.
+pub(crate) fn refusal(url: &str, answer: &Answer) -> String {
+    let said: String = String::from_utf8_lossy(&answer.body).chars().take(SHOWN_CHARS).collect();
+    format!("{url} answers {}: {}", answer.status, said.trim())
+}
+
 /// `v1=` and the HMAC-SHA256 of `timestamp`, a full stop and `body`.
-pub(crate) fn signature(secret: &hmac::Key, timestamp: u64, body: &[u8]) -> String {
+fn signature(secret: &hmac::Key, timestamp: u64, body: &[u8]) -> String {
     let signed = [timestamp.to_string().as_bytes(), b".", body].concat();
     let tag: String = hmac::sign(secret, &signed).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("v1={tag}")
