@@ -90,3 +90,32 @@ impl Memories {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Env;
+    use crate::planner::Standing;
+
+    #[tokio::test]
+    async fn the_next_life_knows_what_was_kept_at_the_end_and_not_every_step_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&Env::real(dir.path()).unwrap()).await.unwrap();
+        let pool: PoolName = "web".parse().unwrap();
+        let planned = |active| Some(Standing { active, warm: 0 });
+        let kept = async || {
+            let mut next = Memories::new(store.clone());
+            next.recall([pool.clone()].into_iter()).await;
+            next.of(&pool).memory.standing
+        };
+        let mut memories = Memories::new(store.clone());
+        for active in 1..=3 {
+            memories.of(&pool).memory.standing = planned(active);
+            memories.keep();
+            memories.wait().await;
+        }
+        assert_eq!(kept().await, planned(1));
+        memories.finish().await;
+        assert_eq!(kept().await, planned(3));
+    }
+}
