@@ -8,7 +8,7 @@ use super::memories::Memories;
 use super::outlook::Outlook;
 use super::training::InTraining;
 use crate::calendar::CalendarHandle;
-use crate::config::{Config, PoolConfig};
+use crate::config::Config;
 use crate::env::{Clock, Env, Offload};
 use crate::events::EventLog;
 use crate::forecast::global::{GlobalConfig, Globals};
@@ -93,8 +93,6 @@ pub(super) struct StepLoop {
     events: EventLog,
     negotiator: NegotiatorHandle,
     staging: StagingHandle,
-    /// When the services are needed that are staged for, by the newest plan.
-    needs: BTreeMap<ServiceName, Timestamp>,
     progress: watch::Sender<Progress>,
     forecasts: Forecasts,
     /// The global models, and the ones that are being trained.
@@ -140,7 +138,6 @@ impl StepLoop {
             events,
             negotiator,
             staging,
-            needs: BTreeMap::new(),
             progress,
             forecasts,
             globals,
@@ -377,7 +374,6 @@ impl StepLoop {
         match planner::check(plan, &snapshot) {
             Ok(plan) => {
                 self.plans += 1;
-                self.needs = planner::needs(&snapshot, plan.plan(), &self.config.staging);
                 Ok(Planned { plan: Arc::new(plan.into_inner()), snapshot: Arc::new(snapshot) })
             }
             Err(violations) => {
@@ -458,7 +454,7 @@ impl StepLoop {
             let noted = Noted { known_until: plan.known_until, decision, pool: &pool.config, waits, lead };
             self.memories.of(&decision.pool).memory.margins.note(noted);
         }
-        self.tune(&plan);
+        self.tune(&plan, &snapshot);
         for decision in &plan.decisions {
             let Some(config) = self.config.pools.iter().find(|pool| pool.name == decision.pool) else { continue };
             let remembered = self.memories.of(&decision.pool);
@@ -471,7 +467,7 @@ impl StepLoop {
         }
         self.memories.keep();
         if self.config.mode == Mode::Active {
-            self.staging.foresee(self.needs.clone());
+            self.staging.foresee(planner::needs(&snapshot, &plan, &self.config.staging));
             let targets = plan.decisions.iter().map(|d| Target { pool: d.pool.clone(), active: d.active, warm: d.warm });
             match self.pool.validate(targets.collect()) {
                 // Refused only while the agent is stopping.
@@ -495,7 +491,7 @@ impl StepLoop {
     }
 
     /// Compares what stood ready in the last closed step with what came, pool by pool.
-    fn tune(&mut self, plan: &RegionalResourcePlan) {
+    fn tune(&mut self, plan: &RegionalResourcePlan, snapshot: &Snapshot) {
         let step = plan.known_until;
         if self.config.mode != Mode::Active {
             return;
@@ -510,9 +506,8 @@ impl StepLoop {
             }
             *demand.entry(forecast.prediction.series.service.clone()).or_default() += forecast.prediction.observed;
         }
-        for config in &self.config.pools {
-            let most = |pool: &PoolConfig| f64::from(pool.max_instances) * pool.rate_per_instance;
-            let all: f64 = self.config.pools.iter().filter(|pool| pool.service == config.service).map(most).sum();
+        for pool in &snapshot.pools {
+            let config = &pool.config;
             let sample = ready.iter().find(|sample| sample.step == step && sample.pool == config.name);
             let load = self.config.planner.graph.load_on(&config.service);
             let load: Vec<f64> = load.filter_map(|(caller, factor)| demand.get(caller).map(|demand| factor * demand)).collect();
@@ -524,7 +519,7 @@ impl StepLoop {
             let remembered = self.memories.of(&config.name);
             remembered.memory.margins.learn(Seen {
                 step,
-                demand: rate * most(config) / all / config.rate_per_instance,
+                demand: planner::share(pool, snapshot) * rate / config.rate_per_instance,
                 ready: sample.map_or(0, |sample| sample.ready),
                 lead: self.config.step.count_covering(Duration::from_millis(decision.reason.lead_ms)),
                 quantile: decision.reason.quantile,

@@ -338,8 +338,7 @@ fn planner(s: &mut Section, step: Step) -> PlannerConfig {
 /// A budget that does not pay for what pools have in any case would be overrun in every round.
 fn affordable(s: &mut Section, planner: &PlannerConfig, pools: &[PoolConfig]) {
     let Some(budget) = planner.max_cost_per_hour else { return };
-    let promised = |pool: &PoolConfig| u64::from(pool.min_instances.saturating_add(pool.min_warm).min(pool.max_instances));
-    let least: u64 = pools.iter().map(|pool| pool.instance_hour_price.0.saturating_mul(promised(pool))).sum();
+    let least: u64 = pools.iter().map(|pool| pool.instance_hour_price.0.saturating_mul(pool.promised().into())).sum();
     if least > budget.0 {
         let least = least as f64 / 1e6;
         s.problem(

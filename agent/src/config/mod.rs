@@ -7,6 +7,7 @@ mod calendar;
 mod check;
 mod feeds;
 mod global;
+mod json_path;
 mod keda;
 mod policy;
 mod prices;
@@ -30,10 +31,16 @@ use tradewind_protocol::region::{Coordinates, Mode};
 use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources, ServiceName, Step, TenantName, TransactionType};
 
 pub use check::{ConfigError, LoadError, Problem};
+pub use json_path::JsonPath;
 pub use keda::KedaConfig;
 pub use prices::{PriceConfig, PriceSource};
 pub use provider::{ExecConfig, HookConfig, KubernetesConfig};
 pub use staging::{ConnectConfig, PreloadConfig, StageAction, StageConfig, StageHookConfig, StageStep, StageWebhookConfig, StorageConfig};
+
+/// The least that is a configuration but for pools, for tests to add to.
+#[cfg(test)]
+const BASE: &str = "region = \"eu\"\ndata_dir = \"/tmp/tw\"\n[mesh]\nlisten = \"127.0.0.1:7470\"\n\
+    [mesh.tls]\nca = \"ca.pem\"\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n";
 
 /// An agent's configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -347,6 +354,13 @@ pub struct PoolConfig {
     pub policies: Vec<Policy>,
     /// What runs the instances.
     pub provider: ProviderConfig,
+}
+
+impl PoolConfig {
+    /// How many instances the pool has whatever a policy or a budget says: its own minima.
+    pub fn promised(&self) -> u32 {
+        self.min_instances.saturating_add(self.min_warm).min(self.max_instances)
+    }
 }
 
 /// What a pool costs beside the price of its instances, and how much it may cost.

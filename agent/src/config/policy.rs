@@ -1,7 +1,7 @@
 //! `[[pool.policy]]`: what operators lay down for a pool beside its demand.
 
 use super::section::{Section, switch, text, texts, whole};
-use crate::planner::{Policy, StepLimit, Weekly, When};
+use crate::planner::{MINUTES_A_DAY, Policy, StepLimit, Weekly, When};
 use std::collections::BTreeSet;
 use toml::Value;
 use tradewind_protocol::{PoolName, Timestamp};
@@ -10,7 +10,6 @@ use tradewind_protocol::{PoolName, Timestamp};
 const MAX_POLICIES: usize = 100;
 /// As they are written, Monday first.
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-const MINUTES_A_DAY: u16 = 1_440;
 
 /// Reads every `[[pool.policy]]`. Without an offset of its own, a schedule is told in hours `utc_offset_minutes` ahead of UTC.
 pub(super) fn read(pool: &mut Section, utc_offset_minutes: i32) -> Vec<Policy> {

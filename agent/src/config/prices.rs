@@ -1,7 +1,7 @@
 //! `[[price]]`: where prices of instances come from.
 
+use super::json_path::JsonPath;
 use super::section::{Section, duration, path, text};
-use crate::prices::JsonPath;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;

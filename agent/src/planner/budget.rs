@@ -3,7 +3,7 @@
 //! First every pool keeps what nobody may take (its own minima, or all of it while it is frozen), then what the demand seen last needs is
 //! paid for, then the rest. What a level costs above what is left is shared: every pool gets the same part of what it lacks.
 
-use super::sizing::{paid_by, promised, usd};
+use super::sizing::{paid_by, usd};
 use super::{PoolSnapshot, seated};
 use tradewind_protocol::PoolDecision;
 use tradewind_protocol::pool::MicroUsd;
@@ -28,7 +28,7 @@ pub(super) fn total(decision: &PoolDecision) -> u32 {
 
 /// What nobody takes from a pool whose decision comes to `total`.
 pub(super) fn untouchable(pool: &PoolSnapshot, total: u32, frozen: bool) -> u32 {
-    if frozen { total } else { promised(&pool.config).min(total) }
+    if frozen { total } else { pool.config.promised().min(total) }
 }
 
 /// What `instances` of the pool cost an hour.

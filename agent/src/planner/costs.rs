@@ -35,13 +35,12 @@ pub(super) fn late_cost_ratio(pool: &PoolSnapshot, quantile: Quantile) -> f64 {
 
 /// For how many steps the rent of an idle instance stays below the price of a start.
 pub(super) fn break_even(pool: &PoolSnapshot, snapshot: &Snapshot) -> u32 {
-    let startup = pool.measured_startup.unwrap_or(pool.config.startup);
     let hours = match (pool.config.costs.start.0, pool.price.0) {
         (0, _) => 0.0,
         (_, 0) => return MAX_STEPS as u32,
         (start, price) => start as f64 / price as f64,
     };
-    let rented = Duration::try_from_secs_f64(hours * 3_600.0).unwrap_or(Duration::MAX).saturating_add(startup);
+    let rented = Duration::try_from_secs_f64(hours * 3_600.0).unwrap_or(Duration::MAX).saturating_add(pool.startup());
     snapshot.step.count_covering(rented).min(MAX_STEPS as u32)
 }
 

@@ -8,9 +8,9 @@
 
 use super::budget::total;
 use super::costs::{LADDER, break_even, late_cost_ratio, waits};
-use super::demand::{Demand, Incoming, lead_steps, path_median};
+use super::demand::{Demand, Incoming, path_median};
 use super::sizing::{need, usable};
-use super::{PoolSnapshot, Snapshot, share};
+use super::{PoolSnapshot, Snapshot, lead, share};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tradewind_protocol::api::{Alternative, AlternativeKind, CostTerms, PlanExplanation, PoolExplanation, SourceShare};
@@ -22,13 +22,12 @@ const MAX_SOURCES: usize = 50;
 /// What stands behind `plan`, which was made from `snapshot`.
 pub fn explain(plan: &RegionalResourcePlan, snapshot: &Snapshot) -> PlanExplanation {
     let pool = |decision: &PoolDecision| snapshot.pools.iter().find(|pool| pool.config.name == decision.pool);
-    let lead = |pool: &PoolSnapshot| lead_steps(pool.measured_startup.unwrap_or(pool.config.startup), snapshot);
-    let reach = snapshot.pools.iter().map(lead).max().unwrap_or(0);
+    let reach = snapshot.pools.iter().map(|pool| lead(pool, snapshot)).max().unwrap_or(0);
     let levels: BTreeSet<Quantile> = ladder().chain(snapshot.pools.iter().map(|pool| pool.quantile(snapshot))).collect();
     let incoming = Incoming::of(snapshot, reach, levels);
     let explained = plan.decisions.iter().filter_map(|decision| {
         let pool = pool(decision)?;
-        Some(one(decision, pool, lead(pool), snapshot, &incoming))
+        Some(one(decision, pool, lead(pool, snapshot), snapshot, &incoming))
     });
     PlanExplanation {
         region: plan.region.clone(),

@@ -40,7 +40,7 @@ pub use graph::{Calls, GraphError, ServiceGraph};
 pub use history::RecentNeeds;
 pub use margins::{Margins, Memory, Noted, Seen};
 pub use needs::needs;
-pub use policy::{Policy, StepLimit, Weekly, When};
+pub use policy::{MINUTES_A_DAY, Policy, StepLimit, Weekly, When};
 pub use tuner::Tuner;
 
 use crate::config::{PlannerConfig, PoolConfig};
@@ -119,6 +119,11 @@ pub struct PoolSnapshot {
 }
 
 impl PoolSnapshot {
+    /// How long an instance takes from order to ready, as measured or as configured.
+    fn startup(&self) -> Duration {
+        self.measured_startup.unwrap_or(self.config.startup)
+    }
+
     /// What was planned last, or what stands there where nothing was.
     fn standing(&self) -> Standing {
         self.memory.standing.unwrap_or_else(|| self.counts.into())
@@ -218,7 +223,7 @@ impl Notes {
 
 /// How many steps the plan of a pool looks ahead.
 fn lead(pool: &PoolSnapshot, snapshot: &Snapshot) -> usize {
-    if bug!("lead-ignored") { 1 } else { lead_steps(pool.measured_startup.unwrap_or(pool.config.startup), snapshot) }
+    if bug!("lead-ignored") { 1 } else { lead_steps(pool.startup(), snapshot) }
 }
 
 /// How many steps of the forecasts have to be summed: the longest lead, and what an idle instance may wait for as far as forecasts go.
@@ -285,7 +290,7 @@ fn reactive_floor(pool: &PoolConfig, observed_rate: f64) -> u32 {
 
 /// The pool's share of the demand on its service: pools of one service share it by what they can
 /// serve at most.
-fn share(pool: &PoolSnapshot, snapshot: &Snapshot) -> f64 {
+pub fn share(pool: &PoolSnapshot, snapshot: &Snapshot) -> f64 {
     let most = |pool: &PoolSnapshot| {
         let rate = pool.config.rate_per_instance;
         if usable(rate) { f64::from(Limit::of(pool, snapshot.now).instances) * rate } else { 0.0 }

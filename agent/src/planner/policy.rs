@@ -5,7 +5,8 @@
 
 use tradewind_protocol::Timestamp;
 
-const MINUTES_A_DAY: u16 = 1_440;
+/// Sixty times twenty-four.
+pub const MINUTES_A_DAY: u16 = 1_440;
 const MINUTES_A_WEEK: i64 = 7 * MINUTES_A_DAY as i64;
 const MS_A_MINUTE: i64 = 60_000;
 /// 1970-01-01 was a Thursday; weeks begin on Monday.

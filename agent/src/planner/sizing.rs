@@ -26,11 +26,6 @@ pub(super) fn paid_by(budget: MicroUsd, price: MicroUsd) -> u32 {
     budget.0.checked_div(price.0).map_or(u32::MAX, |paid| u32::try_from(paid).unwrap_or(u32::MAX))
 }
 
-/// What the pool has whatever a policy or a budget says: its own minima.
-pub(super) fn promised(pool: &PoolConfig) -> u32 {
-    pool.min_instances.saturating_add(pool.min_warm).min(pool.max_instances)
-}
-
 /// How many instances the pool may have, and what limits it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limit<'a> {
@@ -62,7 +57,7 @@ impl<'a> Limit<'a> {
     /// With the policies in force and the pool's budget.
     pub(super) fn of(pool: &'a PoolSnapshot, now: Timestamp) -> Self {
         let config = &pool.config;
-        let (mut limit, promised) = (Limit::fixed(config), promised(config));
+        let (mut limit, promised) = (Limit::fixed(config), config.promised());
         for policy in in_force(config, now) {
             if let Some(most) = policy.max_instances {
                 limit = limit.cut(most.max(promised), LimitedBy::Policy(&policy.name));
@@ -133,7 +128,7 @@ impl<'a> Bounds<'a> {
             bounds.min_instances = bounds.min_instances.max(policy.min_instances.unwrap_or(0));
             bounds.min_warm = bounds.min_warm.max(policy.min_warm.unwrap_or(0));
             if let Some(up) = policy.up.of(standing.total()) {
-                let most = standing.total().saturating_add(up).max(promised(config));
+                let most = standing.total().saturating_add(up).max(config.promised());
                 bounds.limit = bounds.limit.cut(most, LimitedBy::Step(&policy.name));
             }
             if let Some(down) = policy.down.of(standing.total()) {

@@ -2,17 +2,16 @@
 //!
 //! The [`Book`] is a plain value: the last known price of every `[[price]]`, when it was read, and what is wrong since. A source that cannot be
 //! read changes no price; the last known one is used, and shown as stale once it is older than the source says. Prices survive a restart.
-//! Read next: `path`, which finds the number in a document.
-
-mod path;
+//! Read next: [`JsonPath`], which finds the number in a document.
 
 use crate::client::{Ask, Client, Identity};
-use crate::config::{PoolConfig, PriceConfig, PriceSource};
+use crate::config::{JsonPath, PoolConfig, PriceConfig, PriceSource};
 use crate::env::{Clock, Offload};
 use crate::stop::told;
 use crate::store::{Facts, Store};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +20,6 @@ use tokio::task::JoinHandle;
 use tradewind_protocol::api::PriceView;
 use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::{PoolName, ResourcePool, Timestamp};
-
-pub(crate) use path::JsonPath;
 
 const PRICES: Facts = Facts("prices");
 /// The largest document with prices: a provider's list of all its shapes in a region takes some hundred kilobytes.
@@ -220,11 +217,13 @@ impl Reader {
 
 fn read_file(file: &Path) -> Result<Vec<u8>, String> {
     let failed = |error| format!("{}: {error}", file.display());
-    let bytes = std::fs::metadata(file).map_err(failed)?.len();
-    if bytes > MAX_DOCUMENT_BYTES {
-        return Err(format!("{} has {bytes} bytes, more than {MAX_DOCUMENT_BYTES}", file.display()));
+    let mut bytes = vec![];
+    // What grows, or has no size of its own, ends here too.
+    std::fs::File::open(file).map_err(failed)?.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
+        return Err(format!("{} has more than {MAX_DOCUMENT_BYTES} bytes", file.display()));
     }
-    std::fs::read(file).map_err(failed)
+    Ok(bytes)
 }
 
 /// The price at `path`: a number of US dollars, or such a number as text.
@@ -268,6 +267,18 @@ mod tests {
         for (bad, why) in [("{\"p\": -1}", "$.p is -1; it must be"), ("{\"p\": \"much\"}", "$.p is \"much\""), ("{}", "nothing at $.p")] {
             assert!(read(bad).unwrap_err().contains(why), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_file_without_end_is_not_read_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("prices.json");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(MAX_DOCUMENT_BYTES).unwrap();
+        assert_eq!(read_file(&path).map(|bytes| bytes.len() as u64), Ok(MAX_DOCUMENT_BYTES));
+        file.set_len(MAX_DOCUMENT_BYTES + 1).unwrap();
+        assert!(read_file(&path).unwrap_err().contains("has more than 4194304 bytes"));
+        assert!(read_file(Path::new("/dev/zero")).unwrap_err().contains("/dev/zero has more than"), "nor one that says it is empty");
     }
 
     #[tokio::test]

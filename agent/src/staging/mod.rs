@@ -201,10 +201,7 @@ pub(crate) async fn open(env: &Env, parts: Parts) -> Result<(StagingHandle, Acto
 impl Actor {
     /// Runs until `stop`, or until there is nothing to look after. What is being done then is cut short, and begun again in the next life.
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let names: Vec<ServiceName> = self.tracks.keys().cloned().collect();
-        for service in names {
-            self.take(&service, Input::Tick).await;
-        }
+        self.on_tick().await;
         while !self.tracks.is_empty() {
             self.publish();
             let now = self.now();
