@@ -93,10 +93,7 @@ fn regions(value: &Value) -> Result<Vec<RegionId>, String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::Config;
-
-    const BASE: &str = "region = \"eu\"\ndata_dir = \"/tmp/tw\"\n[mesh]\nlisten = \"127.0.0.1:7470\"\n\
-        [mesh.tls]\nca = \"ca.pem\"\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n";
+    use crate::config::{BASE, Config};
 
     fn parse(more: &str) -> Result<Config, String> {
         Config::parse(&format!("{BASE}{more}"), []).map_err(|e| e.to_string())

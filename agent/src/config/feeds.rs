@@ -92,10 +92,7 @@ fn url(value: &Value) -> Result<String, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::Config;
-
-    const BASE: &str = "region = \"eu\"\ndata_dir = \"/tmp/tw\"\n[mesh]\nlisten = \"127.0.0.1:7470\"\n\
-        [mesh.tls]\nca = \"ca.pem\"\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n";
+    use crate::config::{BASE, Config};
 
     #[test]
     fn feeds_are_read_and_every_mistake_is_told() {

@@ -26,12 +26,10 @@ pub(super) fn read(s: &mut Section) -> Option<KedaConfig> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::Config;
+    use crate::config::{BASE, Config};
 
     #[test]
     fn every_mistake_is_told_with_its_place() {
-        let base = "region = \"eu\"\ndata_dir = \"/tmp/tw\"\n[mesh]\nlisten = \"127.0.0.1:7470\"\n\
-            [mesh.tls]\nca = \"ca.pem\"\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n[keda]\n";
         for (keda, named) in [
             ("", "keda.listen = (missing)"),
             ("listen = \"keda\"\n", "keda.listen = \"keda\""),
@@ -39,7 +37,7 @@ mod tests {
             ("listen = \"0.0.0.0:7490\"\n[keda.tls]\nca = \"ca.pem\"\n", "keda.tls.certificate = (missing)"),
             ("listen = \"127.0.0.1:7490\"\nport = 1\n", "keda.port = 1"),
         ] {
-            let error = Config::parse(&format!("{base}{keda}"), []).unwrap_err().to_string();
+            let error = Config::parse(&format!("{BASE}[keda]\n{keda}"), []).unwrap_err().to_string();
             assert!(error.contains(named), "{named} in {error}");
         }
     }

@@ -218,10 +218,7 @@ pub(super) fn variables(value: &Value) -> Result<Vec<(String, String)>, &'static
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
-
-    const BASE: &str = "region = \"eu\"\ndata_dir = \"/tmp/tw\"\n[mesh]\nlisten = \"127.0.0.1:7470\"\n\
-        [mesh.tls]\nca = \"ca.pem\"\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n";
+    use crate::config::{BASE, Config};
 
     fn pool(provider: &str) -> String {
         format!("{BASE}[[pool]]\nname = \"p\"\nrate_per_instance = 1\nmax_instances = 2\n{provider}")

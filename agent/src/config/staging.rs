@@ -251,11 +251,10 @@ fn place(value: &Value) -> Result<PathBuf, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{BASE, Config};
     use tradewind_protocol::ServiceName;
 
-    const BASE: &str = "region = \"eu\"\ndata_dir = \"/tmp/tw\"\n[mesh]\nlisten = \"127.0.0.1:7470\"\n\
-        [mesh.tls]\nca = \"ca.pem\"\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n[[service]]\nname = \"game\"\n";
+    const SERVICE: &str = "[[service]]\nname = \"game\"\n";
 
     #[test]
     fn steps_are_read_in_their_order() {
@@ -263,7 +262,7 @@ mod tests {
             [[service.stage]]\nname = \"ports\"\nhook = { do = [\"open\"], undo = [\"close\"] }\n\
             [[service.stage]]\nname = \"links\"\nconnect = { regions = [\"us\"] }\n\
             [[service.stage]]\nname = \"scratch\"\nstorage = { file = \"scratch\", bytes = 4096 }\n";
-        let config = Config::parse(&format!("{BASE}{text}"), []).unwrap();
+        let config = Config::parse(&format!("{BASE}{SERVICE}{text}"), []).unwrap();
         let staging = &config.staging[&ServiceName::new("game").unwrap()];
         let kinds: Vec<_> = staging.steps.iter().map(|step| (step.name.as_str(), step.action.kind())).collect();
         assert_eq!(kinds, [("maps", "preload"), ("ports", "hook"), ("links", "connect"), ("scratch", "storage")]);
@@ -275,7 +274,7 @@ mod tests {
         let text = "stage_lead = \"0s\"\n[[service.stage]]\nname = \"a\"\npreload = { source = \"ftp://x\", to = \"../up\", sha256 = \"12\" }\n\
             [[service.stage]]\nname = \"a\"\nhook = { do = [], timeout = 5 }\nconnect = { regions = [] }\n\
             [[service.stage]]\nname = \"c\"\n[[service.stage]]\nname = \"d\"\nstorage = { file = \"f\", size = 1 }\n";
-        let error = Config::parse(&format!("{BASE}{text}"), []).unwrap_err().to_string();
+        let error = Config::parse(&format!("{BASE}{SERVICE}{text}"), []).unwrap_err().to_string();
         for named in [
             "service[0].stage_lead",
             "stage[0].preload.source",
