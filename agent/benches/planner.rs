@@ -70,6 +70,8 @@ fn snapshot(config: &Config) -> Snapshot {
         price_doubt: None,
         measured_startup: None,
         memory: Memory::default(),
+        observed: None,
+        foreseen: None,
     };
     Snapshot {
         region: config.region.clone(),

@@ -206,6 +206,8 @@ pub(crate) fn plan() -> RegionalResourcePlan {
                 quantile: Quantile::per_mille(975).unwrap(),
                 demand_rate: 61.25,
                 median_rate: 48.0,
+                upper_rate: 12.5,
+                own_rate: Some(60.0),
                 observed_rate: 31.5,
                 reactive_floor: 3,
                 lead_ms: 90_000,
@@ -275,6 +277,8 @@ pub(crate) fn plan_explanation() -> PlanExplanation {
                 margin: 1.25,
                 learned_steps: 1_440,
                 regret: 12.5,
+                own_weight: 0.5,
+                own_regret: 0.0,
                 choices: vec![
                     MarginChoice { margin: 1.0, tuned: false, weight: 0.25, regret: 30.0 },
                     MarginChoice { margin: 1.33, tuned: true, weight: 0.75, regret: 0.0 },

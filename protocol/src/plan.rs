@@ -52,8 +52,14 @@ pub struct DecisionReason {
     pub quantile: Quantile,
     /// Demand at that quantile, the highest step within the lead time, in transactions per second.
     pub demand_rate: f64,
-    /// Median demand of the same step.
+    /// Median demand of the same step, by the forecasts.
     pub median_rate: f64,
+    /// What their quantile lies above it, before the margin.
+    #[serde(default)]
+    pub upper_rate: f64,
+    /// What the pool's own demand foretells for that step at that quantile, once enough of it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_rate: Option<f64>,
     /// The demand last seen, in transactions per second.
     pub observed_rate: f64,
     /// Instances that the demand seen last needs alone: the floor under every plan.

@@ -71,7 +71,7 @@ prop_compose! {
             },
             alternatives: alternatives.clone(),
             margin: MarginReasons {
-                margin: ratio, learned_steps: price.into(), regret: ratio,
+                margin: ratio, learned_steps: price.into(), regret: ratio, own_weight: ratio, own_regret: ratio,
                 choices: choices.iter().map(|(margin, tuned)| MarginChoice { margin: *margin, tuned: *tuned, weight: ratio, regret: ratio }).collect(),
             },
         });

@@ -135,6 +135,8 @@ pub(crate) fn plan() -> RegionalResourcePlan {
                 quantile: Quantile::per_mille(975).unwrap(),
                 demand_rate: 61.25,
                 median_rate: 48.0,
+                upper_rate: 12.5,
+                own_rate: Some(60.0),
                 observed_rate: 31.5,
                 reactive_floor: 3,
                 lead_ms: 90_000,

@@ -177,13 +177,14 @@ prop_compose! {
 prop_compose! {
     fn reason()(
         quantile in quantile(),
-        [demand_rate, median_rate, observed_rate] in [eighths(), eighths(), eighths()],
+        [demand_rate, median_rate, upper_rate, observed_rate] in [eighths(), eighths(), eighths(), eighths()],
+        own_rate in prop::option::of(eighths()),
         [reactive_floor, forecasts] in any::<[u32; 2]>(),
         lead_ms in any::<u64>(),
         stale_sources in vec(region(), 0..3),
         rule in ".{0,40}",
     ) -> DecisionReason {
-        DecisionReason { quantile, demand_rate, median_rate, observed_rate, reactive_floor, lead_ms, forecasts, stale_sources, rule }
+        DecisionReason { quantile, demand_rate, median_rate, upper_rate, own_rate, observed_rate, reactive_floor, lead_ms, forecasts, stale_sources, rule }
     }
 }
 

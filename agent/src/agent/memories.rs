@@ -3,7 +3,7 @@
 //! Memories are written beside the steps, now and then and at the end: grants wait for the same disk. What is lost with a crash is learned
 //! again.
 
-use crate::planner::Memory;
+use crate::planner::{Memory, OwnDemand};
 use crate::store::{Facts, Store};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tradewind_protocol::PoolName;
 
 const MEMORIES: Facts = Facts("planner");
+const DEMANDS: Facts = Facts("demand");
 
 /// What a crash may cost, beside what a write at every step would.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
@@ -29,6 +30,8 @@ pub(super) struct Memories {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Remembered {
     pub(super) memory: Memory,
+    /// The demand on it.
+    pub(super) own: OwnDemand,
     /// Whether its last plan was blocked, in this life.
     pub(super) blocked: bool,
 }
@@ -40,16 +43,21 @@ impl Memories {
 
     /// Reads what earlier lives have left of `pools`. What cannot be read is learned again.
     pub(super) async fn recall(&mut self, pools: impl Iterator<Item = PoolName>) {
-        let mut kept: BTreeMap<String, Vec<u8>> = match self.store.all(MEMORIES).await {
+        let (mut memories, mut demands) = (self.all(MEMORIES).await, self.all(DEMANDS).await);
+        for pool in pools {
+            let memory = memories.remove(pool.as_str()).and_then(|bytes| Memory::from_bytes(&bytes)).unwrap_or_default();
+            let own = demands.remove(pool.as_str()).map(|bytes| OwnDemand::from_bytes(&bytes)).unwrap_or_default();
+            self.pools.insert(pool, Remembered { memory, own, blocked: false });
+        }
+    }
+
+    async fn all(&self, facts: Facts) -> BTreeMap<String, Vec<u8>> {
+        match self.store.all(facts).await {
             Ok(kept) => kept.into_iter().collect(),
             Err(error) => {
                 tracing::warn!(%error, "what the planner had learned cannot be read: it learns again");
                 BTreeMap::new()
             }
-        };
-        for pool in pools {
-            let memory = kept.remove(pool.as_str()).and_then(|bytes| Memory::from_bytes(&bytes)).unwrap_or_default();
-            self.pools.insert(pool, Remembered { memory, blocked: false });
         }
     }
 
@@ -68,11 +76,14 @@ impl Memories {
     }
 
     fn write(&mut self) {
-        let changes = self.pools.iter().map(|(pool, of)| (pool.to_string(), Some(of.memory.to_bytes()))).collect();
+        let changes = |bytes: fn(&Remembered) -> Vec<u8>| self.pools.iter().map(|(pool, of)| (pool.to_string(), Some(bytes(of)))).collect();
+        let (memories, demands) = (changes(|of| of.memory.to_bytes()), changes(|of| of.own.to_bytes()));
         let store = self.store.clone();
         self.writing = Some(tokio::spawn(async move {
-            if let Err(error) = store.change(MEMORIES, changes).await {
-                tracing::warn!(%error, "what the planner has learned is not durable");
+            for (facts, changes) in [(MEMORIES, memories), (DEMANDS, demands)] {
+                if let Err(error) = store.change(facts, changes).await {
+                    tracing::warn!(%error, "what the planner has learned is not durable");
+                }
             }
         }));
     }

@@ -31,9 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tradewind_protocol::api::{PlanExplanation, Severity};
 use tradewind_protocol::region::{Dropped, Health, Mode};
-use tradewind_protocol::{
-    PoolName, PredictionData, RegionId, RegionState, RegionalResourcePlan, SeriesKey, ServiceName, StepIndex, Timestamp,
-};
+use tradewind_protocol::{PoolName, PredictionData, RegionId, RegionState, RegionalResourcePlan, SeriesKey, StepIndex, Timestamp};
 
 /// The most steps that are closed one by one after the clock has jumped or the agent has slept; what is
 /// older is skipped, as if nothing had been counted.
@@ -403,9 +401,11 @@ impl StepLoop {
                 price_doubt: prices.doubt(config, now),
                 measured_startup: status.map(|pool| Duration::from_millis(pool.startup_ms)),
                 memory,
+                observed: None,
+                foreseen: None,
             }
         });
-        Some(Snapshot {
+        let mut snapshot = Snapshot {
             region: self.config.region.clone(),
             now,
             step: self.config.step,
@@ -416,7 +416,14 @@ impl StepLoop {
             pools: pools.collect(),
             config: self.config.planner.clone(),
             version: self.plans + 1,
-        })
+        };
+        let rounds = planner::rounds(&snapshot);
+        for (pool, round) in snapshot.pools.iter_mut().zip(rounds) {
+            let own = &mut self.memories.of(&pool.config.name).own;
+            own.observe(known_until, &round, &pool.config, self.config.forecast.season);
+            (pool.observed, pool.foreseen) = (round.observed, own.foreseen());
+        }
+        Some(snapshot)
     }
 
     /// All forecasts of traffic to this region: its own, and those that the others have published.
@@ -497,32 +504,19 @@ impl StepLoop {
             return;
         }
         let ready = self.pool.capacity(step);
-        let now = self.clock.now();
-        // Only what was observed in just that step counts; a source that is behind leaves the step unknown.
-        let mut demand: BTreeMap<ServiceName, f64> = BTreeMap::new();
-        for forecast in self.incoming(now) {
-            if forecast.prediction.path.start() != step.offset(1) {
-                return;
-            }
-            *demand.entry(forecast.prediction.series.service.clone()).or_default() += forecast.prediction.observed;
-        }
         for pool in &snapshot.pools {
             let config = &pool.config;
-            let sample = ready.iter().find(|sample| sample.step == step && sample.pool == config.name);
-            let load = self.config.planner.graph.load_on(&config.service);
-            let load: Vec<f64> = load.filter_map(|(caller, factor)| demand.get(caller).map(|demand| factor * demand)).collect();
             let Some(decision) = plan.decisions.iter().find(|decision| decision.pool == config.name) else { continue };
-            if load.is_empty() {
-                continue;
-            }
-            let rate = load.iter().sum::<f64>() / self.config.step.seconds();
+            let Some(observed) = pool.observed else { continue };
+            let sample = ready.iter().find(|sample| sample.step == step && sample.pool == config.name);
             let remembered = self.memories.of(&config.name);
             remembered.memory.margins.learn(Seen {
                 step,
-                demand: planner::share(pool, snapshot) * rate / config.rate_per_instance,
+                demand: observed / config.rate_per_instance,
                 ready: sample.map_or(0, |sample| sample.ready),
                 lead: self.config.step.count_covering(Duration::from_millis(decision.reason.lead_ms)),
                 quantile: decision.reason.quantile,
+                late_cost: pool.late_cost(snapshot),
                 blocked: remembered.blocked,
             });
         }

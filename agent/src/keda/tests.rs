@@ -18,6 +18,8 @@ fn plan(demand_rate: f64, observed_rate: f64) -> Arc<RegionalResourcePlan> {
         quantile: Quantile::nearest(0.95),
         demand_rate,
         median_rate: demand_rate,
+        upper_rate: 0.0,
+        own_rate: None,
         observed_rate,
         reactive_floor: 0,
         lead_ms: 60_000,

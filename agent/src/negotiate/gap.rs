@@ -121,6 +121,8 @@ mod tests {
                 quantile: Quantile::per_mille(900).unwrap(),
                 demand_rate: demand,
                 median_rate: median,
+                upper_rate: demand - median,
+                own_rate: None,
                 observed_rate: 0.0,
                 reactive_floor: floor,
                 lead_ms: 3_000,

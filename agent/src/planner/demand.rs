@@ -32,6 +32,8 @@ pub(super) struct Demand {
     pub(super) observed_rate: f64,
     /// How many forecasts were summed.
     pub(super) forecasts: u32,
+    /// How many there are, too old ones included.
+    pub(super) sources: u32,
     /// Sources whose forecast is missing or too old.
     pub(super) stale: BTreeSet<RegionId>,
     /// Sources whose agent is gone, but whose forecast is not too old yet.
@@ -65,6 +67,7 @@ struct Entering<'a> {
     sums: Vec<Sum>,
     observed: f64,
     forecasts: u32,
+    sources: u32,
     stale: BTreeSet<&'a RegionId>,
     departed: BTreeSet<&'a RegionId>,
     /// From this step on some forecast is held at its last value.
@@ -109,6 +112,7 @@ impl<'a> Entering<'a> {
     fn add(&mut self, forecast: &'a SourceForecast, snapshot: &Snapshot, levels: &[Quantile]) {
         let observed = sane(forecast.prediction.observed);
         self.observed += observed;
+        self.sources += 1;
         if forecast.age > snapshot.config.stale_after && !bug!("stale-forecasts-used") {
             sometimes!("planner.stale-source");
             self.stale.insert(&forecast.source);
@@ -143,6 +147,7 @@ impl Demand {
             steps: vec![],
             observed_rate: 0.0,
             forecasts: 0,
+            sources: 0,
             stale: incoming.silent.iter().map(|region| (*region).clone()).collect(),
             departed: BTreeSet::new(),
             held: false,
@@ -152,6 +157,7 @@ impl Demand {
             let Some(entering) = incoming.services.get(caller) else { continue };
             demand.observed_rate += sane(factor * entering.observed / seconds);
             demand.forecasts += entering.forecasts;
+            demand.sources += entering.sources;
             demand.stale.extend(entering.stale.iter().map(|region| (*region).clone()));
             demand.departed.extend(entering.departed.iter().map(|region| (*region).clone()));
             demand.held |= entering.held_from.is_some_and(|from| from < steps);

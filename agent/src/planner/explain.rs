@@ -4,11 +4,12 @@
 //!
 //! What an alternative is expected to cost is the price of its instances and the late cost of what is missing on average in the
 //! highest step within the lead time: `C + r * E[(D - C)+]` in prices of one instance. The demand's distribution is the planner's
-//! own: its quantiles above the median at the margin played, mirrored below it, linear in between, and ending at the 99.9 % quantile.
+//! own: its quantiles above the median as they are provided for, mirrored below it, linear in between, and ending at the 99.9 % quantile.
 
 use super::budget::total;
 use super::costs::{LADDER, break_even, late_cost_ratio, waits};
 use super::demand::{Demand, Incoming, path_median};
+use super::own::Provided;
 use super::sizing::{need, usable};
 use super::{PoolSnapshot, Snapshot, lead, share};
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,10 +72,8 @@ fn ladder() -> impl Iterator<Item = Quantile> {
 
 /// Which of the steps after the last closed one is the highest within the lead, from 0.
 fn peak(pool: &PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming: &Incoming) -> usize {
-    let margin = pool.memory.margins.margin();
-    let demand = Demand::on(&pool.config.service, incoming, lead, pool.quantile(snapshot));
-    let rates = demand.steps.iter().map(|step| step.median_rate + margin * step.upper_rate);
-    rates.enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(at, _)| at)
+    let quantile = pool.quantile(snapshot);
+    Provided::of(pool, snapshot, quantile).peak(&Demand::on(&pool.config.service, incoming, lead, quantile).steps)
 }
 
 /// The demand on a pool in one step, in instances.
@@ -85,15 +84,15 @@ struct Distribution {
 
 impl Distribution {
     fn of(pool: &PoolSnapshot, lead: usize, step: usize, snapshot: &Snapshot, incoming: &Incoming) -> Self {
-        let scale = share(pool, snapshot) / pool.config.rate_per_instance;
-        let margin = pool.memory.margins.margin();
+        let rate = pool.config.rate_per_instance;
+        let demand = |level: Quantile| Demand::on(&pool.config.service, incoming, lead, level);
+        let median = demand(Quantile::MEDIAN).steps.get(step).map_or(0.0, |step| share(pool, snapshot) * step.median_rate / rate);
         let above = |level: Quantile| {
-            let demand = Demand::on(&pool.config.service, incoming, lead, level);
-            demand.steps.get(step).map_or((0.0, 0.0), |step| (scale * step.median_rate, scale * margin * step.upper_rate))
+            let provided = demand(level).steps.get(step).map_or(0.0, |demand| Provided::of(pool, snapshot, level).rate(step, demand));
+            (provided / rate - median).max(0.0)
         };
-        let median = above(Quantile::MEDIAN).0;
         // Quantiles of forecasts ascend; sums of them do as far as they are not clipped.
-        let mut upper: Vec<(f64, f64)> = ladder().map(|level| (level.probability(), above(level).1)).collect();
+        let mut upper: Vec<(f64, f64)> = ladder().map(|level| (level.probability(), above(level))).collect();
         let mut highest = 0.0f64;
         for (_, value) in &mut upper {
             highest = highest.max(*value);

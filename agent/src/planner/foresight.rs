@@ -8,7 +8,7 @@
 //! units of all series (newsvendor with a common budget). New units are ordered for the step at the end of the lead; units that exist are
 //! kept for every step sooner that wants them, since giving them back would mean to start anew.
 //!
-//! Pure: no clock, no chance. The memory of one series is bounded by its season and by eight windows a step of the lead (some 260 KB).
+//! Pure: no clock, no chance. The memory of one series is bounded by its season and by nine windows a step of the lead (some 145 KB).
 //! Read next: [`super::tuner`].
 
 mod model;
@@ -17,20 +17,24 @@ mod ridge;
 mod series;
 mod window;
 
-use panel::Panel;
+use model::{Center, LEAST_SCALE};
+use panel::{LEVELS, Panel, between};
 use series::Series;
-use std::collections::VecDeque;
 
 /// The longest lead, in steps: longer ones are treated like it.
-const MAX_LEAD: usize = 48;
+pub(super) const MAX_LEAD: usize = 48;
 /// The longest season that is remembered.
 const MAX_SEASON: usize = 20_000;
+
+/// No forecast from outside is taken to be higher, in units: its square can still be summed.
+const MOST: f64 = 1e9;
 
 /// A forecast's distributions for one series, learned as it goes.
 #[derive(Debug, Clone)]
 pub struct Foresight {
     series: Series,
     steps: Vec<Panel>,
+    known: u64,
 }
 
 impl Foresight {
@@ -38,7 +42,7 @@ impl Foresight {
     pub fn new(lead: usize, season: Option<usize>) -> Self {
         let lead = lead.clamp(1, MAX_LEAD);
         let season = season.filter(|season| (2..=MAX_SEASON).contains(season));
-        Self { series: Series::new(lead, season), steps: (1..=lead).map(Panel::new).collect() }
+        Self { series: Series::new(lead, season), steps: (1..=lead).map(Panel::new).collect(), known: 0 }
     }
 
     /// The lead in steps.
@@ -46,59 +50,51 @@ impl Foresight {
         self.steps.len()
     }
 
-    /// One step's demand, in units; what is negative or no number counts as none.
-    pub fn observe(&mut self, demand: f64) {
-        let demand = if demand.is_finite() { demand.max(0.0) } else { 0.0 };
-        self.series.push(demand);
+    /// One step's demand, in units, if it is known (what is negative or no number counts as none), and what is forecast from outside for
+    /// the next steps: median and 95 % quantile of each, as far as it goes.
+    pub fn observe(&mut self, demand: Option<f64>, forecast: &[(f64, f64)]) {
+        let demand = demand.map(|demand| if demand.is_finite() { demand.max(0.0) } else { 0.0 });
+        let within = |value: f64, least: f64| if value.is_nan() { least } else { value.clamp(least, MOST) };
+        let center = |(median, upper): &(f64, f64)| Center { location: within(*median, 0.0), scale: within(upper - median, LEAST_SCALE) };
+        self.series.forecast.clear();
+        self.series.forecast.extend(forecast.iter().take(self.steps.len()).map(center));
+        // An unknown step is taken to be like the one before.
+        self.series.push(demand.unwrap_or(self.series.ago(0)));
         for step in &mut self.steps {
-            step.observe(&self.series);
+            step.observe(&self.series, demand);
         }
+        self.known += u64::from(demand.is_some());
     }
 
-    /// The demand that is exceeded with probability `late` at `ahead` steps from now (1 to the lead), in units. It tends to be a little too
-    /// high: a mean of quantiles is wider than the best of them.
-    pub fn upper(&self, ahead: usize, late: f64) -> f64 {
-        let Some(step) = self.steps.get(ahead.wrapping_sub(1)) else { return 0.0 };
-        step.upper(late)
+    /// How many steps were known.
+    pub fn known(&self) -> u64 {
+        self.known
+    }
+
+    /// What is foreseen now.
+    pub fn foreseen(&self) -> Foreseen {
+        Foreseen { steps: self.steps.iter().map(Panel::agreed).collect() }
     }
 }
 
-/// Totals named one after the other. See the module for the rule.
-#[derive(Debug, Clone)]
-pub struct Totals {
-    /// The last `lead - 1` totals, the newest last.
-    recent: VecDeque<u16>,
-    lead: usize,
+/// What is foreseen of one series' next steps.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Foreseen {
+    steps: Vec<[f32; LEVELS.len()]>,
 }
 
-impl Totals {
-    /// For orders that are ready `lead` steps on.
-    pub fn new(lead: usize) -> Self {
-        let lead = lead.clamp(1, MAX_LEAD);
-        Self { recent: VecDeque::with_capacity(lead), lead }
-    }
-
-    /// The next total in units, `upper` being what is wanted 1, 2, .. lead steps from now.
-    pub fn next(&mut self, upper: impl Fn(usize) -> f64) -> u16 {
-        let whole = |demand: f64| (demand + 0.5).floor().clamp(0.0, f64::from(u16::MAX)) as u16;
-        let mut total = whole(upper(self.lead));
-        // What would be ready k steps on if it is kept: wanted without a break in the last lead - k decisions.
-        let mut standing = u16::MAX;
-        for (i, before) in self.recent.iter().rev().enumerate() {
-            standing = standing.min(*before);
-            total = total.max(standing.min(whole(upper(self.lead - 1 - i))));
-        }
-        self.recent.push_back(total);
-        if self.recent.len() >= self.lead {
-            self.recent.pop_front();
-        }
-        total
+impl Foreseen {
+    /// The demand that is exceeded with probability `late` at `ahead` steps from now, in units; nothing beyond the lead. It tends to be a
+    /// little too high: a mean of quantiles is wider than the best of them.
+    pub fn upper(&self, ahead: usize, late: f64) -> Option<f64> {
+        Some(between(self.steps.get(ahead.checked_sub(1)?)?, late))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
 
     #[test]
     fn demand_exceeds_the_upper_quantile_no_more_often_than_promised() {
@@ -109,38 +105,29 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let noise = (state >> 11) as f64 / (1u64 << 53) as f64;
             let demand = 30.0 + 20.0 * (f64::from(t) * std::f64::consts::TAU / 24.0).sin() + 10.0 * noise;
-            foresight.observe(demand);
-            promised.push_back(foresight.upper(2, 0.1));
+            foresight.observe(Some(demand), &[]);
+            promised.push_back(foresight.foreseen().upper(2, 0.1).unwrap());
             let then = promised.pop_front().unwrap();
             over += u32::from(t >= 1_000 && demand > then);
         }
         assert!((200..550).contains(&over), "{over} of 5000");
-        assert!(foresight.upper(2, 0.01) >= foresight.upper(2, 0.1) && foresight.upper(9, 0.1) == 0.0);
-    }
-
-    #[test]
-    fn what_stands_is_kept_for_a_need_within_the_lead_and_nothing_new_is_ordered_for_it() {
-        let mut totals = Totals::new(3);
-        assert_eq!(totals.next(|k| [9.0, 9.0, 4.0][k - 1]), 4, "too late to order for steps 1 and 2");
-        assert_eq!(totals.next(|_| 4.0), 4);
-        assert_eq!(totals.next(|k| [5.0, 3.0, 1.0][k - 1]), 4, "the next step wants 5, 4 will be ready");
-        assert_eq!(totals.next(|k| [2.4, 1.0, 1.0][k - 1]), 2);
-        assert_eq!(totals.next(|k| [1.0, 3.0, 1.0][k - 1]), 2);
-        assert_eq!(Totals::new(1).next(|_| f64::NAN), 0);
+        let foreseen = foresight.foreseen();
+        assert!(foreseen.upper(2, 0.01) >= foreseen.upper(2, 0.1) && foreseen.upper(9, 0.1).is_none() && foreseen.upper(0, 0.1).is_none());
     }
 
     #[test]
     fn memory_is_bounded_and_nothing_breaks_it() {
         let mut foresight = Foresight::new(1, None);
         for t in 0..5_000u32 {
-            foresight.observe(match t % 5 {
+            let demand = match t % 5 {
                 0 => f64::NAN,
                 1 => -3.0,
                 2 => 1e12,
                 _ => 0.0,
-            });
+            };
+            foresight.observe((t % 7 != 0).then_some(demand), &[(1.0, f64::NAN), (f64::INFINITY, 2.0)]);
         }
-        assert!(foresight.upper(1, 0.01).is_finite());
+        assert!(foresight.foreseen().upper(1, 0.01).is_some_and(f64::is_finite));
         assert!(foresight.series.recent.len() <= foresight.series.keep);
     }
 }

@@ -1,13 +1,14 @@
 //! The margin of one pool, chosen by what each choice would have cost.
 //!
-//! A plan provides for the median and a margin times what the provisioned quantile lies above it. The choices are seven fixed margins
-//! and the one that [`Tuner`] has come to. What each of them would have cost is known once a step has been seen: the instances that its plans
-//! would have had ready at their price, and the demand above them at the cost of being late, which is `1 / (1 - quantile)` times that
+//! A plan provides for the median and a margin times what the provisioned quantile lies above it. The choices are seven fixed margins,
+//! the one that [`Tuner`] has come to, and what the pool's own demand foretells ([`super::own`]), wherever that lies. What each of them would have cost is known once a step has been seen: the instances that its plans
+//! would have had ready at their price, and the demand above them at the cost of being late, which is stated, or `1 / (1 - quantile)` times that
 //! price for whoever provisions for the quantile (newsvendor). So nothing has to be tried out: this is prediction with expert advice under full
 //! information. Weights fall exponentially with discounted cost, at the rate for costs of a known range over the time that is remembered
 //! (Cesa-Bianchi and Lugosi 2006, theorem 2.2 and section 2.11). The range is never taken to be below the cost of one instance that is
 //! missing: steps without lateness would otherwise teach within a few of them that margins are not worth their price. The margin played is
-//! the weighted mean: cost is convex in capacity, so its cost is at most the mean of theirs, and no chance is needed.
+//! the weighted mean: cost is convex in capacity, so its cost is at most the mean of theirs, and no chance is needed. As long as the pool's own
+//! demand says nothing it is played without, and what is played counts for it (sleeping experts: Freund, Schapire, Singer and Warmuth 1997).
 
 use super::history::RecentNeeds;
 use super::sizing::need;
@@ -20,9 +21,14 @@ use tradewind_protocol::{PoolDecision, Quantile, StepIndex};
 
 /// The fixed margins. Their mean is 1, so that a pool of which nothing is known provides for the quantile as it is.
 const FIXED: [f64; 7] = [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75];
-/// How many choices there are: the last is the tuner's.
-pub(super) const CHOICES: usize = FIXED.len() + 1;
-/// The weight of the tuner's choice as long as nothing is known. It keeps the promised share of late steps by itself, and it takes some
+/// The tuner's choice, and that of the pool's own demand.
+const TUNED: usize = FIXED.len();
+const OWN: usize = TUNED + 1;
+/// How many choices there are.
+pub(super) const CHOICES: usize = OWN + 1;
+/// The weight of the pool's own demand as long as nothing is known of its costs.
+const OWN_PRIOR: f64 = 0.9;
+/// The tuner's part of what is left for margins, as long as nothing is known. It keeps the promised share of late steps by itself, and it takes some
 /// evidence to leave it: the costs of a few hundred steps say little about lateness that is to happen once in twenty.
 const TUNERS_PRIOR: f64 = 0.95;
 /// What a step's cost counts for a step later: half after 1,386 steps, a day of minutes, in which being late at the 95 % quantile happens some
@@ -88,6 +94,8 @@ pub struct Seen {
     pub lead: u32,
     /// The quantile that is provisioned for.
     pub quantile: Quantile,
+    /// What the demand of one instance costs when it is not served, in prices of one.
+    pub late_cost: f64,
     /// Whether its plan was blocked.
     pub blocked: bool,
 }
@@ -109,20 +117,27 @@ impl Margins {
     /// The margin that a plan is to be made with.
     pub fn margin(&self) -> f64 {
         let weights = self.weights();
-        self.margins().iter().zip(weights).map(|(margin, weight)| margin * weight).sum()
+        self.margins().iter().zip(weights).map(|(margin, weight)| margin * weight).sum::<f64>() / (1.0 - weights[OWN])
+    }
+
+    /// How much what the pool's own demand foretells has to say, when it says anything.
+    pub fn own_weight(&self) -> f64 {
+        self.weights()[OWN]
     }
 
     /// How the margin comes about: the choices, the fixed ones ascending, then the tuner's. The regret is negative where the pool was cheaper
     /// than any of them.
     pub fn reasons(&self) -> MarginReasons {
         let (margins, weights, best) = (self.margins(), self.weights(), self.best());
-        let choice =
-            |at: usize| MarginChoice { margin: margins[at], tuned: at == FIXED.len(), weight: weights[at], regret: self.costs[at] - best };
+        let regret = |at: usize| self.costs[at] - best;
+        let choice = |at: usize| MarginChoice { margin: margins[at], tuned: at == TUNED, weight: weights[at], regret: regret(at) };
         MarginReasons {
             margin: self.margin(),
             learned_steps: self.learned,
             regret: self.paid - best,
-            choices: (0..CHOICES).map(choice).collect(),
+            own_weight: weights[OWN],
+            own_regret: regret(OWN),
+            choices: (0..OWN).map(choice).collect(),
         }
     }
 
@@ -130,7 +145,7 @@ impl Margins {
         self.costs.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
-    fn margins(&self) -> [f64; CHOICES] {
+    fn margins(&self) -> [f64; OWN] {
         std::array::from_fn(|at| FIXED.get(at).copied().unwrap_or_else(|| self.tuner.margin()))
     }
 
@@ -138,9 +153,13 @@ impl Margins {
         let best = self.best();
         // Nothing was learned while the range is 0, and all costs are 0 then.
         let rate = (8.0 * (CHOICES as f64).ln() * (1.0 - FORGET)).sqrt() / self.range.max(f64::MIN_POSITIVE);
-        let prior = |at: usize| if at < FIXED.len() { (1.0 - TUNERS_PRIOR) / FIXED.len() as f64 } else { TUNERS_PRIOR };
-        let raw: [f64; CHOICES] = std::array::from_fn(|at| prior(at) * (-rate * (self.costs[at] - best)).exp());
-        // The best choice keeps its prior weight, so that this is above 0.
+        let prior = |at: usize| match at {
+            OWN => OWN_PRIOR,
+            TUNED => (1.0 - OWN_PRIOR) * TUNERS_PRIOR,
+            _ => (1.0 - OWN_PRIOR) * (1.0 - TUNERS_PRIOR) / FIXED.len() as f64,
+        };
+        // Neither margins nor the pool's own demand are ever quite without a say.
+        let raw: [f64; CHOICES] = std::array::from_fn(|at| prior(at) * (-rate * (self.costs[at] - best)).exp().max(1e-9));
         let sum: f64 = raw.iter().sum();
         raw.map(|weight| weight / sum)
     }
@@ -149,10 +168,13 @@ impl Margins {
     pub fn note(&mut self, noted: Noted<'_>) {
         let Noted { known_until, decision, pool, waits, lead } = noted;
         let reason = &decision.reason;
-        let played = self.margin();
-        let upper = if played > 0.0 { ((reason.demand_rate - reason.median_rate) / played).max(0.0) } else { 0.0 };
         let least = reason.reactive_floor.max(pool.min_instances);
-        let mut needs = self.margins().map(|margin| need(reason.median_rate + margin * upper, pool.rate_per_instance).max(least));
+        let margins = self.margins();
+        let rate = |at: usize| match margins.get(at) {
+            Some(margin) => reason.median_rate + margin * reason.upper_rate,
+            None => reason.own_rate.unwrap_or(reason.demand_rate),
+        };
+        let mut needs: [u32; CHOICES] = std::array::from_fn(|at| need(rate(at), pool.rate_per_instance).max(least));
         while let Some(earlier) = self.plans.pop_back_if(|earlier| earlier.step >= known_until) {
             if earlier.step == known_until {
                 needs = std::array::from_fn(|at| needs[at].max(earlier.needs[at]));
@@ -190,7 +212,7 @@ impl Margins {
         let (totals, played) = since
             .fold(nothing, |(totals, played), plan| (std::array::from_fn(|at| plan.totals[at].min(totals[at])), played.min(plan.played)));
         let ready = totals.map(|total| (f64::from(seen.ready) + f64::from(total) - f64::from(played)).max(0.0));
-        let late_cost = 1.0 / (1.0 - seen.quantile.probability()).max(1e-3);
+        let late_cost = seen.late_cost;
         let cost = |ready: f64| ready + late_cost * (seen.demand - ready).max(0.0);
         let costs = ready.map(cost);
         let (least, most) = costs.iter().fold((f64::INFINITY, 0.0f64), |(least, most), cost| (least.min(*cost), most.max(*cost)));
@@ -199,8 +221,8 @@ impl Margins {
         self.paid = FORGET * self.paid + cost(f64::from(seen.ready)) - least;
         self.learned += 1;
         // By what its own margin would have had ready: what was played is not its doing.
-        let own = Outcome { demand_rate: seen.demand, ready_rate: ready[CHOICES - 1], blocked: false };
-        self.tuner.learn(own, seen.quantile);
+        let outcome = Outcome { demand_rate: seen.demand, ready_rate: ready[TUNED], blocked: false };
+        self.tuner.learn(outcome, seen.quantile);
     }
 }
 
@@ -247,9 +269,10 @@ mod tests {
             let (step, demand, stood) = (StepIndex(at), demand(at, random), ready.pop_front().unwrap());
             late += u32::from(demand > f64::from(stood));
             paid += f64::from(stood);
-            margins.learn(Seen { step, demand, ready: stood, lead: 2, quantile: Q90, blocked: false });
+            margins.learn(Seen { step, demand, ready: stood, lead: 2, quantile: Q90, late_cost: 10.0, blocked: false });
             let rate = 100.0 + 20.0 * margins.margin();
             let mut decision = decision(100.0, rate);
+            decision.reason.upper_rate = 20.0;
             decision.active = need(rate, 1.0);
             margins.note(Noted { known_until: step, decision: &decision, pool: &web, waits: 0, lead: 2 });
             ready.push_back(need(rate, 1.0));
@@ -261,7 +284,8 @@ mod tests {
     fn nothing_learned_plays_the_quantile_as_it_is() {
         let margins = Margins::default();
         assert!((margins.margin() - 1.0).abs() < 1e-12);
-        assert!((margins.reasons().choices.iter().map(|choice| choice.weight).sum::<f64>() - 1.0).abs() < 1e-12);
+        let reasons = margins.reasons();
+        assert!((reasons.own_weight + reasons.choices.iter().map(|choice| choice.weight).sum::<f64>() - 1.0).abs() < 1e-12);
     }
 
     #[test]
@@ -275,9 +299,37 @@ mod tests {
         let mut narrow = Margins::default();
         play(&mut narrow, 3_000, |_, random| 100.0 + 5.0 * random);
         assert!(narrow.margin() < 0.4, "{}", narrow.margin());
-        let MarginReasons { choices, learned_steps, .. } = narrow.reasons();
-        assert!(choices[0].weight + choices[CHOICES - 1].weight > 0.9, "{choices:?}");
+        let MarginReasons { choices, learned_steps, own_weight, .. } = narrow.reasons();
+        assert!(choices[0].weight + choices[TUNED].weight > 0.9 * (1.0 - own_weight), "{choices:?}");
         assert!(choices[6].regret > 1_000.0 && learned_steps > 2_900);
+    }
+
+    #[test]
+    fn the_pools_own_demand_keeps_its_say_only_where_it_is_worth_its_price() {
+        // What it says beside a demand of 100 to 120, of which margins know as much as can be known.
+        let weight = |own: f64| {
+            let mut margins = Margins::default();
+            let web = PoolConfig { max_instances: 1_000, ..config("web") };
+            for at in 0..2_000 {
+                let random = ((at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11) as f64 / (1u64 << 53) as f64;
+                let seen = Seen {
+                    step: StepIndex(at),
+                    demand: 100.0 + 20.0 * random,
+                    ready: 118,
+                    lead: 2,
+                    quantile: Q90,
+                    late_cost: 10.0,
+                    blocked: false,
+                };
+                margins.learn(seen);
+                let mut decision = decision(100.0, 118.0);
+                (decision.reason.own_rate, decision.active) = (Some(own), 118);
+                margins.note(Noted { known_until: StepIndex(at), decision: &decision, pool: &web, waits: 0, lead: 2 });
+            }
+            margins.own_weight()
+        };
+        assert!(weight(118.0) > OWN_PRIOR, "{}", weight(118.0));
+        assert!(weight(101.0) < 0.05 && weight(150.0) < 0.05, "{} {}", weight(101.0), weight(150.0));
     }
 
     #[test]
@@ -301,7 +353,7 @@ mod tests {
     #[test]
     fn a_step_teaches_once_and_only_what_the_plans_reach_back_to() {
         let mut margins = Margins::default();
-        let seen = Seen { step: StepIndex(5), demand: 300.0, ready: 1, lead: 2, quantile: Q90, blocked: false };
+        let seen = Seen { step: StepIndex(5), demand: 300.0, ready: 1, lead: 2, quantile: Q90, late_cost: 10.0, blocked: false };
         margins.learn(seen);
         assert_eq!(margins.learned, 0, "no plan was made in time");
         let (web, decision) = (config("web"), decision(10.0, 12.0));

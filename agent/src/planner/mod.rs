@@ -5,11 +5,12 @@
 //! so that the same snapshot always makes the same plan, and any plan can be explained and judged
 //! later. [`check()`] judges a plan by its own rules, whoever made it; only what it returns, a
 //! [`ValidatedPlan`], may be carried out. What a round learns for the next ones is kept by the caller, in a [`Memory`] a pool:
-//! [`RecentNeeds`] behind scale-in, [`Margins`] behind the margin.
+//! [`RecentNeeds`] behind scale-in, [`Margins`] behind the margin; and in an [`OwnDemand`].
 //!
 //! The rules, in the order in which they decide:
 //! 1. Demand on the pool's service, also by the services that call it (`graph`): medians summed, margins combined (`demand`), at the quantile
-//!    that the pool's costs make the cheapest (`costs`).
+//!    that the pool's costs make the cheapest (`costs`); beside it what the pool's own demand foretells (`own`), weighed by what each would have
+//!    cost (`margins`).
 //! 2. `active` is what the running step and the next one need, `active + warm` what any step within
 //!    the lead time needs. Neither is below the reactive floor: what the demand seen last needs.
 //! 3. Nothing is taken away before the need was lower for `scale_in_after`, and for as long as keeping it is cheaper than a start; nor what the
@@ -28,6 +29,7 @@ mod graph;
 mod history;
 mod margins;
 mod needs;
+mod own;
 mod policy;
 mod sizing;
 mod tuner;
@@ -35,18 +37,20 @@ mod tuner;
 pub use check::{ValidatedPlan, Violation, check};
 pub use costs::waits;
 pub use explain::explain;
-pub use foresight::{Foresight, Totals};
+pub use foresight::{Foreseen, Foresight};
 pub use graph::{Calls, GraphError, ServiceGraph};
 pub use history::RecentNeeds;
 pub use margins::{Margins, Memory, Noted, Seen};
 pub use needs::needs;
+pub use own::{OwnDemand, Round, rounds};
 pub use policy::{MINUTES_A_DAY, Policy, StepLimit, Weekly, When};
 pub use tuner::Tuner;
 
 use crate::config::{PlannerConfig, PoolConfig};
 use crate::marks::{bug, sometimes};
 use budget::Share;
-use demand::{Demand, Incoming, StepDemand, lead_steps};
+use demand::{Demand, Incoming, lead_steps};
+use own::Provided;
 use serde::{Deserialize, Serialize};
 use sizing::{Bounds, Limit, need, usable};
 use std::collections::BTreeSet;
@@ -116,6 +120,10 @@ pub struct PoolSnapshot {
     pub measured_startup: Option<Duration>,
     /// What the rounds before have left.
     pub memory: Memory,
+    /// Its demand in the last closed step, in transactions per second; nothing where a source has not told of it yet.
+    pub observed: Option<f64>,
+    /// What its own demand foretells, in hundredths of its maximum, once that is known for long enough.
+    pub foreseen: Option<Foreseen>,
 }
 
 impl PoolSnapshot {
@@ -127,6 +135,11 @@ impl PoolSnapshot {
     /// What was planned last, or what stands there where nothing was.
     fn standing(&self) -> Standing {
         self.memory.standing.unwrap_or_else(|| self.counts.into())
+    }
+
+    /// What the demand of one instance costs when it is not served, in prices of one.
+    pub fn late_cost(&self, snapshot: &Snapshot) -> f64 {
+        costs::late_cost_ratio(self, self.quantile(snapshot))
     }
 
     /// The quantile that the pool is provisioned for.
@@ -241,15 +254,16 @@ fn decide<'a>(pool: &'a PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming
     let demand = Demand::on(&config.service, incoming, lead, quantile);
     notes.on(config, &demand, lead);
 
-    let margin = pool.memory.margins.margin();
-    let rate = |step: &StepDemand| share * (step.median_rate + margin * step.upper_rate);
-    let peak = demand.steps.iter().copied().max_by(|a, b| rate(a).total_cmp(&rate(b))).unwrap_or_default();
-    let near_rate = demand.steps.iter().take(NEAR_STEPS).map(rate).fold(0.0, f64::max);
+    let provided = Provided::of(pool, snapshot, quantile);
+    let rate = |at: usize| demand.steps.get(at).map_or(0.0, |step| provided.rate(at, step));
+    let at = provided.peak(&demand.steps);
+    let peak = demand.steps.get(at).copied().unwrap_or_default();
+    let near_rate = (0..NEAR_STEPS).map(rate).fold(0.0, f64::max);
     let floor = reactive_floor(config, share * demand.observed_rate);
 
     let wanted = Wanted {
         near: need(near_rate, config.rate_per_instance),
-        lead: need(rate(&peak), config.rate_per_instance),
+        lead: need(rate(at), config.rate_per_instance),
         floor,
         recent: pool.memory.recent.highest(snapshot.known_until, waits(pool, snapshot)),
         again: {
@@ -269,8 +283,10 @@ fn decide<'a>(pool: &'a PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming
         ready_by: snapshot.step.start(snapshot.known_until.offset(lead as i64)),
         reason: DecisionReason {
             quantile,
-            demand_rate: rate(&peak),
+            demand_rate: rate(at),
             median_rate: share * peak.median_rate,
+            upper_rate: share * peak.upper_rate,
+            own_rate: provided.own_rate(at),
             observed_rate: share * demand.observed_rate,
             reactive_floor: floor,
             lead_ms: u64::try_from(snapshot.step.length().as_millis()).unwrap_or(u64::MAX).saturating_mul(lead as u64),

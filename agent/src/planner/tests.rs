@@ -50,6 +50,8 @@ pub(super) fn pool(config: PoolConfig) -> PoolSnapshot {
         counts: InstanceCounts::default(),
         measured_startup: None,
         memory: Memory::default(),
+        observed: None,
+        foreseen: None,
     }
 }
 
@@ -102,7 +104,8 @@ pub(super) fn snapshot(forecasts: Vec<SourceForecast>, pools: Vec<PoolSnapshot>)
 /// A decision for these rates, in transactions per second.
 pub(super) fn decision(median_rate: f64, demand_rate: f64) -> PoolDecision {
     let mut decision = plan(&snapshot(vec![], vec![pool(config("web"))])).decisions.remove(0);
-    (decision.reason.median_rate, decision.reason.demand_rate) = (median_rate, demand_rate);
+    let reason = &mut decision.reason;
+    (reason.median_rate, reason.upper_rate, reason.demand_rate) = (median_rate, demand_rate - median_rate, demand_rate);
     decision
 }
 

@@ -241,5 +241,9 @@ fn print_margin(margin: &MarginReasons, out: &mut Output) -> Result<(), Failure>
     let choices = choices.collect::<Vec<_>>().join(", ");
     let learned = human::some(margin.learned_steps, "step");
     let regret = human::quantity(margin.regret);
-    out.line(&format!("margin x{:.2} over the median, learned from {learned}: {choices}; regret {regret} instance-steps", margin.margin))
+    let own = format!("the pool's own demand {}", human::share(margin.own_weight));
+    out.line(&format!(
+        "margin x{:.2} over the median, learned from {learned}: {own}, {choices}; regret {regret} instance-steps",
+        margin.margin
+    ))
 }

@@ -127,6 +127,12 @@ pub struct MarginReasons {
     pub learned_steps: u64,
     /// What the pool has cost more than the best choice in hindsight would have, in instance-steps, the past discounted.
     pub regret: f64,
+    /// How much beside the margin what the pool's own demand foretells has to say, when it says anything.
+    #[serde(default)]
+    pub own_weight: f64,
+    /// What it alone would have cost more than the best, in instance-steps, the past discounted.
+    #[serde(default)]
+    pub own_regret: f64,
     /// All of them.
     pub choices: Vec<MarginChoice>,
 }

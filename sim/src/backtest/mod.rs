@@ -9,6 +9,7 @@ pub(crate) mod boosted;
 pub(crate) mod cost;
 pub(crate) mod page;
 pub(crate) mod policy;
+pub(crate) mod replay;
 pub(crate) mod rivals;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,6 @@
 use super::boosted::Boosted;
 use super::rivals::{Rival, Setting};
 use super::{clairvoyant, cost::need};
-use tradewind_agent::planner::{Foresight, Totals};
 
 /// Makes the plan of one series for a knob.
 pub(crate) type Planner<'a> = Box<dyn Fn(f64) -> Vec<u16> + 'a>;
@@ -58,7 +57,8 @@ impl Policy {
     pub(crate) fn knobs(self) -> Vec<f64> {
         match self {
             Self::Clairvoyant => vec![1.0],
-            Self::Tradewind | Self::Boosted | Self::Rival(Rival::RollingQuantile) => (0..130).map(|i| 0.6 * 0.91_f64.powi(i)).collect(),
+            Self::Tradewind => (0..44).map(|i| 0.6 * 0.75_f64.powi(i)).collect(),
+            Self::Boosted | Self::Rival(Rival::RollingQuantile) => (0..130).map(|i| 0.6 * 0.91_f64.powi(i)).collect(),
             Self::BestRival | Self::Rival(_) => (0..110).map(|i| 0.75 * 1.02_f64.powi(i)).collect(),
         }
     }
@@ -66,7 +66,7 @@ impl Policy {
     /// A planner for one series.
     pub(crate) fn prepare<'a>(self, demand: &'a [f64], setting: &'a Setting) -> Planner<'a> {
         match self {
-            Self::Tradewind => tradewind(demand, setting),
+            Self::Tradewind => super::replay::replay(demand, setting),
             Self::Boosted => {
                 let levels = Boosted::foresee(demand, setting);
                 Box::new(move |late| levels.iter().map(|levels| need(between(levels, late))).collect())
@@ -85,22 +85,6 @@ pub(crate) fn between(levels: &[f32; LEVELS.len()], late: f64) -> f64 {
     }
     let part = (LEVELS[above - 1] - late) / (LEVELS[above - 1] - LEVELS[above]);
     f64::from(levels[above - 1]) * (1.0 - part) + f64::from(levels[above]) * part
-}
-
-/// The agent's policy; its distributions are the same whatever the knob.
-fn tradewind<'a>(demand: &'a [f64], setting: &'a Setting) -> Planner<'a> {
-    let mut foresight = Foresight::new(setting.lead, setting.season);
-    let foreseen: Vec<Vec<[f32; LEVELS.len()]>> = demand
-        .iter()
-        .map(|d| {
-            foresight.observe(*d);
-            (1..=setting.lead).map(|ahead| LEVELS.map(|late| foresight.upper(ahead, late) as f32)).collect()
-        })
-        .collect();
-    Box::new(move |late| {
-        let mut totals = Totals::new(setting.lead);
-        foreseen.iter().map(|steps| totals.next(|ahead| between(&steps[ahead - 1], late))).collect()
-    })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 /// What the scale is linear in.
 const SCALE: usize = 6;
 /// Demand is not known better than this, in units.
-const LEAST_SCALE: f64 = 0.05;
+pub(super) const LEAST_SCALE: f64 = 0.05;
 
 /// Where demand is foreseen to be so many steps ahead, and how far it may be from there.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,12 +49,13 @@ impl Model {
         }
     }
 
-    /// Learns from the demand that was foreseen `ahead` steps ago.
-    pub(super) fn learn(&mut self, demand: f64) {
+    /// Learns from the demand that was foreseen `ahead` steps ago, if it is known.
+    pub(super) fn learn(&mut self, demand: Option<f64>) {
         if self.pending.len() < self.ahead {
             return;
         }
         let Some(Pending { last, center, features, scales }) = self.pending.pop_front() else { return };
+        let Some(demand) = demand else { return };
         let error = demand - center.location;
         // What is rare and far out must not turn a regression over.
         let bound = 6.0 * center.scale;

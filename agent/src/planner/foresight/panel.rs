@@ -1,6 +1,6 @@
 //! Several opinions about the same step, weighted by how well each did of late, for every probability by itself.
 //!
-//! An opinion is a centre (the last value, a smoothed one, a season ago, the regression's) and the window of what demand lay above it.
+//! An opinion is a centre (the last value, a smoothed one, a season ago, the regression's, what the mesh forecasts) and the window of what demand lay above it.
 //! Which is best depends on the series, on the distance and on the probability asked for: persistence after a level shift, a season in
 //! a daily wave, what was ever seen where nothing can be foreseen. Quantiles are averaged with weights that fall with a power of the
 //! mean pinball loss of late, which needs no scale and no rate of learning.
@@ -11,7 +11,7 @@ use super::window::Window;
 use std::collections::VecDeque;
 
 /// Opinions.
-const OPINIONS: usize = 8;
+const OPINIONS: usize = 9;
 /// Probabilities of demand being higher that quantiles are kept for, the highest first.
 pub(super) const LEVELS: [f64; 26] = [
     0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.045, 0.03, 0.02, 0.014, 0.01, 0.006, 0.003, 0.0015, 0.0007, 0.0003,
@@ -50,20 +50,34 @@ enum Opinion {
     Fast,
     /// Smoothed over dozens of steps.
     Slow,
+    /// The median of what the mesh forecasts; what is left is measured by how wide it says the demand is.
+    Forecast,
 }
 
-const ALL: [Opinion; OPINIONS] =
-    [Opinion::Regression, Opinion::Last, Opinion::Ever, Opinion::Season, Opinion::Higher, Opinion::Ratio, Opinion::Fast, Opinion::Slow];
+const ALL: [Opinion; OPINIONS] = [
+    Opinion::Regression,
+    Opinion::Last,
+    Opinion::Ever,
+    Opinion::Season,
+    Opinion::Higher,
+    Opinion::Ratio,
+    Opinion::Fast,
+    Opinion::Slow,
+    Opinion::Forecast,
+];
 
 /// What an opinion is centred on now.
 #[derive(Debug, Clone, Copy)]
 struct Centers {
     at: [f64; OPINIONS],
     scale: f64,
+    /// The same of the forecast.
+    forecast_scale: f64,
 }
 
 impl Centers {
     fn of(series: &Series, ahead: usize, model: Center) -> Self {
+        let forecast = series.forecast.get(ahead - 1).copied().unwrap_or(model);
         let last = series.ago(0);
         let season = series.a_season_ago(ahead);
         let at = ALL.map(|opinion| match opinion {
@@ -74,14 +88,16 @@ impl Centers {
             Opinion::Higher => last.max(season.unwrap_or(series.fast)),
             Opinion::Fast => series.fast,
             Opinion::Slow => series.slow,
+            Opinion::Forecast => forecast.location,
         });
-        Self { at, scale: model.scale }
+        Self { at, scale: model.scale, forecast_scale: forecast.scale }
     }
 
     /// What demand left of an opinion.
     fn left(&self, i: usize, demand: f64) -> f64 {
         match ALL[i] {
             Opinion::Regression => (demand - self.at[i]) / self.scale,
+            Opinion::Forecast => (demand - self.at[i]) / self.forecast_scale,
             Opinion::Ratio => ((demand + RATIO_UNITS) / (self.at[i] + RATIO_UNITS)).ln(),
             Opinion::Last | Opinion::Ever | Opinion::Season | Opinion::Higher | Opinion::Fast | Opinion::Slow => demand - self.at[i],
         }
@@ -91,6 +107,7 @@ impl Centers {
     fn upper(&self, i: usize, window: &Window, late: f64) -> f64 {
         let upper = match ALL[i] {
             Opinion::Regression => self.at[i] + self.scale * window.beyond(late),
+            Opinion::Forecast => self.at[i] + self.forecast_scale * window.beyond(late),
             Opinion::Ratio => (self.at[i] + RATIO_UNITS) * window.seen(late).exp() - RATIO_UNITS,
             // A tail of what was ever seen has nothing to do with now.
             Opinion::Ever => window.seen(late),
@@ -135,12 +152,12 @@ impl Panel {
         }
     }
 
-    /// Judges what was said about the newest step of `series`, and foresees the one `ahead` steps on.
-    pub(super) fn observe(&mut self, series: &Series) {
-        let demand = series.ago(0);
+    /// Judges what was said about the newest step of `series` if its demand is known, and foresees the one `ahead` steps on.
+    pub(super) fn observe(&mut self, series: &Series, demand: Option<f64>) {
         self.model.learn(demand);
         if self.said.len() >= self.ahead
             && let Some(said) = self.said.pop_front()
+            && let Some(demand) = demand
         {
             self.judge(&said, demand);
         }
@@ -151,14 +168,9 @@ impl Panel {
         self.said.push_back(Said { centers, upper });
     }
 
-    /// The demand that is exceeded with probability `late`, in proportion between the levels.
-    pub(super) fn upper(&self, late: f64) -> f64 {
-        let above = LEVELS.iter().position(|level| *level <= late).unwrap_or(LEVELS.len() - 1);
-        if above == 0 {
-            return f64::from(self.agreed[0]);
-        }
-        let part = (LEVELS[above - 1] - late) / (LEVELS[above - 1] - LEVELS[above]);
-        f64::from(self.agreed[above - 1]) * (1.0 - part) + f64::from(self.agreed[above]) * part
+    /// What is foreseen, at [`LEVELS`].
+    pub(super) fn agreed(&self) -> [f32; LEVELS.len()] {
+        self.agreed
     }
 
     fn judge(&mut self, said: &Said, demand: f64) {
@@ -183,6 +195,16 @@ impl Panel {
             *agreed = highest;
         }
     }
+}
+
+/// The quantile that is exceeded with this probability, in proportion between those at [`LEVELS`].
+pub(super) fn between(levels: &[f32; LEVELS.len()], late: f64) -> f64 {
+    let above = LEVELS.iter().position(|level| *level <= late).unwrap_or(LEVELS.len() - 1);
+    if above == 0 {
+        return f64::from(levels[0]);
+    }
+    let part = (LEVELS[above - 1] - late) / (LEVELS[above - 1] - LEVELS[above]);
+    f64::from(levels[above - 1]) * (1.0 - part) + f64::from(levels[above]) * part
 }
 
 /// Weights that sum to 1, from losses summed over so many steps.
@@ -221,10 +243,11 @@ mod tests {
         for t in 0..1_200 {
             let burst = if t % 150 == 0 { 40.0 } else { 0.0 };
             series.push(10.0 + noise(t) + burst);
-            panel.observe(&series);
+            panel.observe(&series, Some(series.ago(0)));
         }
         series.push(85.0);
-        panel.observe(&series);
-        assert!(panel.upper(0.001) > 85.0, "{}", panel.upper(0.001));
+        panel.observe(&series, Some(85.0));
+        let upper = between(&panel.agreed(), 0.001);
+        assert!(upper > 85.0, "{upper}");
     }
 }

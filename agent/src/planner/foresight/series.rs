@@ -1,5 +1,6 @@
 //! What was seen of one series, and what a forecast of it is linear in.
 
+use super::model::Center;
 use std::collections::VecDeque;
 
 /// What the location is linear in, see [`Series::features`].
@@ -16,11 +17,13 @@ pub(super) struct Series {
     /// Smoothed over a few steps, and over a few dozen.
     pub(super) fast: f64,
     pub(super) slow: f64,
+    /// What is forecast from outside for the next steps.
+    pub(super) forecast: Vec<Center>,
 }
 
 impl Series {
     pub(super) fn new(lead: usize, season: Option<usize>) -> Self {
-        Self { season, recent: VecDeque::new(), keep: season.unwrap_or(0) + lead + 16, fast: 0.0, slow: 0.0 }
+        Self { season, recent: VecDeque::new(), keep: season.unwrap_or(0) + lead + 16, fast: 0.0, slow: 0.0, forecast: Vec::new() }
     }
 
     pub(super) fn push(&mut self, demand: f64) {

@@ -14,12 +14,13 @@ const LEAST_LATE: f64 = 1e-6;
 /// The last values, and the same in order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Window {
-    fifo: VecDeque<f64>,
-    sorted: Vec<f64>,
+    fifo: VecDeque<f32>,
+    sorted: Vec<f32>,
 }
 
 impl Window {
     pub(super) fn push(&mut self, value: f64) {
+        let value = value as f32;
         self.fifo.push_back(value);
         self.sorted.insert(self.sorted.partition_point(|v| *v < value), value);
         if self.fifo.len() > WINDOW
@@ -45,7 +46,8 @@ impl Window {
         let at = (1.0 - late).clamp(0.0, 1.0) * last as f64;
         let below = at.floor() as usize;
         let above = (below + 1).min(last);
-        self.sorted[below] + (self.sorted[above] - self.sorted[below]) * (at - below as f64)
+        let (below, above, part) = (f64::from(self.sorted[below]), f64::from(self.sorted[above]), at - below as f64);
+        below + (above - below) * part
     }
 }
 

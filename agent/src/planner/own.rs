@@ -1,0 +1,262 @@
+//! The demand on one pool as it was, and what is foreseen from it. Pure.
+//!
+//! The forecasts of a mesh are of pairs of regions, and their quantiles end at 99 %. Whoever pays much for being late asks for more, and of the pool's
+//! demand itself, which is their sum: [`OwnDemand`] hands it, with the forecasts, to [`Foresight`]. Units there are hundredths of the pool's
+//! maximum.
+
+use super::demand::{Demand, Incoming, StepDemand, sane};
+use super::foresight::{Foreseen, Foresight, MAX_LEAD};
+use super::{PoolSnapshot, Snapshot, costs, lead, share};
+use crate::config::PoolConfig;
+use std::collections::VecDeque;
+use tradewind_protocol::{PoolName, Quantile, StepIndex};
+
+/// Steps that are remembered over a restart: a week of five-minute steps.
+const KEPT: usize = 2_016;
+/// With so many steps known it has a say. A guess: the 95 % quantile was exceeded five times by then.
+const AWAKE: u64 = 100;
+/// Units of the pool's maximum.
+const UNITS: f64 = 100.0;
+
+/// What a round tells of the demand on one pool, in transactions per second.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Round {
+    /// Which pool.
+    pub pool: PoolName,
+    /// The demand of the last closed step; nothing where a source has not told of it yet.
+    pub observed: Option<f64>,
+    /// Median and 95 % quantile of what the mesh forecasts for each step of the lead time.
+    pub forecast: Vec<(f64, f64)>,
+}
+
+/// What the round of `snapshot` tells of each of its pools.
+pub fn rounds(snapshot: &Snapshot) -> Vec<Round> {
+    const UPPER: Quantile = Quantile::CENTRAL_90.1;
+    let leads: Vec<usize> = snapshot.pools.iter().map(|pool| lead(pool, snapshot)).collect();
+    let incoming = Incoming::of(snapshot, leads.iter().copied().max().unwrap_or(0), [UPPER].into());
+    let all_told = snapshot.forecasts.iter().filter(|forecast| forecast.prediction.series.destination == snapshot.region);
+    let all_told = all_told.map(|forecast| forecast.prediction.path.start()).all(|start| start == snapshot.known_until.offset(1));
+    let round = |(pool, lead): (&PoolSnapshot, usize)| {
+        let demand = Demand::on(&pool.config.service, &incoming, lead, UPPER);
+        let share = share(pool, snapshot);
+        let rates = |step: &StepDemand| (share * step.median_rate, share * (step.median_rate + step.upper_rate));
+        let known = all_told && demand.sources > 0;
+        Round {
+            pool: pool.config.name.clone(),
+            observed: known.then_some(share * demand.observed_rate),
+            forecast: demand.steps.iter().map(rates).collect(),
+        }
+    };
+    snapshot.pools.iter().zip(leads).map(round).collect()
+}
+
+/// The demand on one pool, step by step.
+#[derive(Debug, Clone, Default)]
+pub struct OwnDemand {
+    /// In transactions per second, the newest last; negative where it was not known.
+    rates: VecDeque<f32>,
+    /// The step of the newest.
+    last: Option<StepIndex>,
+    foresight: Option<Foresight>,
+}
+
+impl OwnDemand {
+    /// Learns what `round` tells of `step`, once. `season` is in steps.
+    pub fn observe(&mut self, step: StepIndex, round: &Round, pool: &PoolConfig, season: usize) {
+        let mut missed = match self.last {
+            Some(last) if step <= last => return,
+            Some(last) => step.0.saturating_sub(last.0) - 1,
+            None => 0,
+        };
+        if missed >= KEPT as i64 {
+            (*self, missed) = (Self::default(), 0);
+        }
+        let units = |rate: f64| rate * UNITS / most(pool);
+        let lead = round.forecast.len();
+        if self.foresight.as_ref().is_none_or(|foresight| foresight.lead() < lead.min(MAX_LEAD)) {
+            // A longer lead, or a new life.
+            let mut foresight = Foresight::new(lead, Some(season));
+            self.rates.iter().for_each(|rate| foresight.observe((*rate >= 0.0).then(|| units(f64::from(*rate))), &[]));
+            self.foresight = Some(foresight);
+        }
+        let Some(foresight) = &mut self.foresight else { return };
+        for _ in 0..missed {
+            foresight.observe(None, &[]);
+            self.rates.push_back(-1.0);
+        }
+        let forecast: Vec<(f64, f64)> = round.forecast.iter().map(|(median, upper)| (units(*median), units(*upper))).collect();
+        foresight.observe(round.observed.map(units), &forecast);
+        self.rates.push_back(round.observed.map_or(-1.0, |rate| rate as f32));
+        self.rates.drain(..self.rates.len().saturating_sub(KEPT));
+        self.last = Some(step);
+    }
+
+    /// What is foreseen, in hundredths of the pool's maximum; nothing as long as too little is known.
+    pub fn foreseen(&self) -> Option<Foreseen> {
+        self.foresight.as_ref().filter(|foresight| foresight.known() >= AWAKE).map(Foresight::foreseen)
+    }
+
+    /// The demand as it is kept: the last step, then the rates, little endian.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let Some(last) = self.last else { return vec![] };
+        last.0.to_le_bytes().into_iter().chain(self.rates.iter().flat_map(|rate| rate.to_le_bytes())).collect()
+    }
+
+    /// The demand that `bytes` keep, as far as it makes sense.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let Some((last, rates)) = bytes.split_first_chunk::<8>() else { return Self::default() };
+        let rates = rates.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let rates: VecDeque<f32> = rates.map(|rate| if rate.is_finite() { rate } else { -1.0 }).collect();
+        if rates.len() > KEPT {
+            return Self::default();
+        }
+        Self { rates, last: Some(StepIndex(i64::from_le_bytes(*last))), foresight: None }
+    }
+}
+
+/// What a pool is to provide for in a step: what the forecasts say with the margin that was learned, and what its own demand says, by their weights.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Provided<'a> {
+    share: f64,
+    margin: f64,
+    own: Option<Own<'a>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Own<'a> {
+    foreseen: &'a Foreseen,
+    weight: f64,
+    /// The probability of being late.
+    late: f64,
+    /// Transactions per second of a unit.
+    unit: f64,
+}
+
+impl<'a> Provided<'a> {
+    /// For `pool` at `quantile`; at the pool's own, its demand is to be above what is provided for as often as its costs say.
+    pub(super) fn of(pool: &'a PoolSnapshot, snapshot: &Snapshot, quantile: Quantile) -> Self {
+        let costs_say = quantile == pool.quantile(snapshot);
+        let late = if costs_say { 1.0 / costs::late_cost_ratio(pool, quantile).max(1.0) } else { 1.0 - quantile.probability() };
+        let margins = &pool.memory.margins;
+        let own = |foreseen| Own { foreseen, weight: margins.own_weight(), late, unit: most(&pool.config) / UNITS };
+        Self { share: share(pool, snapshot), margin: margins.margin(), own: pool.foreseen.as_ref().map(own) }
+    }
+
+    /// In transactions per second, in the step `at` after the last closed one, from 0.
+    pub(super) fn rate(&self, at: usize, step: &StepDemand) -> f64 {
+        let mesh = self.share * (step.median_rate + self.margin * step.upper_rate);
+        self.own_rate(at).zip(self.own).map_or(mesh, |(rate, own)| (1.0 - own.weight) * mesh + own.weight * rate)
+    }
+
+    /// What the pool's own demand says of that step, if it says anything.
+    pub(super) fn own_rate(&self, at: usize) -> Option<f64> {
+        let own = self.own?;
+        own.foreseen.upper(at + 1, own.late).map(|units| sane(units * own.unit))
+    }
+
+    /// Which step is the highest.
+    pub(super) fn peak(&self, steps: &[StepDemand]) -> usize {
+        let rates = steps.iter().enumerate().map(|(at, step)| (at, self.rate(at, step)));
+        rates.max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(at, _)| at)
+    }
+}
+
+/// What the pool serves at most, in transactions per second.
+fn most(pool: &PoolConfig) -> f64 {
+    f64::from(pool.max_instances.max(1)) * pool.rate_per_instance
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{config, forecast, pool, snapshot};
+    use super::*;
+
+    const SEASON: usize = 24;
+
+    fn web() -> PoolConfig {
+        PoolConfig { max_instances: 100, ..config("web") }
+    }
+
+    /// A day's wave with something random in it; the forecast says what it is without.
+    fn round(step: i64) -> Round {
+        let wave = |step: i64| 30.0 + 20.0 * (step as f64 / SEASON as f64 * std::f64::consts::TAU).sin();
+        let random = ((step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11) as f64 / (1u64 << 53) as f64;
+        let forecast = (1..=2).map(|ahead| (wave(step + ahead), wave(step + ahead) + 6.0)).collect();
+        Round { pool: web().name, observed: Some(wave(step) + 10.0 * (random - 0.5)), forecast }
+    }
+
+    fn seen(steps: std::ops::Range<i64>, mut own: OwnDemand) -> OwnDemand {
+        steps.for_each(|step| own.observe(StepIndex(step), &round(step), &web(), SEASON));
+        own
+    }
+
+    #[test]
+    fn demand_is_known_once_all_sources_have_told() {
+        let behind = |steps: i64| {
+            let mut late = forecast("b", 2.0, &[(2.0, 3.0), (2.0, 3.0)]);
+            let prediction = std::sync::Arc::make_mut(&mut late.prediction);
+            let values = (0..2).flat_map(|at| prediction.path.row(at).unwrap().to_vec()).collect();
+            let start = prediction.path.start().offset(-steps);
+            let quantiles = prediction.path.quantiles().to_vec();
+            prediction.path = tradewind_protocol::QuantilePath::new(start, prediction.path.step(), quantiles, values).unwrap();
+            rounds(&snapshot(vec![forecast("a", 1.0, &[(1.0, 2.0), (4.0, 6.0)]), late], vec![pool(web())])).remove(0)
+        };
+        let told = behind(0);
+        assert_eq!((told.observed, told.forecast.len()), (Some(3.0), 2));
+        assert!(told.forecast[1].0 == 6.0 && told.forecast[1].1 > 8.0, "{told:?}");
+        assert_eq!(behind(1).observed, None);
+        assert_eq!(rounds(&snapshot(vec![], vec![pool(web())]))[0].observed, None, "no source is no demand that is known");
+    }
+
+    #[test]
+    fn it_has_a_say_once_enough_is_known_and_foresees_as_often_as_it_says() {
+        assert_eq!(seen(0..AWAKE as i64 - 1, OwnDemand::default()).foreseen(), None);
+        let mut own = seen(0..600, OwnDemand::default());
+        let mut late = 0;
+        for step in 600..1_600 {
+            let upper = own.foreseen().unwrap().upper(1, 0.1).unwrap();
+            own.observe(StepIndex(step), &round(step), &web(), SEASON);
+            late += u32::from(round(step).observed.unwrap() > upper);
+        }
+        assert!((40..160).contains(&late), "{late} of 1000");
+    }
+
+    #[test]
+    fn a_restart_knows_the_demand_and_a_step_teaches_once() {
+        let own = seen(0..900, OwnDemand::default());
+        let mut again = seen(890..900, own.clone());
+        assert_eq!(again.foreseen(), own.foreseen());
+        let back = seen(900..901, OwnDemand::from_bytes(&own.to_bytes()));
+        again.observe(StepIndex(900), &round(900), &web(), SEASON);
+        let upper = |own: &OwnDemand| own.foreseen().unwrap().upper(2, 0.05).unwrap();
+        assert!((upper(&back) - upper(&again)).abs() < 8.0, "{} and {}", upper(&back), upper(&again));
+        assert_eq!(OwnDemand::from_bytes(&[1, 2, 3]).foreseen(), None);
+        assert_eq!(OwnDemand::from_bytes(&own.to_bytes()).to_bytes(), own.to_bytes());
+    }
+
+    #[test]
+    fn steps_that_are_unknown_or_left_out_are_no_demand() {
+        let mut own = seen(0..300, OwnDemand::default());
+        let known = own.foresight.as_ref().unwrap().known();
+        own.observe(StepIndex(300), &Round { observed: None, ..round(300) }, &web(), SEASON);
+        own.observe(StepIndex(310), &round(310), &web(), SEASON);
+        assert_eq!((own.foresight.as_ref().unwrap().known(), own.rates.len()), (known + 1, 311));
+        assert!(own.foreseen().unwrap().upper(1, 0.05).unwrap() > 20.0);
+        own.observe(StepIndex(310 + 2 * KEPT as i64), &round(0), &web(), SEASON);
+        assert_eq!((own.foreseen(), own.rates.len()), (None, 1), "what is so long ago says nothing");
+    }
+
+    #[test]
+    fn a_plan_provides_for_both_by_their_weights() {
+        let alone = pool(web());
+        let own = PoolSnapshot { foreseen: seen(0..600, OwnDemand::default()).foreseen(), ..alone.clone() };
+        let snapshot = snapshot(vec![forecast("a", 5.0, &[(5.0, 7.0), (5.0, 7.0)])], vec![alone]);
+        let step = StepDemand { median_rate: 5.0, upper_rate: 2.0 };
+        let provided = Provided::of(&own, &snapshot, snapshot.config.quantile);
+        let said = provided.own_rate(0).unwrap();
+        let weight = own.memory.margins.own_weight();
+        assert!(said > 20.0 && (provided.rate(0, &step) - (weight * said + (1.0 - weight) * 7.0)).abs() < 1e-9);
+        assert_eq!(provided.own_rate(7), None, "beyond its lead");
+        assert_eq!(provided.rate(7, &step), 7.0);
+    }
+}
