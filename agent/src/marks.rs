@@ -150,6 +150,7 @@ pub const MARKS: &[&str] = &[
     "planner.blocked",
     "planner.floor-decides",
     "steps.caught-up",
+    "steps.late-counts-wait",
     "pool.adopted",
     "pool.does-not-fit",
     "pool.waits-for-room",
