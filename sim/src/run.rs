@@ -7,6 +7,7 @@ use crate::client::{Book, Client, Sight};
 use crate::clock::wall_time;
 use crate::entropy;
 use crate::env::simulation_seed;
+use crate::http::Api;
 use crate::inspect::Inspector;
 use crate::liar;
 use crate::net::PathQuality;
@@ -212,20 +213,20 @@ impl<'a> Simulation<'a> {
     fn add_clients(&mut self, cast: &Cast) -> anyhow::Result<()> {
         let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>>>>> = vec![];
         for (id, config) in &cast.configs {
-            let api = SocketAddr::new(self.world.address_of(id.as_str()), API_PORT);
             let (machine, book) = (self.world.machine(id.as_str())?.clone(), self.book.clone());
-            let client = || Client { region: id.clone(), api, machine: machine.clone(), step: config.step, book: book.clone() };
-            tasks.push(Box::pin(client().watch()));
-            // A survey asks the same questions.
-            if self.scenario.survey.is_none() {
-                let others = cast.configs.keys().filter(|other| *other != id).cloned().collect();
-                tasks.push(Box::pin(Inspector::new(client(), config.clone(), others, self.scenario.chaos_until.is_some()).run()));
-            }
-            if let Some(survey) = self.scenario.survey.clone() {
-                let region = id.clone();
-                tasks.push(Box::pin(Surveyor { region, api, survey, findings: self.findings.clone() }.run()));
-            }
+            let api = Rc::new(Api::new(SocketAddr::new(self.world.address_of(id.as_str()), API_PORT), machine.clone()));
+            let client =
+                || Client { region: id.clone(), api: api.clone(), machine: machine.clone(), step: config.step, book: book.clone() };
             let others: Vec<RegionId> = cast.configs.keys().filter(|other| *other != id).cloned().collect();
+            // A survey asks the questions of an inspector.
+            if let Some(survey) = self.scenario.survey.clone() {
+                tasks.push(Box::pin(client().watch()));
+                let (region, api, findings) = (id.clone(), api.clone(), self.findings.clone());
+                tasks.push(Box::pin(Surveyor { region, api, survey, findings }.run()));
+            } else {
+                let chaos = self.scenario.chaos_until.is_some();
+                tasks.push(Box::pin(Inspector::new(client(), config.clone(), others.clone(), chaos).run()));
+            }
             if let Some(traffic) = Traffic::new(&self.scenario.workload, id, &others, simulation_seed(self.seed))? {
                 let settle = 2 * config.step.length() + config.ingest.close_after + TAIL / 2;
                 let until = self.scenario.duration.saturating_sub(settle + TAIL);
