@@ -90,6 +90,7 @@ pub const BUGS: &[Bug] = bugs! {
         "new-life-ignored" => "a restarted agent is not believed",
         "sequence-not-checked" => "an older card replaces a newer one",
         "former-generation-ignored" => "an agent that peers know a later life of does not go beyond it",
+        "former-states-kept" => "the states that a region has published before are never freed",
         "states-not-fetched" => "states that no push has brought are not fetched",
         "fetch-not-retried" => "a fetch that failed is not tried again",
         "states-not-pushed" => "a changed state is not pushed",
