@@ -1,5 +1,7 @@
 //! Forecasts: quantile paths over a horizon, and what a region publishes about a pair of regions.
 
+mod packed;
+
 use crate::{RegionId, ServiceName, Step, StepIndex, TenantName, Timestamp, TransactionType};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -114,8 +116,7 @@ pub const MAX_QUANTILES: usize = 32;
 ///
 /// Invariant, kept by every way to make one: at least one step and one quantile, quantiles strictly
 /// ascending, values finite, not negative and not crossing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(try_from = "RawPath")]
+#[derive(Debug, Clone, PartialEq, utoipa::ToSchema)]
 pub struct QuantilePath {
     start: StepIndex,
     step: Step,

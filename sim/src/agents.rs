@@ -6,11 +6,14 @@ use crate::liar::{self, Papers};
 use crate::scenario::{Region, Scenario};
 use crate::world::{Program, World};
 use anyhow::{Context as _, bail};
-use std::cell::RefCell;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::Notify;
 use tradewind_agent::agent::Agent;
 use tradewind_agent::config::{Config, TlsPaths};
@@ -32,6 +35,10 @@ const VALID_DAYS: i64 = 3_650;
 /// How many agents each agent is told of at its start: the first ones, so that the mesh has a few
 /// well-known members, as in the field.
 const SEEDS: usize = 3;
+
+/// Within what time all agents start for the first time. In one instant, as nobody's do, gossip would everywhere and for ever
+/// coincide with the end of the steps, when all states are on their way and would be gossiped as well.
+const FIRST_BOOTS_MS: u64 = 1_000;
 
 /// The keys in a scenario's `[agent]` table that the simulator sets itself.
 const OWN_KEYS: [&str; 3] = ["region", "data_dir", "coordinates"];
@@ -99,10 +106,14 @@ impl Cast {
     /// What runs on the region's machine.
     pub(crate) fn program(&self, region: &RegionId, stop: Rc<Notify>) -> anyhow::Result<Program> {
         let config = self.configs.get(region).with_context(|| format!("no configuration for {region}"))?.clone();
+        let mut chance = StdRng::from_seed(self.root.child("first boots").child(region.as_str()).bytes());
+        let first_boot = Cell::new(Duration::from_millis(chance.random_range(0..FIRST_BOOTS_MS)));
         let (watches, region) = (self.watches.clone(), region.clone());
         Ok(Rc::new(move |env| {
             let (config, stop, watches, region) = (config.clone(), stop.clone(), watches.clone(), region.clone());
+            let boot = first_boot.take();
             Box::pin(async move {
+                tokio::time::sleep(boot).await;
                 // What the life before was told.
                 tokio::select! {
                     biased;

@@ -7,13 +7,12 @@
 
 use crate::clock::{virtual_now, wall_time};
 use crate::env::Machine;
-use crate::http;
+use crate::http::Api;
 use crate::oracle::Rule;
 use crate::workload::Traffic;
 use anyhow::{Context as _, bail};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use tradewind_protocol::api::{ForecastView, IngestReceipt, RegionView};
@@ -100,7 +99,7 @@ impl Book {
 /// One agent's client.
 pub(crate) struct Client {
     pub(crate) region: RegionId,
-    pub(crate) api: SocketAddr,
+    pub(crate) api: Rc<Api>,
     pub(crate) machine: Rc<Machine>,
     pub(crate) step: Step,
     pub(crate) book: Rc<RefCell<Book>>,
@@ -123,13 +122,18 @@ impl Client {
     /// Looks at the agent's view of the mesh, for ever.
     pub(crate) async fn watch(self) -> anyhow::Result<()> {
         loop {
-            let seen = match self.get::<Vec<RegionView>>("/v1/regions").await {
-                Ok(views) => Sight::Views(views),
-                Err(error) => Sight::Silence(format!("{error:#}")),
-            };
-            self.book.borrow_mut().see(&self.region, seen);
+            // An agent that is away is seen to be.
+            let _ = self.views().await;
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// The agent's view of the mesh, which the book sees, too.
+    pub(crate) async fn views(&self) -> anyhow::Result<Vec<RegionView>> {
+        let views = self.get::<Vec<RegionView>>("/v1/regions").await;
+        let seen = views.as_ref().map_or_else(|error| Sight::Silence(format!("{error:#}")), |views| Sight::Views(views.clone()));
+        self.book.borrow_mut().see(&self.region, seen);
+        views
     }
 
     /// Posts `traffic` until `until`, then waits for `settle` and compares what the agent has
@@ -265,7 +269,7 @@ impl Client {
     }
 
     async fn send(&self, batch: &Batch, key: &str) -> anyhow::Result<IngestReceipt> {
-        let response = http::post_json(self.api, "/v1/records", key, &batch.body).await?;
+        let response = self.api.post_json("/v1/records", key, &batch.body).await?;
         match response.status {
             200..300 => serde_json::from_slice(&response.body).context("the receipt"),
             status => bail!("{status}: {}", String::from_utf8_lossy(&response.body)),
@@ -307,7 +311,7 @@ impl Client {
     }
 
     pub(crate) async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let response = http::get(self.api, path).await?;
+        let response = self.api.get(path).await?;
         match response.status {
             200 => serde_json::from_slice(&response.body).with_context(|| format!("the answer to {path}")),
             status => bail!("{path}: {status}"),

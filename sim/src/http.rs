@@ -1,10 +1,14 @@
-//! The least HTTP/1.1 client that can talk to an agent over the simulated network: one request a
-//! connection, bodies of known length, everything bounded in time and size.
+//! The least HTTP/1.1 client that can talk to an agent over the simulated network: one request at a time on a connection, which
+//! is kept for the next one, bodies of known length, everything bounded in time and size.
 
+use crate::env::Machine;
 use anyhow::{Context as _, bail, ensure};
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use turmoil::net::TcpStream;
 
 /// How long a request may take: two of the longest round trips, and a slow agent.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -21,33 +25,72 @@ pub(crate) struct Response {
     pub(crate) body: Vec<u8>,
 }
 
-/// `GET path` of the agent at `to`.
-pub(crate) async fn get(to: SocketAddr, path: &str) -> anyhow::Result<Response> {
-    request(to, format!("GET {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n\r\n").into_bytes()).await
+/// The API of the agent on a machine.
+pub(crate) struct Api {
+    to: SocketAddr,
+    machine: Rc<Machine>,
+    /// The life of the machine that the connections are with.
+    life: Cell<u64>,
+    /// Connections that wait for a request.
+    idle: RefCell<Vec<TcpStream>>,
 }
 
-/// `POST path` of the agent at `to`, with a JSON body and an idempotency key.
-pub(crate) async fn post_json(to: SocketAddr, path: &str, key: &str, body: &[u8]) -> anyhow::Result<Response> {
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-type: application/json\r\nidempotency-key: {key}\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    request(to, [head.as_bytes(), body].concat()).await
-}
+impl Api {
+    pub(crate) fn new(to: SocketAddr, machine: Rc<Machine>) -> Self {
+        Self { to, machine, life: Cell::new(0), idle: RefCell::default() }
+    }
 
-async fn request(to: SocketAddr, bytes: Vec<u8>) -> anyhow::Result<Response> {
-    let exchange = async {
-        let mut stream = turmoil::net::TcpStream::connect(to).await.context("cannot connect")?;
-        stream.write_all(&bytes).await?;
-        let mut answer = Vec::new();
-        loop {
-            if let Some(response) = parse(&answer)? {
-                return Ok(response);
+    /// `GET path`.
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Response> {
+        self.request(format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.to).into_bytes()).await
+    }
+
+    /// `POST path`, with a JSON body and an idempotency key.
+    pub(crate) async fn post_json(&self, path: &str, key: &str, body: &[u8]) -> anyhow::Result<Response> {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\nidempotency-key: {key}\r\ncontent-length: {}\r\n\r\n",
+            self.to,
+            body.len()
+        );
+        self.request([head.as_bytes(), body].concat()).await
+    }
+
+    async fn request(&self, bytes: Vec<u8>) -> anyhow::Result<Response> {
+        let answered = tokio::time::timeout(TIMEOUT, async {
+            if let Some(mut kept) = self.kept() {
+                // One that the agent has closed meanwhile is no reason to give up.
+                if let Ok(response) = exchange(&mut kept, &bytes).await {
+                    return anyhow::Ok((kept, response));
+                }
             }
-            ensure!(stream.read_buf(&mut answer).await? > 0, "the answer ended after {} bytes", answer.len());
+            let mut stream = TcpStream::connect(self.to).await.context("cannot connect")?;
+            let response = exchange(&mut stream, &bytes).await?;
+            Ok((stream, response))
+        });
+        let (stream, response) = answered.await.with_context(|| format!("no answer from {} within {TIMEOUT:?}", self.to))??;
+        if self.life.get() == self.machine.boots() {
+            self.idle.borrow_mut().push(stream);
         }
-    };
-    tokio::time::timeout(TIMEOUT, exchange).await.with_context(|| format!("no answer from {to} within {TIMEOUT:?}"))?
+        Ok(response)
+    }
+
+    fn kept(&self) -> Option<TcpStream> {
+        if self.life.replace(self.machine.boots()) != self.machine.boots() {
+            self.idle.borrow_mut().clear();
+        }
+        self.idle.borrow_mut().pop()
+    }
+}
+
+async fn exchange(stream: &mut TcpStream, request: &[u8]) -> anyhow::Result<Response> {
+    stream.write_all(request).await?;
+    let mut answer = Vec::new();
+    loop {
+        if let Some(response) = parse(&answer)? {
+            return Ok(response);
+        }
+        ensure!(stream.read_buf(&mut answer).await? > 0, "the answer ended after {} bytes", answer.len());
+    }
 }
 
 /// The response in `bytes`, once it is whole.

@@ -160,6 +160,7 @@ impl Inspector {
     }
 
     async fn look(&mut self) -> anyhow::Result<()> {
+        let views = self.client.views().await?;
         let events: Vec<Event> = self.client.get(&format!("/v1/events?since={}", self.last_event)).await?;
         for event in &events {
             self.last_event = event.id;
@@ -178,8 +179,7 @@ impl Inspector {
         self.note_lent(&reservations);
         // In this order: forecasts are made before the plan of a step.
         let plan: RegionalResourcePlan = self.client.get("/v1/plan").await?;
-        let forecasts: Vec<ForecastView> = self.client.get(&format!("/v1/forecasts?from={}", self.client.region)).await?;
-        let views: Vec<RegionView> = self.client.get("/v1/regions").await?;
+        let forecasts = self.forecasts_to_one().await?;
         let calm = self.is_calm();
         if calm {
             self.judge_future(&plan, &forecasts);
@@ -208,6 +208,13 @@ impl Inspector {
             }
         }
         Ok(())
+    }
+
+    /// The agent's forecasts of traffic to one of the others in turn: those of a step are published together.
+    async fn forecasts_to_one(&mut self) -> anyhow::Result<Vec<ForecastView>> {
+        self.looks += 1;
+        let Some(other) = self.others.get(self.looks % self.others.len().max(1)) else { return Ok(vec![]) };
+        self.client.get(&format!("/v1/forecasts?from={}&to={other}", self.client.region)).await
     }
 
     /// Two round trips would be one too many; commits take no virtual time.
@@ -278,7 +285,6 @@ impl Inspector {
 
     /// One of the others in turn: whether its newest forecasts are here.
     async fn judge_promptness(&mut self, views: &[RegionView]) -> anyhow::Result<()> {
-        self.looks += 1;
         let Some(other) = self.others.get(self.looks % self.others.len().max(1)).cloned() else { return Ok(()) };
         let (a, b) = (self.client.region.clone().min(other.clone()), self.client.region.clone().max(other.clone()));
         let since = self.client.book.borrow().reachable_since.get(&(a, b)).copied();
@@ -287,7 +293,7 @@ impl Inspector {
             return Ok(());
         }
         let before = virtual_now();
-        let held: Vec<ForecastView> = self.client.get(&format!("/v1/forecasts?from={other}")).await?;
+        let held: Vec<ForecastView> = self.client.get(&format!("/v1/forecasts?from={other}&to={}", self.client.region)).await?;
         let Some(known) = held.iter().map(|view| view.prediction.path.start().offset(-1)).max() else { return Ok(()) };
         let due = self.config.step.index(wall_time(before.saturating_sub(self.config.ingest.close_after + PROMPT))).offset(-1);
         self.prompt.0 += 1;

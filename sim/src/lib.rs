@@ -6,6 +6,7 @@
 //! | [`entropy`] | the operating system's chance and clock, replaced on a simulation's thread |
 //! | [`clock`], [`disk`], [`net`], [`provider`], [`tls`] | what an agent needs of the world, simulated |
 //! | [`env`](mod@env) | a machine: those parts, some of which outlive the agent |
+//! | [`memory`] | what each agent holds in memory |
 //! | `switch` | the datagrams that are under way |
 //! | [`world`] | many machines, stepped, broken and mended |
 //! | [`trace`] | everything that happened, as lines and as a hash |
@@ -40,6 +41,7 @@ pub mod forecast;
 mod http;
 mod inspect;
 mod liar;
+pub mod memory;
 pub mod meta;
 #[cfg(feature = "mutants")]
 pub mod mutants;

@@ -10,11 +10,11 @@ use tradewind_sim::run::{Options, Report, run};
 use tradewind_sim::scenario::{BUILT_IN, Scenario};
 use tradewind_sim::sweep::Sweep;
 use tradewind_sim::trace::Detail;
-use tradewind_sim::{entropy, meta};
+use tradewind_sim::{entropy, memory, meta};
 
 /// A simulation allocates all the time: glibc's allocator was an eighth of it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: memory::Counting<mimalloc::MiMalloc> = memory::Counting(mimalloc::MiMalloc);
 
 /// Runs the real agents on a simulated network: same seed, same run.
 ///

@@ -74,6 +74,8 @@ pub enum Rule {
     Relayed,
     /// Lies are told of.
     Warns,
+    /// Memory is bounded.
+    Slim,
     /// Databases stay small.
     Lean,
     /// Promises outlive their owner's restarts.
@@ -82,7 +84,7 @@ pub enum Rule {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 28] = [
+    pub const ALL: [Rule; 29] = [
         Rule::Converges,
         Rule::Fresh,
         Rule::Detects,
@@ -109,6 +111,7 @@ impl Rule {
         Rule::Prompt,
         Rule::Relayed,
         Rule::Warns,
+        Rule::Slim,
         Rule::Lean,
         Rule::Kept,
     ];
@@ -142,6 +145,7 @@ impl Rule {
             Rule::Prompt => "mostly an agent holds another's newest forecasts a moment after they were made",
             Rule::Relayed => "what an agent holds of a region that only third parties reach is not older than the relay bound",
             Rule::Warns => "an agent to which a peer pushes another region's state says so in its events",
+            Rule::Slim => "no agent goes on and on taking memory",
             Rule::Lean => "no agent's database grows beyond its bound",
             Rule::Kept => "no owner forgets a reservation that its holder may still rely upon, also after a restart (R2, R5)",
         }

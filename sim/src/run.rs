@@ -7,8 +7,10 @@ use crate::client::{Book, Client, Sight};
 use crate::clock::wall_time;
 use crate::entropy;
 use crate::env::simulation_seed;
+use crate::http::Api;
 use crate::inspect::Inspector;
 use crate::liar;
+use crate::memory;
 use crate::net::PathQuality;
 use crate::oracle::{Oracle, Rule, Settled, Topology, Violation};
 use crate::report::survey::{self, Findings, Scale, Surveyor};
@@ -46,6 +48,9 @@ const TAIL: Duration = Duration::from_secs(3);
 
 /// The largest database that any scenario may leave: a loose bound, which only what grows without end breaks.
 const MAX_DATABASE_BYTES: u64 = 256 << 20;
+
+/// The fastest that an agent's memory may grow in the last third of a run, in one life.
+const MAX_GROWTH_BYTES_PER_S: f64 = 32_768.0;
 
 /// How to run a scenario.
 pub struct Options {
@@ -100,6 +105,12 @@ pub struct Report {
     /// The largest database at the end.
     #[serde(default)]
     pub largest_database_bytes: u64,
+    /// The most memory that an agent held at the end, without its disk.
+    #[serde(default)]
+    pub largest_memory_bytes: i64,
+    /// The fastest that an agent's memory grew over the last third, in one life.
+    #[serde(default)]
+    pub fastest_growth_bytes_per_s: f64,
     /// How often each coverage mark was reached, in builds with the feature `mutants`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub marks: BTreeMap<String, u64>,
@@ -147,6 +158,8 @@ struct Simulation<'a> {
     /// How the paths are when nothing is wrong with them.
     usual: PathQuality,
     crossings: Crossings,
+    /// What each agent held when the last third began, and in which life.
+    held: BTreeMap<RegionId, (u64, i64)>,
 }
 
 /// By fault, how often it met an agent in each state.
@@ -196,6 +209,7 @@ impl<'a> Simulation<'a> {
             lying,
             usual: scenario.quality,
             crossings: Crossings::new(),
+            held: BTreeMap::new(),
         };
         simulation.add_clients(&cast)?;
         for region in &scenario.regions {
@@ -212,20 +226,20 @@ impl<'a> Simulation<'a> {
     fn add_clients(&mut self, cast: &Cast) -> anyhow::Result<()> {
         let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>>>>> = vec![];
         for (id, config) in &cast.configs {
-            let api = SocketAddr::new(self.world.address_of(id.as_str()), API_PORT);
             let (machine, book) = (self.world.machine(id.as_str())?.clone(), self.book.clone());
-            let client = || Client { region: id.clone(), api, machine: machine.clone(), step: config.step, book: book.clone() };
-            tasks.push(Box::pin(client().watch()));
-            // A survey asks the same questions.
-            if self.scenario.survey.is_none() {
-                let others = cast.configs.keys().filter(|other| *other != id).cloned().collect();
-                tasks.push(Box::pin(Inspector::new(client(), config.clone(), others, self.scenario.chaos_until.is_some()).run()));
-            }
-            if let Some(survey) = self.scenario.survey.clone() {
-                let region = id.clone();
-                tasks.push(Box::pin(Surveyor { region, api, survey, findings: self.findings.clone() }.run()));
-            }
+            let api = Rc::new(Api::new(SocketAddr::new(self.world.address_of(id.as_str()), API_PORT), machine.clone()));
+            let client =
+                || Client { region: id.clone(), api: api.clone(), machine: machine.clone(), step: config.step, book: book.clone() };
             let others: Vec<RegionId> = cast.configs.keys().filter(|other| *other != id).cloned().collect();
+            // A survey asks the questions of an inspector.
+            if let Some(survey) = self.scenario.survey.clone() {
+                tasks.push(Box::pin(client().watch()));
+                let (region, api, findings) = (id.clone(), api.clone(), self.findings.clone());
+                tasks.push(Box::pin(Surveyor { region, api, survey, findings }.run()));
+            } else {
+                let chaos = self.scenario.chaos_until.is_some();
+                tasks.push(Box::pin(Inspector::new(client(), config.clone(), others.clone(), chaos).run()));
+            }
             if let Some(traffic) = Traffic::new(&self.scenario.workload, id, &others, simulation_seed(self.seed))? {
                 let settle = 2 * config.step.length() + config.ingest.close_after + TAIL / 2;
                 let until = self.scenario.duration.saturating_sub(settle + TAIL);
@@ -270,6 +284,9 @@ impl<'a> Simulation<'a> {
                 }
             }
             self.look();
+            if self.held.is_empty() && 3 * self.world.elapsed() >= 2 * self.scenario.duration {
+                self.held = holdings(self.scenario, &self.world);
+            }
             if self.sampler.is_due(self.world.elapsed()) {
                 let bytes = self.recording.so_far(|trace| trace.packet_bytes).unwrap_or_default();
                 self.sampler.sample(self.world.elapsed(), self.oracle.right_share(), bytes);
@@ -419,7 +436,7 @@ impl<'a> Simulation<'a> {
     }
 
     fn report(self) -> Report {
-        let Self { scenario, seed, recording, world, mut oracle, book, sampler, findings, scale, posted_until, crossings, .. } = self;
+        let Self { scenario, seed, recording, world, mut oracle, book, sampler, findings, scale, posted_until, crossings, held, .. } = self;
         let now = world.elapsed();
         let agents: BTreeSet<IpAddr> = scenario.regions.iter().map(|region| world.address_of(region.id.as_str())).collect();
         let mut largest_database_bytes = 0;
@@ -428,6 +445,18 @@ impl<'a> Simulation<'a> {
             largest_database_bytes = largest_database_bytes.max(bytes);
             if bytes > MAX_DATABASE_BYTES {
                 oracle.on_finding(now, Rule::Lean, &region.id, format!("{bytes} bytes, the bound is {MAX_DATABASE_BYTES}"));
+            }
+        }
+        let (mut largest_memory_bytes, mut fastest_growth) = (0, 0.0f64);
+        for (region, (life, bytes)) in holdings(scenario, &world) {
+            largest_memory_bytes = largest_memory_bytes.max(bytes);
+            // A young agent's memory still fills.
+            if let Some((_, before)) = held.get(&region).filter(|(before, _)| *before == life) {
+                let growth = 3.0 * (bytes - before) as f64 / now.max(TICK).as_secs_f64();
+                fastest_growth = fastest_growth.max(growth);
+                if growth > MAX_GROWTH_BYTES_PER_S {
+                    oracle.on_finding(now, Rule::Slim, &region, format!("{bytes} bytes, and {growth:.0} more a second"));
+                }
             }
         }
         // Its destructors trace, too.
@@ -466,6 +495,8 @@ impl<'a> Simulation<'a> {
             violations: oracle.violations().cloned().collect(),
             crossings,
             largest_database_bytes,
+            largest_memory_bytes,
+            fastest_growth_bytes_per_s: fastest_growth,
             #[cfg(feature = "mutants")]
             marks: tradewind_agent::marks::reached(),
             #[cfg(not(feature = "mutants"))]
@@ -487,6 +518,17 @@ impl Topology for World {
     fn is_sound(&self, region: &RegionId) -> bool {
         World::is_sound(self, region.as_str())
     }
+}
+
+/// Which life each agent that is up is in, and the memory that it holds; its disk, which is simulated in memory, is not of it.
+fn holdings(scenario: &Scenario, world: &World) -> BTreeMap<RegionId, (u64, i64)> {
+    let up = scenario.regions.iter().filter(|region| world.is_up(region.id.as_str()));
+    let held = up.filter_map(|region| {
+        let machine = world.machine(region.id.as_str()).ok()?;
+        let bytes = memory::held(trace::number_of(region.id.as_str())?) - machine.disk.bytes().cast_signed();
+        Some((region.id.clone(), (machine.boots(), bytes)))
+    });
+    held.collect()
 }
 
 /// The scenario's faults, and those that chaos draws.

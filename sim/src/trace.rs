@@ -5,6 +5,7 @@
 //! are. The recorder belongs to a simulation's thread, like everything else about it.
 
 use crate::entropy;
+use crate::memory;
 use ring::digest::{Context, SHA256, digest};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -162,6 +163,11 @@ pub(crate) fn forget_unsettled_errors() {
     with_recorder(|recorder| recorder.pending.clear());
 }
 
+/// The number of the node called `name`, once it has had a turn.
+pub(crate) fn number_of(name: &str) -> Option<usize> {
+    RECORDER.with_borrow(|recorder| recorder.as_ref()?.nodes.iter().position(|node| node == name))
+}
+
 /// A field's `Debug` may itself trace, while its line is being written: that event is left out,
 /// in every run alike.
 fn with_recorder(record: impl FnOnce(&mut Recorder)) {
@@ -304,13 +310,19 @@ impl Subscriber for Tap {
 
     fn enter(&self, span: &Id) {
         if let Some(index) = span.into_u64().checked_sub(FIRST_NODE_SPAN) {
-            with_recorder(|recorder| recorder.node = usize::try_from(index).ok());
+            with_recorder(|recorder| {
+                recorder.node = usize::try_from(index).ok();
+                memory::set_owner(recorder.node);
+            });
         }
     }
 
     fn exit(&self, span: &Id) {
         if span.into_u64() >= FIRST_NODE_SPAN {
-            with_recorder(|recorder| recorder.node = None);
+            with_recorder(|recorder| {
+                recorder.node = None;
+                memory::set_owner(None);
+            });
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::entropy::{self, EPOCH};
 use crate::env::{Machine, simulation_seed};
+use crate::memory;
 use crate::net::{PathQuality, Paths};
 use crate::trace;
 use anyhow::{Context as _, anyhow};
@@ -181,6 +182,9 @@ impl World {
         trace::remark(format_args!("crash {name}"));
         self.down.insert(name.into());
         self.sim.crash(name);
+        if let Some(number) = trace::number_of(name) {
+            memory::forget(number);
+        }
         trace::forget_unsettled_errors();
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! was acknowledged is durable and what is told to the others is true until the end.
 
 mod feeds;
+mod late;
 mod memories;
 mod outlook;
 mod runtime;

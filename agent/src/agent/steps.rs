@@ -4,6 +4,7 @@
 //! to do the same, plan, have the plan checked, and carry it out. One task does all of it, so that no
 //! two steps ever overlap; planning rounds that people and peers ask for come in between.
 
+use super::late::Late;
 use super::memories::Memories;
 use super::outlook::Outlook;
 use super::training::InTraining;
@@ -101,6 +102,7 @@ pub(super) struct StepLoop {
     closed: Option<StepIndex>,
     /// While series are learnt from history: the last that was.
     recalling: Option<Option<SeriesKey>>,
+    late: Late,
     /// When the region last published.
     spoke: Instant,
     plans: u64,
@@ -143,6 +145,7 @@ impl StepLoop {
             outlook,
             closed: None,
             recalling: None,
+            late: Late::default(),
             spoke: Instant::now(),
             plans: 0,
             newest: None,
@@ -276,15 +279,18 @@ impl StepLoop {
         Ok(())
     }
 
-    /// Lets the forecasts learn a closed step, and afresh what late records have changed or what is no longer cold; and
-    /// forget what has become cold.
+    /// Lets the forecasts learn a closed step, and afresh what late records have changed, in its turn, or what is no longer
+    /// cold; and forget what has become cold.
     async fn learn(&mut self, closed: Closed) -> Result<(), Stopped> {
+        self.late.note(closed.step, closed.revised.keys());
+        let mut afresh = self.late.take_due(closed.step, self.rebuild_steps());
+        afresh.extend(closed.woken.iter().cloned());
         let mut revised = vec![];
-        let afresh: BTreeSet<&SeriesKey> = closed.revised.keys().chain(&closed.woken).collect();
         for key in afresh {
-            let counted = closed.counts.binary_search_by(|(counted, _)| counted.cmp(key)).is_ok();
-            if counted && !self.is_to_come(key) {
-                revised.push((key.clone(), self.history.window(key, closed.step, self.rebuild_steps()).await?));
+            let counted = closed.counts.binary_search_by(|(counted, _)| counted.cmp(&key)).is_ok();
+            if counted && !self.is_to_come(&key) {
+                let window = self.history.window(&key, closed.step, self.rebuild_steps()).await?;
+                revised.push((key, window));
             }
         }
         let cold = self.outlook.no_longer_in(&closed.counts);

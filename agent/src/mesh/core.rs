@@ -33,6 +33,9 @@ pub(super) struct Core {
     met: BTreeMap<RegionId, u64>,
 }
 
+/// Region, generation and heartbeat of what chitchat thinks alive, ascending.
+pub(super) type Heartbeats = Vec<(Arc<str>, u64, u64)>;
+
 /// The two clocks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
@@ -198,9 +201,8 @@ impl Core {
         std::iter::once(self.own.card.clone()).chain(others).collect()
     }
 
-    /// Judges every region anew. `gossip`: the heartbeats of the (region, generation) pairs that chitchat
-    /// thinks alive; `rtts`: the connected regions.
-    pub(super) fn judge(&mut self, gossip: &BTreeMap<(String, u64), u64>, rtts: &BTreeMap<RegionId, Duration>, now: Now) -> Judgement {
+    /// Judges every region anew. `rtts`: the connected regions.
+    pub(super) fn judge(&mut self, gossip: &Heartbeats, rtts: &BTreeMap<RegionId, Duration>, now: Now) -> Judgement {
         let live = &self.live;
         self.roster.forget(now.wall, |region| !live.contains(region) && !rtts.contains_key(region));
         self.guard.forget(&self.roster);
@@ -214,7 +216,8 @@ impl Core {
         for (region, known) in self.roster.iter() {
             let generation = known.card.announcement.generation;
             let rtt = rtts.get(region).copied();
-            let signs = Signs { heartbeat: gossip.get(&(region.as_str().to_owned(), generation)).copied(), linked: rtt.is_some() };
+            let beating = gossip.binary_search_by(|(name, life, _)| (&**name, *life).cmp(&(region.as_str(), generation)));
+            let signs = Signs { heartbeat: beating.ok().map(|place| gossip[place].2), linked: rtt.is_some() };
             let verdict: Verdict = self.contacts.judge(region, signs, now.instant);
             if verdict.ask {
                 ask.push(region.clone());

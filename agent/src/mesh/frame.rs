@@ -1,4 +1,4 @@
-//! The frame of a gossip message: one flag byte, then the message, zstd-compressed when that is
+//! The frame of a gossip message: one flag byte, then the message, zstd-compressed when it is long and that is
 //! smaller. chitchat 0.11 compresses deltas but not digests, and a digest lists every region.
 
 use super::refusal::Refusal;
@@ -12,6 +12,10 @@ pub(super) const MAX_FRAME_BYTES: usize = 1 + MAX_GOSSIP_BYTES;
 
 /// A third of the bytes of none at 30 regions; higher levels gain 3 % and cost four times as much.
 const LEVEL: i32 = 1;
+
+/// Shorter messages, the digests of a mesh of ten, are left as they are: a hundred bytes less of a datagram would take longer
+/// than everything else that is done for it.
+const LEAST_BYTES: usize = 512;
 
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
@@ -28,7 +32,8 @@ impl Packer {
     pub(super) fn pack(&mut self, message: &[u8]) -> Vec<u8> {
         let mut frame = vec![ZSTD; message.len().max(1)];
         // The room behind the flag is one byte short of the message: zstd saves something, or fails.
-        if let Some(zstd) = &mut self.0
+        if message.len() >= LEAST_BYTES
+            && let Some(zstd) = &mut self.0
             && let Ok(len) = zstd.compress_to_buffer(message, &mut frame[1..])
         {
             frame.truncate(1 + len);

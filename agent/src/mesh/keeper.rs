@@ -1,7 +1,7 @@
 //! The housekeeper: who should be connected, what should be fetched, who lives; and the view.
 
 use super::bounds::CARDS_PER_MESSAGE;
-use super::core::{Change, Judgement};
+use super::core::{Change, Heartbeats, Judgement};
 use super::{Mesh, gossip, link, rpc};
 use crate::marks::sometimes;
 use rand::RngExt as _;
@@ -210,13 +210,14 @@ fn fetch(mesh: &Arc<Mesh>, now: Instant) {
 
 /// Judges who lives, asks whom there is doubt about, and publishes the view.
 async fn judge(mesh: &Arc<Mesh>, asked: &mut BTreeMap<RegionId, Instant>) {
-    let mut alive = BTreeMap::new();
+    let mut alive = Heartbeats::new();
     if let Some(handle) = mesh.gossip.handle() {
         let chitchat = handle.chitchat();
         let chitchat = chitchat.lock().await;
         let heartbeats = chitchat.live_nodes().filter_map(|id| Some((id, chitchat.node_state(id)?.heartbeat())));
-        alive.extend(heartbeats.map(|(id, heartbeat)| ((id.node_id.to_string(), id.generation_id), heartbeat.into())));
+        alive.extend(heartbeats.map(|(id, heartbeat)| (id.node_id.clone(), id.generation_id, heartbeat.into())));
     }
+    alive.sort_unstable();
     let (now, rtts) = (mesh.now(), mesh.pool.rtts());
     let (view, changes, ask) = {
         let mut core = mesh.core();

@@ -160,7 +160,10 @@ impl Roster {
             }
             known.fetch = Fetch::Idle;
         }
-        known.held = Some(held);
+        let former = known.held.replace(held);
+        if bug!("former-states-kept") {
+            std::mem::forget(former);
+        }
         true
     }
 

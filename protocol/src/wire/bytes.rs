@@ -8,14 +8,14 @@ use serde::{Deserializer, Serializer};
 use std::fmt;
 
 /// Byte strings of at most `MAX` bytes.
-pub(super) struct AtMost<const MAX: usize>;
+pub(crate) struct AtMost<const MAX: usize>;
 
 impl<const MAX: usize> AtMost<MAX> {
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(bytes)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         deserializer.deserialize_bytes(Self)
     }
 

@@ -18,7 +18,7 @@ mod bytes;
 pub mod codec;
 
 use crate::{RegionId, RegionalResourcePlan, Timestamp, reservation};
-use bytes::AtMost;
+pub(crate) use bytes::AtMost;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 

@@ -2,7 +2,7 @@
 //! against the traffic that was acknowledged. The agents' own opinion of themselves is not asked.
 
 use crate::clock::virtual_now;
-use crate::http;
+use crate::http::Api;
 use crate::report::Point;
 use crate::scenario::Survey;
 use anyhow::{Context as _, ensure};
@@ -10,7 +10,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use tradewind_agent::demo::reactive;
@@ -31,7 +30,7 @@ pub(crate) type Counts = BTreeMap<SeriesKey, BTreeMap<StepIndex, u64>>;
 /// One region's surveyor.
 pub(crate) struct Surveyor {
     pub(crate) region: RegionId,
-    pub(crate) api: SocketAddr,
+    pub(crate) api: Rc<Api>,
     pub(crate) survey: Survey,
     pub(crate) findings: Rc<RefCell<Findings>>,
 }
@@ -44,13 +43,13 @@ impl Surveyor {
         loop {
             next += self.survey.every;
             tokio::time::sleep(next.saturating_sub(virtual_now())).await;
-            if let Ok(views) = get::<Vec<ForecastView>>(self.api, &format!("/v1/forecasts?from={}", self.region)).await {
+            if let Ok(views) = get::<Vec<ForecastView>>(&self.api, &format!("/v1/forecasts?from={}", self.region)).await {
                 let mut findings = self.findings.borrow_mut();
                 for view in views.iter().filter(|view| view.prediction.series.source == self.region) {
                     findings.foresee(&view.prediction.series, &view.prediction.path, self.survey.lead_steps);
                 }
             }
-            if let Ok(samples) = get::<Vec<CapacitySample>>(self.api, &format!("/v1/capacity?since={since}")).await {
+            if let Ok(samples) = get::<Vec<CapacitySample>>(&self.api, &format!("/v1/capacity?since={since}")).await {
                 since = samples.iter().map(|sample| sample.step.0).max().unwrap_or(since);
                 self.findings.borrow_mut().count_ready(&self.region, &samples);
             }
@@ -58,8 +57,8 @@ impl Surveyor {
     }
 }
 
-async fn get<T: DeserializeOwned>(api: SocketAddr, path: &str) -> anyhow::Result<T> {
-    let response = http::get(api, path).await?;
+async fn get<T: DeserializeOwned>(api: &Api, path: &str) -> anyhow::Result<T> {
+    let response = api.get(path).await?;
     ensure!(response.status == 200, "{path}: {}", response.status);
     serde_json::from_slice(&response.body).with_context(|| format!("the answer to {path}"))
 }
