@@ -178,7 +178,7 @@ prop_compose! {
     fn reason()(
         quantile in quantile(),
         [demand_rate, median_rate, upper_rate, observed_rate] in [eighths(), eighths(), eighths(), eighths()],
-        own_rate in prop::option::of(eighths()),
+        own_rate in option::of(eighths()),
         [reactive_floor, forecasts] in any::<[u32; 2]>(),
         lead_ms in any::<u64>(),
         stale_sources in vec(region(), 0..3),
