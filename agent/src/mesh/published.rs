@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_dropped_lowest_volume_first_and_the_drop_is_published() {
         let all = state_with("eu", 400);
-        let budget = 16 * 1024;
+        let budget = 8 * 1024;
         let built = build(all.clone(), budget).unwrap();
         let kept = built.state.forecasts.len();
         assert!(built.body.len() <= budget && kept > 0 && kept < 400, "{kept} in {}", built.body.len());
