@@ -21,7 +21,7 @@ const ETA: f64 = 12.0;
 const LOSS_GAIN: f64 = 0.003;
 /// Logarithm of what a member weighs if all lose the same. Plain quantiles hold as long as nothing changes, and losses of the past do not know
 /// of the change to come: they have to have been better by a quarter, or much, to be believed as much as the mix. Without this, validation data
-/// gain nothing more, and a weekend costs 4 %.
+/// gain nothing more, and a weekend costs 4 %. Before the season has been seen nothing else is known either, and all begin alike.
 const PRIOR: [f64; MEMBERS] = [0.0, -3.0, -3.0];
 /// Errors `h` steps ahead overlap, so `n` of them are worth `n / h`; with so many of those, losses count half.
 const EQUAL: f64 = 20.0;
@@ -47,8 +47,9 @@ impl Blend {
         Self { losses: [[0.0; QUANTILES]; MEMBERS], seen: 0, weights: PRIOR.map(|prior| [prior.exp(); QUANTILES]) }
     }
 
-    /// Learns what had been said, `ahead` steps before, of a step whose count was `actual`. Ignored unless all had spoken.
-    pub(super) fn learn(&mut self, ahead: f64, rows: &Rows, actual: f64) {
+    /// Learns what had been said, `ahead` steps before, of a step whose count was `actual`, when the series was `age` seasons old.
+    /// Ignored unless all had spoken.
+    pub(super) fn learn(&mut self, ahead: f64, age: f64, rows: &Rows, actual: f64) {
         if rows.iter().flatten().any(|value| !value.is_finite()) {
             return;
         }
@@ -59,11 +60,12 @@ impl Blend {
                 *loss += gain * (pinball(q, f64::from(*value), actual) - *loss);
             }
         }
-        self.weigh(ahead);
+        self.weigh(ahead, age);
     }
 
     /// The weight of each member by quantile; they need not sum to 1.
-    fn weigh(&mut self, ahead: f64) {
+    fn weigh(&mut self, ahead: f64, age: f64) {
+        let grown = (age - 1.0).clamp(0.0, 1.0);
         let independent = f64::from(self.seen) / ahead;
         let trust = independent / (independent + EQUAL);
         let totals = self.losses.map(|losses| losses.iter().sum::<f64>());
@@ -76,7 +78,7 @@ impl Blend {
             for at in 0..MEMBERS {
                 let own = excess(self.losses[at][q], best);
                 let worse = SMOOTHING * whole[at] + (1.0 - SMOOTHING) * own;
-                self.weights[at][q] = (PRIOR[at] - trust * ETA * worse).exp();
+                self.weights[at][q] = (grown * PRIOR[at] - trust * ETA * worse).exp();
             }
             let sum: f64 = self.weights.iter().map(|weights| weights[q]).sum();
             self.weights.iter_mut().filter(|weights| weights[q] < LEAST * sum).for_each(|weights| weights[q] = 0.0);
@@ -123,7 +125,7 @@ mod tests {
         let mut blend = Blend::new();
         for at in 0..2_000 {
             let actual = 90.0 + f64::from(at * 7_919 % 1_000) / 50.0;
-            blend.learn(1.0, &rows.map(|row| row.map(|value| value as f32)), actual);
+            blend.learn(1.0, 9.0, &rows.map(|row| row.map(|value| value as f32)), actual);
         }
         blend.blend(&rows)
     }

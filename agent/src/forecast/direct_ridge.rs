@@ -135,7 +135,7 @@ impl Forecaster for DirectRidge {
             *average += gain.max(fading_in) * (self.deviation - *average);
         }
         self.size += SIZE_GAIN.max(fading_in) * (self.deviation.abs() - self.size);
-        if self.ready().is_err() || self.size <= 0.0 {
+        if self.ready(1).is_err() || self.size <= 0.0 {
             return;
         }
         for at in 0..self.lines.len() {
@@ -147,7 +147,7 @@ impl Forecaster for DirectRidge {
         }
     }
 
-    fn ready(&self) -> Result<(), Silent> {
+    fn ready(&self, _ahead: usize) -> Result<(), Silent> {
         if self.profile.ready() { Ok(()) } else { Err(Silent::TooShort { seen: self.profile.seen(), needed: self.profile.needed() }) }
     }
 
@@ -227,7 +227,7 @@ mod tests {
     fn it_says_what_it_needs_and_stays_in_reach() {
         let mut expert = DirectRidge::new(8, 4);
         (0..7).for_each(|_| expert.observe(9.0));
-        assert_eq!(expert.ready(), Err(Silent::TooShort { seen: 7, needed: 8 }));
+        assert_eq!(expert.ready(1), Err(Silent::TooShort { seen: 7, needed: 8 }));
         (0..200).for_each(|_| expert.observe(9.0));
         assert!((expert.point(3) - 9.0).abs() < 1e-6);
         expert.observe(1e12);

@@ -16,8 +16,8 @@ pub(crate) trait Forecaster: Send + fmt::Debug {
     /// the length of the series.
     fn observe(&mut self, count: f64);
 
-    /// Whether there is anything to say yet.
-    fn ready(&self) -> Result<(), Silent>;
+    /// Whether there is anything to say yet of the step `ahead` steps after the last observed one, at least 1.
+    fn ready(&self, ahead: usize) -> Result<(), Silent>;
 
     /// The median of the count `ahead` steps after the last observed one, at least 1. Only asked
     /// when ready; what is not finite is taken as silence, what is negative as zero.
@@ -53,7 +53,7 @@ impl Forecaster for LastValue {
         self.last = Some(count);
     }
 
-    fn ready(&self) -> Result<(), Silent> {
+    fn ready(&self, _ahead: usize) -> Result<(), Silent> {
         match self.last {
             Some(_) => Ok(()),
             None => Err(Silent::TooShort { seen: 0, needed: 1 }),
@@ -72,8 +72,8 @@ mod tests {
     #[test]
     fn the_last_value_is_silent_until_there_is_one() {
         let mut expert = LastValue::default();
-        assert_eq!(expert.ready(), Err(Silent::TooShort { seen: 0, needed: 1 }));
+        assert_eq!(expert.ready(1), Err(Silent::TooShort { seen: 0, needed: 1 }));
         expert.observe(3.0);
-        assert_eq!((expert.ready(), expert.point(1), expert.point(9)), (Ok(()), 3.0, 3.0));
+        assert_eq!((expert.ready(1), expert.point(1), expert.point(9)), (Ok(()), 3.0, 3.0));
     }
 }

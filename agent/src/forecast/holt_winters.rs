@@ -65,7 +65,7 @@ impl Forecaster for HoltWinters {
         self.best = best.map_or(0, |(at, _)| at);
     }
 
-    fn ready(&self) -> Result<(), Silent> {
+    fn ready(&self, _ahead: usize) -> Result<(), Silent> {
         if self.seen < NEEDED { Err(Silent::TooShort { seen: self.seen, needed: NEEDED }) } else { Ok(()) }
     }
 
@@ -130,7 +130,7 @@ impl Forecaster for SeasonalMean {
         self.profile.observe(count.max(0.0).sqrt());
     }
 
-    fn ready(&self) -> Result<(), Silent> {
+    fn ready(&self, _ahead: usize) -> Result<(), Silent> {
         if self.profile.ready() { Ok(()) } else { Err(Silent::TooShort { seen: self.profile.seen(), needed: self.profile.needed() }) }
     }
 
@@ -186,10 +186,10 @@ mod tests {
         let (mut expert, mut mean) = (HoltWinters::new(8), SeasonalMean::new(8));
         fed(&mut expert, 3, |_| 1.0);
         fed(&mut mean, 15, |_| 1.0);
-        assert_eq!(expert.ready(), Err(Silent::TooShort { seen: 3, needed: 4 }));
-        assert_eq!(mean.ready(), Err(Silent::TooShort { seen: 15, needed: 16 }));
+        assert_eq!(expert.ready(1), Err(Silent::TooShort { seen: 3, needed: 4 }));
+        assert_eq!(mean.ready(1), Err(Silent::TooShort { seen: 15, needed: 16 }));
         mean.observe(1.0);
-        assert_eq!(mean.ready(), Ok(()));
+        assert_eq!(mean.ready(1), Ok(()));
     }
 
     #[test]

@@ -37,6 +37,19 @@ const LEVELS: (f64, f64) = (0.001, 0.999);
 /// a full window that is nothing. On validation data 3 and 5 lose a little less, and 8 makes intervals a day ahead hold 92 to 98 %; after a
 /// working week a weekend needs more than any of them.
 const INFLATION: f64 = 8.0;
+/// The same for errors that are only expected, of few losses: what is known of them is their mean alone.
+const FEW: f64 = 0.5;
+/// No fewer independent losses than this are said to be known.
+const FEWEST: f64 = 0.3;
+/// The mean absolute error of a normal distribution with standard deviation 1, inverted.
+const DEVIATION: f64 = 1.253_314;
+/// Standard normal quantiles at the grid.
+const NORMAL: [f64; QUANTILES] = [-1.644_854, -1.281_552, -0.674_490, 0.0, 0.674_490, 1.281_552, 1.644_854, 1.959_964, 2.326_348];
+/// From so many seasons on the window of errors is believed the more, and from so many on alone: until then it holds errors of a mix that did
+/// not know the season. Series of 20 to 288 steps that were told from their first step; levels and widths are learnt from the window throughout.
+const GROWING: (f64, f64) = (2.0, 4.0);
+/// Memory of the spread, as of the losses of a mix.
+const SPREAD_GAIN: f64 = 0.01;
 /// Half-width of the first 90 % interval, in spreads, before anything has been learnt.
 const PRIOR: f64 = 1.0;
 /// Errors beyond this many spreads are kept as this many: one flood after silence must not make all
@@ -61,6 +74,11 @@ pub(super) struct Lane {
     levels: [f64; QUANTILES],
     /// The levels' values in the window of errors, in spreads.
     offsets: [f64; QUANTILES],
+    /// What is said while the series is young: see [`GROWING`].
+    young: [f64; QUANTILES],
+    /// How many forecasts were judged, and their mean spread.
+    judged: u64,
+    spread: f64,
     blend: Blend,
     widths: Widths,
     tally: Tally,
@@ -100,8 +118,10 @@ pub(super) struct Said {
     points: Vec<f64>,
     pub(super) point: f64,
     spread: f64,
-    /// What each member of the blend said: the lane itself first.
+    /// What each member of the blend said: the lane itself first, by its window of errors alone.
     rows: Rows,
+    /// What the window of errors alone makes of them: widths are learnt from that.
+    settled: [f64; QUANTILES],
     pub(super) quantiles: [f64; QUANTILES],
 }
 
@@ -112,6 +132,7 @@ pub(super) struct Saying {
     pub(super) point: f64,
     pub(super) spread: f64,
     pub(super) rows: Rows,
+    pub(super) settled: [f64; QUANTILES],
     pub(super) quantiles: [f64; QUANTILES],
 }
 
@@ -125,6 +146,9 @@ impl Lane {
             errors: ErrorWindow::new(WINDOW),
             levels: Quantile::GRID.map(Quantile::probability),
             offsets: prior(),
+            young: prior(),
+            judged: 0,
+            spread: 0.0,
             blend: Blend::new(),
             widths: Widths::default(),
             tally: Tally::default(),
@@ -152,21 +176,29 @@ impl Lane {
         &self.widths
     }
 
+    /// What the window of errors says.
     pub(super) fn offsets(&self) -> &[f64; QUANTILES] {
         &self.offsets
     }
 
-    /// Learns that step `number`, counted from 1, closed with `actual`, of which seasonal naive said this if anything, and returns what
-    /// had been said about it.
-    pub(super) fn learn(&mut self, number: u64, actual: f64, seasonal_naive: Option<f64>) -> Option<Said> {
+    /// What is said: the same, but of a young series.
+    pub(super) fn said(&self) -> &[f64; QUANTILES] {
+        &self.young
+    }
+
+    /// Learns that step `number`, counted from 1, in seasons of `season` steps, closed with `actual`, of which seasonal naive said this if
+    /// anything, and returns what had been said about it.
+    pub(super) fn learn(&mut self, number: u64, season: usize, actual: f64, seasonal_naive: Option<f64>) -> Option<Said> {
         let said = self.pending.pop_front_if(|said| said.about <= number)?;
         if let Some(naive) = seasonal_naive {
             self.tally.learn(&said, naive, actual);
         }
         self.mix.learn(&said.points, actual);
         self.errors.push(((actual - said.point) / said.spread).clamp(-MAX_ERROR, MAX_ERROR));
-        self.blend.learn(self.ahead as f64, &said.rows, actual);
-        self.widths.learn(&said.quantiles, actual, self.stride as f64, self.ahead as f64);
+        self.judged += 1;
+        self.spread += SPREAD_GAIN.max(1.0 / self.judged as f64) * (said.spread - self.spread);
+        self.blend.learn(self.ahead as f64, number as f64 / season as f64, &said.rows, actual);
+        self.widths.learn(&said.settled, actual, self.stride as f64, self.ahead as f64);
         for ((level, q), value) in self.levels.iter_mut().zip(Quantile::GRID).zip(said.rows[0]) {
             let inside = if actual <= f64::from(value) { 1.0 } else { 0.0 };
             *level = (*level + LEVEL_GAIN * (q.probability() - inside)).clamp(LEVELS.0, LEVELS.1);
@@ -178,11 +210,7 @@ impl Lane {
     pub(super) fn settle(&mut self, shorter: Option<(usize, [f64; QUANTILES])>) {
         let seen = self.errors.len();
         let trust = (seen as f64 / MIN_ERRORS as f64).min(1.0);
-        // A random walk's errors grow with the root of the horizon.
-        let fallback = match shorter {
-            Some((ahead, offsets)) => offsets.map(|offset| offset * (self.ahead as f64 / ahead as f64).sqrt()),
-            None => prior(),
-        };
+        let fallback = self.longer(shorter);
         let independent = (seen as f64 * self.stride as f64 / self.ahead as f64).max(1.0);
         let inflation = 1.0 + INFLATION / independent;
         let own = self.levels.map(|level| self.errors.quantile(level).unwrap_or(0.0));
@@ -194,6 +222,32 @@ impl Lane {
         self.offsets.sort_by(f64::total_cmp);
     }
 
+    /// Sees what is said of a series that is `age` seasons old: while it is young, what the losses of those that have the weights now let
+    /// expect, and without losses what the next shorter lane says.
+    pub(super) fn grow(&mut self, shorter: Option<(usize, [f64; QUANTILES])>, weights: &[f64], age: f64) {
+        self.young = self.offsets;
+        let (from, to) = GROWING;
+        if age < to {
+            let expected = self.expected(weights).unwrap_or_else(|| self.longer(shorter));
+            let share = ((age - from) / (to - from)).max(0.0);
+            self.young.iter_mut().zip(expected).for_each(|(said, expected)| *said = share * *said + (1.0 - share) * expected);
+        }
+    }
+
+    /// The offsets of a shorter lane at this one's horizon. A random walk's errors grow with the root of the horizon.
+    fn longer(&self, shorter: Option<(usize, [f64; QUANTILES])>) -> [f64; QUANTILES] {
+        let times = |ahead: usize| (self.ahead as f64 / ahead as f64).sqrt();
+        shorter.map_or_else(prior, |(ahead, offsets)| offsets.map(|offset| offset * times(ahead)))
+    }
+
+    /// Normal offsets with the mean error that the experts' losses let expect, once there are any.
+    fn expected(&self, weights: &[f64]) -> Option<[f64; QUANTILES]> {
+        let loss = self.mix.expected_loss(weights).filter(|_| self.spread > 0.0)?;
+        let independent = (self.judged as f64 * self.stride as f64 / self.ahead as f64).max(FEWEST);
+        let deviation = DEVIATION * loss / self.spread * (1.0 + FEW / independent);
+        Some(NORMAL.map(|z| (z * deviation).clamp(-MAX_ERROR, MAX_ERROR)))
+    }
+
     /// Whether the lane wants to say something after step `number`.
     pub(super) fn speaks_after(&self, number: u64) -> bool {
         number.is_multiple_of(self.stride)
@@ -201,8 +255,8 @@ impl Lane {
 
     /// Remembers what was said after step `number`.
     pub(super) fn say(&mut self, number: u64, said: Saying) {
-        let Saying { points, point, spread, rows, quantiles } = said;
-        self.pending.push_back(Said { about: number + self.ahead as u64, points, point, spread, rows, quantiles });
+        let Saying { points, point, spread, rows, settled, quantiles } = said;
+        self.pending.push_back(Said { about: number + self.ahead as u64, points, point, spread, rows, settled, quantiles });
     }
 }
 
@@ -220,7 +274,7 @@ mod tests {
     fn saying(point: f64, quantiles: [f64; QUANTILES]) -> Saying {
         let mut rows = [[f32::NAN; QUANTILES]; MEMBERS];
         rows[0] = quantiles.map(|value| value as f32);
-        Saying { points: vec![point], point, spread: 1.0, rows, quantiles }
+        Saying { points: vec![point], point, spread: 1.0, rows, settled: quantiles, quantiles }
     }
 
     #[test]
@@ -234,10 +288,10 @@ mod tests {
         let mut lane = Lane::new(2, 1);
         lane.say(10, saying(5.0, [5.0; QUANTILES]));
         lane.say(11, saying(6.0, [6.0; QUANTILES]));
-        assert!(lane.learn(11, 99.0, None).is_none());
-        assert_eq!(lane.learn(12, 7.0, None).map(|said| said.point), Some(5.0));
+        assert!(lane.learn(11, 1, 99.0, None).is_none());
+        assert_eq!(lane.learn(12, 1, 7.0, None).map(|said| said.point), Some(5.0));
         assert_eq!(lane.errors.quantile(0.5), Some(2.0));
-        assert_eq!(lane.learn(13, 7.0, None).map(|said| said.point), Some(6.0));
+        assert_eq!(lane.learn(13, 1, 7.0, None).map(|said| said.point), Some(6.0));
     }
 
     #[test]
@@ -246,7 +300,7 @@ mod tests {
         let quantiles = std::array::from_fn(|at| 10.0 + at as f64);
         for (number, actual) in [(1, 12.0), (2, 30.0), (3, 30.0)] {
             lane.say(number, saying(13.0, quantiles));
-            lane.learn(number + 2, actual, if number < 3 { Some(20.0) } else { None });
+            lane.learn(number + 2, 1, actual, if number < 3 { Some(20.0) } else { None });
         }
         let Tally { judged, coverage_90, error, seasonal_naive_error } = *lane.tally();
         assert_eq!((judged, coverage_90, error, seasonal_naive_error), (2, 0.5, (1.0 + 17.0) / 2.0, (8.0 + 10.0) / 2.0));
@@ -257,7 +311,7 @@ mod tests {
         let mut lane = Lane::new(1, 1);
         for number in 0..50 {
             lane.say(number, saying(5.0, [5.0; QUANTILES]));
-            lane.learn(number + 1, 8.0, None);
+            lane.learn(number + 1, 1, 8.0, None);
         }
         assert!(lane.levels.iter().zip(Quantile::GRID).all(|(level, q)| *level >= q.probability()));
         assert!(lane.levels[MEDIAN] > 0.54);
@@ -272,13 +326,28 @@ mod tests {
     }
 
     #[test]
+    fn a_young_lane_takes_its_width_from_what_its_experts_lose() {
+        let mut lane = Lane::new(1, 1);
+        for number in 0..8 {
+            lane.say(number, saying(100.0, [100.0; QUANTILES]));
+            lane.learn(number + 1, 20, if number % 2 == 0 { 92.0 } else { 108.0 }, None);
+        }
+        lane.settle(None);
+        lane.grow(None, &[1.0], 0.4);
+        let (said, deviation) = (lane.said(), DEVIATION * 8.0);
+        assert!((1.0..1.2).contains(&(said[6] / (1.645 * deviation))) && said[MEDIAN] == 0.0, "{said:?}");
+        lane.grow(None, &[1.0], 4.0);
+        assert_eq!(lane.said(), lane.offsets(), "grown up");
+    }
+
+    #[test]
     fn a_long_lane_speaks_seldom_and_keeps_little() {
         let mut lane = Lane::new(1_000, 1);
         for number in 0..5_000 {
             if lane.speaks_after(number) {
                 lane.say(number, saying(1.0, [1.0; QUANTILES]));
             }
-            lane.learn(number + 1, 1.0, None);
+            lane.learn(number + 1, 1, 1.0, None);
             assert!(lane.pending.len() <= MAX_PENDING);
         }
         assert!(lane.errors.len() > 200);

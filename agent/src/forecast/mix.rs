@@ -9,6 +9,9 @@
 /// How sharply a worse expert loses weight: one whose loss is a quarter above the best's gets
 /// exp(-1) = 37 % of its weight. Of 2, 4, 8 and 15 the least loss on recorded traffic, by little.
 const ETA: f64 = 4.0;
+/// An expert that was not judged yet counts as one that loses so much more than the best, as a share: of 0.25, 0.5 and none of its weight the
+/// differences are small.
+const NEWCOMER: f64 = 0.5;
 /// Memory of the losses: about 100 steps.
 const LOSS_GAIN: f64 = 0.01;
 
@@ -57,15 +60,30 @@ impl Mix {
             }
             Some(best) => {
                 let mut total = 0.0;
-                for at in (0..points.len()).filter(|at| judged(*at)) {
+                for at in (0..points.len()).filter(|at| speaking(*at)) {
+                    let loss = self.losses[at];
                     // Where the best is perfect, only the perfect count.
-                    let excess = if self.losses[at].mean <= best { 0.0 } else { self.losses[at].mean / best - 1.0 };
+                    let excess = if loss.seen == 0 {
+                        NEWCOMER
+                    } else if loss.mean <= best {
+                        0.0
+                    } else {
+                        loss.mean / best - 1.0
+                    };
                     weights[at] = (-ETA * excess).exp();
                     total += weights[at];
                 }
                 weights.iter_mut().for_each(|weight| *weight /= total);
             }
         }
+    }
+
+    /// How large the next error is expected to be, with these weights: what their experts lose in the mean, which it does not exceed (Jensen).
+    /// Nothing before one of them was judged.
+    pub(crate) fn expected_loss(&self, weights: &[f64]) -> Option<f64> {
+        let judged = self.losses.iter().zip(weights).filter(|(loss, weight)| loss.seen > 0 && **weight > 0.0);
+        let (sum, total) = judged.fold((0.0, 0.0), |(sum, total), (loss, weight)| (sum + weight * loss.mean, total + weight));
+        (total > 0.0).then(|| sum / total)
     }
 
     /// The recent loss of an expert, if it was judged.
@@ -105,8 +123,18 @@ mod tests {
         let mut mix = Mix::new(3);
         assert_eq!(weights(&mix, &[1.0, 2.0, f64::NAN]), [0.0, 1.0, 0.0]);
         mix.learn(&[1.0, 2.0, f64::NAN], 1.0);
-        assert_eq!(weights(&mix, &[f64::NAN, 2.0, 5.0]), [0.0, 1.0, 0.0]);
+        assert_eq!(weights(&mix, &[1.0, f64::NAN, f64::NAN]), [1.0, 0.0, 0.0]);
         assert_eq!(weights(&mix, &[f64::NAN; 3]), [0.0; 3]);
+    }
+
+    #[test]
+    fn a_newcomer_has_a_little_weight_and_adds_nothing_to_what_is_expected() {
+        let mut mix = Mix::new(2);
+        assert_eq!(mix.expected_loss(&[1.0, 0.0]), None);
+        mix.learn(&[1.0, f64::NAN], 4.0);
+        let weights = weights(&mix, &[1.0, 2.0]);
+        assert!((0.05..0.2).contains(&weights[1]), "{weights:?}");
+        assert_eq!(mix.expected_loss(&weights), Some(3.0));
     }
 
     #[test]

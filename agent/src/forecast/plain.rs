@@ -13,8 +13,8 @@ use tradewind_protocol::Quantile;
 const WINDOWS: [usize; MEMBERS] = [2_000, 60];
 /// How many windows there are.
 pub(super) const MEMBERS: usize = 2;
-/// With fewer values than this the ends of a 90 % interval are not known.
-const NEEDED: usize = 20;
+/// With fewer values than this it would say little else than the last value.
+const NEEDED: usize = 5;
 
 /// The last values of one series.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ mod tests {
     fn the_long_window_remembers_what_the_short_one_has_forgotten() {
         let mut plain = PlainQuantiles::new();
         (0..NEEDED - 1).for_each(|at| plain.observe(at as f64));
-        assert_eq!(plain.ready(), Err(Silent::TooShort { seen: 19, needed: 20 }));
+        assert_eq!(plain.ready(), Err(Silent::TooShort { seen: 4, needed: 5 }));
         (0..100).for_each(|at| plain.observe(f64::from(at % 10)));
         (0..60).for_each(|_| plain.observe(50.0));
         assert_eq!(plain.ready(), Ok(()));

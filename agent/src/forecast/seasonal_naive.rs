@@ -17,6 +17,11 @@ impl SeasonalNaive {
         let season = season.max(1);
         Self { season, counts: VecDeque::with_capacity(season) }
     }
+
+    /// How many steps before now (1: the last one) the step one season before the one `ahead` was, or several seasons for a long way.
+    fn ago(&self, ahead: usize) -> usize {
+        self.season - (ahead.max(1) - 1) % self.season
+    }
 }
 
 impl Forecaster for SeasonalNaive {
@@ -31,16 +36,14 @@ impl Forecaster for SeasonalNaive {
         self.counts.push_back(count);
     }
 
-    fn ready(&self) -> Result<(), Silent> {
-        if self.counts.len() == self.season {
-            return Ok(());
-        }
-        Err(Silent::TooShort { seen: self.counts.len() as u64, needed: self.season as u64 })
+    /// A season less as many steps as lie ahead: a young series knows what was a season before a step that is far enough.
+    fn ready(&self, ahead: usize) -> Result<(), Silent> {
+        let (seen, needed) = (self.counts.len(), self.ago(ahead));
+        if seen < needed { Err(Silent::TooShort { seen: seen as u64, needed: needed as u64 }) } else { Ok(()) }
     }
 
     fn point(&self, ahead: usize) -> f64 {
-        // The step one season before `ahead` steps from now, or several seasons for a long way.
-        self.counts.get((ahead.max(1) - 1) % self.season).copied().unwrap_or(0.0)
+        self.counts.len().checked_sub(self.ago(ahead)).and_then(|at| self.counts.get(at)).copied().unwrap_or(0.0)
     }
 }
 
@@ -52,12 +55,21 @@ mod tests {
     fn it_repeats_the_last_season_also_beyond_one() {
         let mut expert = SeasonalNaive::new(3);
         for count in [9.0, 1.0, 2.0] {
-            assert!(expert.ready().is_err());
+            assert!(expert.ready(1).is_err());
             expert.observe(count);
         }
         expert.observe(3.0);
-        assert_eq!(expert.ready(), Ok(()));
+        assert_eq!(expert.ready(1), Ok(()));
         let path: Vec<f64> = (1..=7).map(|ahead| expert.point(ahead)).collect();
         assert_eq!(path, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0]);
+    }
+
+    #[test]
+    fn a_young_series_already_knows_what_was_a_season_before_a_far_step() {
+        let mut expert = SeasonalNaive::new(4);
+        [9.0, 1.0].into_iter().for_each(|count| expert.observe(count));
+        assert_eq!(expert.ready(2), Err(Silent::TooShort { seen: 2, needed: 3 }));
+        assert_eq!((expert.ready(3), expert.point(3), expert.point(4)), (Ok(()), 9.0, 1.0));
+        assert_eq!((expert.ready(8), expert.point(8)), (Ok(()), 1.0));
     }
 }
