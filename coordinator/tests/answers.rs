@@ -154,7 +154,7 @@ INSTANCES  WHAT    MISSING  COST  WHY NOT
 SOURCE  ENTERS AT  TIMES   MEDIAN  SHARE               AGE
 denver  checkout    1.00  48.0 /s  100 %  1 min 1 s, stale
 
-margin x1.25 over the median, learned from 1,440 steps: x1.00 25 %, x1.33 (tuned) 75 %; regret 12.5 instance-steps
+margin x1.25 over the median, learned from 1,440 steps: the pool's own demand 50 %, x1.00 25 %, x1.33 (tuned) 75 %; regret 12.5 instance-steps
 ";
     assert_eq!(text, wanted);
 }
