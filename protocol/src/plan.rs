@@ -58,7 +58,7 @@ pub struct DecisionReason {
     #[serde(default)]
     pub upper_rate: f64,
     /// What the pool's own demand foretells for that step at that quantile, once enough of it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub own_rate: Option<f64>,
     /// The demand last seen, in transactions per second.
     pub observed_rate: f64,
