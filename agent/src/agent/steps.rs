@@ -19,7 +19,7 @@ use crate::http::Progress;
 use crate::marks::{bug, sometimes};
 use crate::mesh::MeshHandle;
 use crate::negotiate::NegotiatorHandle;
-use crate::planner::{self, Noted, PoolSnapshot, Seen, Snapshot, SourceForecast, Standing};
+use crate::planner::{self, Outturn, PoolSnapshot, Snapshot, SourceForecast};
 use crate::pool::{PoolHandle, Target};
 use crate::prices::PriceHandle;
 use crate::staging::StagingHandle;
@@ -460,19 +460,14 @@ impl StepLoop {
     async fn carry_out(&mut self, plan: Result<Planned, String>) {
         let Ok(planned) = plan else { return };
         let Planned { plan, snapshot } = planned.clone();
+        let ready = if self.config.mode == Mode::Active { self.pool.capacity(plan.known_until) } else { vec![] };
         for decision in &plan.decisions {
             let Some(pool) = snapshot.pools.iter().find(|pool| pool.config.name == decision.pool) else { continue };
-            let waits = planner::waits(pool, &snapshot);
-            let lead = self.config.step.count_covering(Duration::from_millis(decision.reason.lead_ms));
-            let noted = Noted { known_until: plan.known_until, decision, pool: &pool.config, waits, lead };
-            self.memories.of(&decision.pool).memory.margins.note(noted);
-        }
-        self.tune(&plan, &snapshot);
-        for decision in &plan.decisions {
-            let Some(config) = self.config.pools.iter().find(|pool| pool.name == decision.pool) else { continue };
+            let sample = ready.iter().find(|sample| sample.step == plan.known_until && sample.pool == decision.pool);
             let remembered = self.memories.of(&decision.pool);
-            remembered.memory.recent.note(plan.known_until, decision, config);
-            remembered.memory.standing = Some(Standing { active: decision.active, warm: decision.warm });
+            let blocked = remembered.blocked;
+            let outturn = (self.config.mode == Mode::Active).then(|| Outturn { ready: sample.map_or(0, |sample| sample.ready), blocked });
+            remembered.memory.close(decision, pool, &snapshot, outturn);
             let blocked_before = std::mem::replace(&mut remembered.blocked, decision.blocked.is_some());
             if let (Some(reason), false) = (&decision.blocked, blocked_before) {
                 self.events.note(Severity::Warning, "plan.blocked", format!("pool {}: {reason}", decision.pool));
@@ -501,31 +496,6 @@ impl StepLoop {
             progress.plan = Some(plan);
             progress.margins = margins;
         });
-    }
-
-    /// Compares what stood ready in the last closed step with what came, pool by pool.
-    fn tune(&mut self, plan: &RegionalResourcePlan, snapshot: &Snapshot) {
-        let step = plan.known_until;
-        if self.config.mode != Mode::Active {
-            return;
-        }
-        let ready = self.pool.capacity(step);
-        for pool in &snapshot.pools {
-            let config = &pool.config;
-            let Some(decision) = plan.decisions.iter().find(|decision| decision.pool == config.name) else { continue };
-            let Some(observed) = pool.observed else { continue };
-            let sample = ready.iter().find(|sample| sample.step == step && sample.pool == config.name);
-            let remembered = self.memories.of(&config.name);
-            remembered.memory.margins.learn(Seen {
-                step,
-                demand: observed / config.rate_per_instance,
-                ready: sample.map_or(0, |sample| sample.ready),
-                lead: self.config.step.count_covering(Duration::from_millis(decision.reason.lead_ms)),
-                quantile: decision.reason.quantile,
-                late_cost: pool.late_cost(snapshot),
-                blocked: remembered.blocked,
-            });
-        }
     }
 
     /// Answers out of turn. Whoever asked may have gone away.

@@ -45,6 +45,6 @@ pub(super) fn break_even(pool: &PoolSnapshot, snapshot: &Snapshot) -> u32 {
 }
 
 /// For how many steps a need must have been lower before anything is taken away.
-pub fn waits(pool: &PoolSnapshot, snapshot: &Snapshot) -> u32 {
+pub(super) fn waits(pool: &PoolSnapshot, snapshot: &Snapshot) -> u32 {
     snapshot.step.count_covering(snapshot.config.scale_in_after).max(break_even(pool, snapshot))
 }

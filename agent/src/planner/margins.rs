@@ -10,12 +10,15 @@
 //! the weighted mean: cost is convex in capacity, so its cost is at most the mean of theirs, and no chance is needed. As long as the pool's own
 //! demand says nothing it is played without, and what is played counts for it (sleeping experts: Freund, Schapire, Singer and Warmuth 1997).
 
+use super::costs::{late_cost_ratio, waits};
 use super::history::RecentNeeds;
 use super::sizing::need;
 use super::tuner::{Outcome, Tuner};
+use super::{PoolSnapshot, Snapshot, Standing};
 use crate::config::PoolConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use std::time::Duration;
 use tradewind_protocol::api::{MarginChoice, MarginReasons};
 use tradewind_protocol::{PoolDecision, Quantile, StepIndex};
 
@@ -68,36 +71,36 @@ struct Planned {
 
 /// A plan that is to be noted.
 #[derive(Debug, Clone, Copy)]
-pub struct Noted<'a> {
+pub(super) struct Noted<'a> {
     /// The last step that it knows.
-    pub known_until: StepIndex,
+    pub(super) known_until: StepIndex,
     /// What was decided.
-    pub decision: &'a PoolDecision,
+    pub(super) decision: &'a PoolDecision,
     /// About which pool.
-    pub pool: &'a PoolConfig,
+    pub(super) pool: &'a PoolConfig,
     /// For how many steps scale-in waits.
-    pub waits: u32,
+    pub(super) waits: u32,
     /// How many steps ahead it looks.
-    pub lead: u32,
+    pub(super) lead: u32,
 }
 
 /// A step of a pool as it came out.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen {
+pub(super) struct Seen {
     /// Which.
-    pub step: StepIndex,
+    pub(super) step: StepIndex,
     /// How many instances the pool's demand needed, in parts of one.
-    pub demand: f64,
+    pub(super) demand: f64,
     /// How many stood ready.
-    pub ready: u32,
+    pub(super) ready: u32,
     /// How many steps before it its plan had to be made.
-    pub lead: u32,
+    pub(super) lead: u32,
     /// The quantile that is provisioned for.
-    pub quantile: Quantile,
+    pub(super) quantile: Quantile,
     /// What the demand of one instance costs when it is not served, in prices of one.
-    pub late_cost: f64,
+    pub(super) late_cost: f64,
     /// Whether its plan was blocked.
-    pub blocked: bool,
+    pub(super) blocked: bool,
 }
 
 impl Margins {
@@ -165,7 +168,7 @@ impl Margins {
     }
 
     /// Notes what the choices would have asked for where `noted` was decided. Of several plans of one step the highest need counts.
-    pub fn note(&mut self, noted: Noted<'_>) {
+    pub(super) fn note(&mut self, noted: Noted<'_>) {
         let Noted { known_until, decision, pool, waits, lead } = noted;
         let reason = &decision.reason;
         let least = reason.reactive_floor.max(pool.min_instances);
@@ -195,7 +198,7 @@ impl Margins {
 
     /// Learns how a step came out. One that was learned from already, or that the plans do not reach back to, teaches nothing; nor does one whose
     /// plan was blocked.
-    pub fn learn(&mut self, seen: Seen) {
+    pub(super) fn learn(&mut self, seen: Seen) {
         if self.last.is_some_and(|last| seen.step <= last) {
             return;
         }
@@ -234,10 +237,39 @@ pub struct Memory {
     /// What was learned from its steps.
     pub margins: Margins,
     /// What the last round planned.
-    pub standing: Option<super::Standing>,
+    pub standing: Option<Standing>,
+}
+
+/// How the step that was closed last came out for a pool, beside its demand.
+#[derive(Debug, Clone, Copy)]
+pub struct Outturn {
+    /// How many instances stood ready.
+    pub ready: u32,
+    /// Whether the plan before was blocked.
+    pub blocked: bool,
 }
 
 impl Memory {
+    /// Remembers what `decision` was made about `pool`, and learns how the step that was closed last came out, if that is known.
+    pub fn close(&mut self, decision: &PoolDecision, pool: &PoolSnapshot, snapshot: &Snapshot, outturn: Option<Outturn>) {
+        let (step, config) = (snapshot.known_until, &pool.config);
+        let lead = snapshot.step.count_covering(Duration::from_millis(decision.reason.lead_ms));
+        self.margins.note(Noted { known_until: step, decision, pool: config, waits: waits(pool, snapshot), lead });
+        if let (Some(observed), Some(Outturn { ready, blocked })) = (pool.observed, outturn) {
+            self.margins.learn(Seen {
+                step,
+                demand: observed / config.rate_per_instance,
+                ready,
+                lead,
+                quantile: decision.reason.quantile,
+                late_cost: late_cost_ratio(pool, decision.reason.quantile),
+                blocked,
+            });
+        }
+        self.recent.note(step, decision, config);
+        self.standing = Some(Standing { active: decision.active, warm: decision.warm });
+    }
+
     /// The memory as it is kept.
     pub fn to_bytes(&self) -> Vec<u8> {
         // Numbers and lists only: there is nothing in it that JSON cannot hold.
@@ -253,7 +285,7 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{config, decision};
+    use super::super::tests::{config, decision, forecast, pool, snapshot};
     use super::*;
 
     const Q90: Quantile = Quantile::GRID[5];
@@ -367,8 +399,29 @@ mod tests {
     }
 
     #[test]
+    fn a_round_is_remembered_whole_and_teaches_only_what_is_known() {
+        let rounds = |outturn: Option<Outturn>, observed: Option<f64>| {
+            let mut memory = Memory::default();
+            for step in 0..6 {
+                let mut snapshot = snapshot(vec![forecast("a", 5.0, &[(5.0, 7.0), (5.0, 7.0)])], vec![pool(config("web"))]);
+                snapshot.known_until = StepIndex(100 + step);
+                (snapshot.pools[0].observed, snapshot.pools[0].memory) = (observed, memory.clone());
+                let decision = crate::planner::plan(&snapshot).decisions.remove(0);
+                memory.close(&decision, &snapshot.pools[0], &snapshot, outturn);
+                assert_eq!(memory.standing, Some(Standing { active: decision.active, warm: decision.warm }));
+                assert!(memory.recent.highest(StepIndex(101 + step), 1) >= 7);
+            }
+            memory.margins.learned
+        };
+        let stood = Outturn { ready: 7, blocked: false };
+        assert_eq!(rounds(Some(stood), Some(5.0)), 4, "the lead is two steps");
+        assert_eq!((rounds(None, Some(5.0)), rounds(Some(stood), None)), (0, 0));
+        assert_eq!(rounds(Some(Outturn { blocked: true, ..stood }), Some(5.0)), 0);
+    }
+
+    #[test]
     fn a_memory_survives_and_a_damaged_one_is_forgotten() {
-        let mut memory = Memory { standing: Some(super::super::Standing { active: 3, warm: 1 }), ..Memory::default() };
+        let mut memory = Memory { standing: Some(Standing { active: 3, warm: 1 }), ..Memory::default() };
         play(&mut memory.margins, 400, |_, random| 100.0 + 30.0 * random);
         memory.recent.note(StepIndex(7), &decision(1.0, 2.0), &config("web"));
         let back = Memory::from_bytes(&memory.to_bytes()).unwrap();

@@ -4,7 +4,7 @@
 //! provisioning lead time, and how many of them have to serve now. It sees a [`Snapshot`] and nothing else,
 //! so that the same snapshot always makes the same plan, and any plan can be explained and judged
 //! later. [`check()`] judges a plan by its own rules, whoever made it; only what it returns, a
-//! [`ValidatedPlan`], may be carried out. What a round learns for the next ones is kept by the caller, in a [`Memory`] a pool:
+//! [`ValidatedPlan`], may be carried out. What a round learns for the next ones is kept by the caller, in a [`Memory`] a pool ([`Memory::close`]):
 //! [`RecentNeeds`] behind scale-in, [`Margins`] behind the margin; and in an [`OwnDemand`].
 //!
 //! The rules, in the order in which they decide:
@@ -35,12 +35,11 @@ mod sizing;
 mod tuner;
 
 pub use check::{ValidatedPlan, Violation, check};
-pub use costs::waits;
 pub use explain::explain;
 pub use foresight::{Foreseen, Foresight};
 pub use graph::{Calls, GraphError, ServiceGraph};
 pub use history::RecentNeeds;
-pub use margins::{Margins, Memory, Noted, Seen};
+pub use margins::{Margins, Memory, Outturn};
 pub use needs::needs;
 pub use own::{OwnDemand, Round, rounds};
 pub use policy::{MINUTES_A_DAY, Policy, StepLimit, Weekly, When};
@@ -135,11 +134,6 @@ impl PoolSnapshot {
     /// What was planned last, or what stands there where nothing was.
     fn standing(&self) -> Standing {
         self.memory.standing.unwrap_or_else(|| self.counts.into())
-    }
-
-    /// What the demand of one instance costs when it is not served, in prices of one.
-    pub fn late_cost(&self, snapshot: &Snapshot) -> f64 {
-        costs::late_cost_ratio(self, self.quantile(snapshot))
     }
 
     /// The quantile that the pool is provisioned for.
@@ -265,7 +259,7 @@ fn decide<'a>(pool: &'a PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming
         near: need(near_rate, config.rate_per_instance),
         lead: need(rate(at), config.rate_per_instance),
         floor,
-        recent: pool.memory.recent.highest(snapshot.known_until, waits(pool, snapshot)),
+        recent: pool.memory.recent.highest(snapshot.known_until, costs::waits(pool, snapshot)),
         again: {
             let until = costs::break_even(pool, snapshot) as usize;
             let median = incoming.median_within(&config.service, lead, until);
@@ -306,7 +300,7 @@ fn reactive_floor(pool: &PoolConfig, observed_rate: f64) -> u32 {
 
 /// The pool's share of the demand on its service: pools of one service share it by what they can
 /// serve at most.
-pub fn share(pool: &PoolSnapshot, snapshot: &Snapshot) -> f64 {
+fn share(pool: &PoolSnapshot, snapshot: &Snapshot) -> f64 {
     let most = |pool: &PoolSnapshot| {
         let rate = pool.config.rate_per_instance;
         if usable(rate) { f64::from(Limit::of(pool, snapshot.now).instances) * rate } else { 0.0 }

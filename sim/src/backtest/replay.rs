@@ -11,9 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tradewind_agent::config::{Costs, ForecastConfig, PlannerConfig, PoolConfig, ProcessConfig, ProviderConfig};
 use tradewind_agent::forecast::Forecasts;
-use tradewind_agent::planner::{
-    Foreseen, Memory, Noted, OwnDemand, PoolSnapshot, Seen, Snapshot, SourceForecast, Standing, plan, rounds, waits,
-};
+use tradewind_agent::planner::{Foreseen, Memory, Outturn, OwnDemand, PoolSnapshot, Snapshot, SourceForecast, plan, rounds};
 use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::region::Mode;
 use tradewind_protocol::{
@@ -31,7 +29,7 @@ const MOST: u32 = 1_000;
 pub(crate) fn replay<'a>(demand: &'a [f64], setting: &'a Setting) -> Planner<'a> {
     let Some(world) = World::of(setting) else { return Box::new(|_| vec![0; demand.len()]) };
     let rounds = world.rounds(demand);
-    Box::new(move |late| world.plan(demand, &rounds, late))
+    Box::new(move |late| world.plan(&rounds, late))
 }
 
 /// What is the same for all knobs.
@@ -45,6 +43,7 @@ struct World<'a> {
 /// What is known after a step, whatever the knob.
 struct Known {
     forecast: Arc<PredictionData>,
+    observed: Option<f64>,
     foreseen: Option<Foreseen>,
 }
 
@@ -125,13 +124,14 @@ impl<'a> World<'a> {
             forecasts.close(at, [(&self.key, *demand)]);
             let forecast = Arc::new(forecasts.predictions(self.step.end(at)).pop()?);
             let rounds = rounds(&self.snapshot(t, &forecast, self.pool.clone()));
-            own.observe(at, rounds.first()?, &self.pool, self.setting.season.unwrap_or(0));
-            Some(Known { forecast, foreseen: own.foreseen() })
+            let round = rounds.first()?;
+            own.observe(at, round, &self.pool, self.setting.season.unwrap_or(0));
+            Some(Known { forecast, observed: round.observed, foreseen: own.foreseen() })
         };
         demand.iter().enumerate().map_while(round).collect()
     }
 
-    fn plan(&self, demand: &[f64], known: &[Known], late: f64) -> Vec<u16> {
+    fn plan(&self, known: &[Known], late: f64) -> Vec<u16> {
         let late_price = MicroUsd((PRICE.0 as f64 / late.max(1e-9)) as u64);
         let costs = Costs { late_per_instance_hour: Some(late_price), ..Costs::default() };
         let config = PoolConfig { costs, ..self.pool.clone() };
@@ -141,24 +141,13 @@ impl<'a> World<'a> {
         for (t, known) in known.iter().enumerate() {
             let mut snapshot = self.snapshot(t, &known.forecast, config.clone());
             let pool = &mut snapshot.pools[0];
-            (pool.memory, pool.foreseen) = (std::mem::take(&mut memory), known.foreseen.clone());
+            (pool.memory, pool.observed, pool.foreseen) = (std::mem::take(&mut memory), known.observed, known.foreseen.clone());
             let plan = plan(&snapshot);
             let Some(decision) = plan.decisions.first() else { break };
-            let (at, waits, late_cost) =
-                (snapshot.known_until, waits(&snapshot.pools[0], &snapshot), snapshot.pools[0].late_cost(&snapshot));
             memory = std::mem::take(&mut snapshot.pools[0].memory);
-            memory.margins.note(Noted { known_until: at, decision, pool: &config, waits, lead: lead as u32 });
-            memory.margins.learn(Seen {
-                step: at,
-                demand: demand[t],
-                ready: totals[t.saturating_sub(lead)..].iter().copied().min().filter(|_| t >= lead).unwrap_or(0).into(),
-                lead: lead as u32,
-                quantile: decision.reason.quantile,
-                late_cost,
-                blocked: decision.blocked.is_some(),
-            });
-            memory.recent.note(at, decision, &config);
-            memory.standing = Some(Standing { active: decision.active, warm: decision.warm });
+            let ready = if t >= lead { totals[t - lead..].iter().copied().min().unwrap_or(0) } else { 0 };
+            let outturn = Outturn { ready: ready.into(), blocked: decision.blocked.is_some() };
+            memory.close(decision, &snapshot.pools[0], &snapshot, Some(outturn));
             totals.push(u16::try_from(decision.active.saturating_add(decision.warm)).unwrap_or(u16::MAX));
         }
         totals
