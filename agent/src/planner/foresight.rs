@@ -1,15 +1,10 @@
-//! How many units to want, from the demand of one series alone: a predictive distribution for every step of the lead, and the rule
-//! that makes a total of it.
+//! How high the demand of one series may be: a predictive distribution for every step of the lead.
 //!
-//! **Distribution.** Several opinions, each a centre and the window of what demand lay above it (filtered historical simulation:
-//! Barone-Adesi et al. 1999), are weighted by their pinball loss of late, for every probability by itself: see `panel`.
-//!
-//! **Rule.** One more unit is worth its price where the probability that demand exceeds it is at least a shadow price, the same for all
-//! units of all series (newsvendor with a common budget). New units are ordered for the step at the end of the lead; units that exist are
-//! kept for every step sooner that wants them, since giving them back would mean to start anew.
+//! Several opinions, each a centre and the window of what demand lay above it (filtered historical simulation: Barone-Adesi et al. 1999), are
+//! weighted by their pinball loss of late, for every probability by itself: see `panel`.
 //!
 //! Pure: no clock, no chance. The memory of one series is bounded by its season and by nine windows a step of the lead (some 145 KB).
-//! Read next: [`super::tuner`].
+//! Read next: [`super::own`], which feeds it and asks it.
 
 mod model;
 mod panel;
@@ -18,11 +13,12 @@ mod series;
 mod window;
 
 use model::{Center, LEAST_SCALE};
-use panel::{LEVELS, Panel, between};
+use panel::Panel;
+pub use panel::{LEVELS, between};
 use series::Series;
 
 /// The longest lead, in steps: longer ones are treated like it.
-pub(super) const MAX_LEAD: usize = 48;
+pub const MAX_LEAD: usize = 48;
 /// The longest season that is remembered.
 const MAX_SEASON: usize = 20_000;
 

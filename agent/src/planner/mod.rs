@@ -24,7 +24,7 @@ mod check;
 mod costs;
 mod demand;
 mod explain;
-mod foresight;
+pub mod foresight;
 mod graph;
 mod history;
 mod margins;
@@ -36,7 +36,7 @@ mod tuner;
 
 pub use check::{ValidatedPlan, Violation, check};
 pub use explain::explain;
-pub use foresight::{Foreseen, Foresight};
+pub use foresight::Foreseen;
 pub use graph::{Calls, GraphError, ServiceGraph};
 pub use history::RecentNeeds;
 pub use margins::{Margins, Memory, Outturn};

@@ -1,8 +1,8 @@
 //! The learned rival: gradient-boosted regression trees for quantiles of the demand at the lead (Friedman 2001, with the pinball loss),
 //! one model a series and probability, trained once on the first 60 % of the rows.
 
-use super::policy::LEVELS;
 use super::rivals::{Setting, upper};
+use tradewind_agent::planner::foresight::LEVELS;
 
 const FEATURES: usize = 8;
 const ROUNDS: usize = 60;

@@ -24,13 +24,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use trace::{By, Trace};
+use tradewind_agent::planner::foresight::MAX_LEAD;
 
 /// Multiples of the cheapest bill that policies are tuned to.
 pub(crate) const TARGETS: [f64; 3] = [1.15, 1.3, 1.5];
 /// The target whose plan is written under the policy's plain name.
 const PLAIN_TARGET: &str = "1.15";
-/// The longest lead, as `tradewind_agent::planner::Foresight` has it.
-const MAX_LEAD: usize = 48;
 
 /// `tradewind-sim backtest ...`
 #[derive(Debug, clap::Args)]

@@ -3,15 +3,10 @@
 use super::boosted::Boosted;
 use super::rivals::{Rival, Setting};
 use super::{clairvoyant, cost::need};
+use tradewind_agent::planner::foresight::between;
 
 /// Makes the plan of one series for a knob.
 pub(crate) type Planner<'a> = Box<dyn Fn(f64) -> Vec<u16> + 'a>;
-
-/// Probabilities of being late that quantile policies are asked for, the highest first.
-pub(crate) const LEVELS: [f64; 26] = [
-    0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.045, 0.03, 0.02, 0.014, 0.01, 0.006, 0.003, 0.0015, 0.0007, 0.0003,
-    0.0001, 3e-5, 1e-5, 1e-6, 0.0,
-];
 
 /// A policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,16 +70,6 @@ impl Policy {
             Self::Clairvoyant | Self::BestRival => Box::new(|_| clairvoyant(demand, setting.lead)),
         }
     }
-}
-
-/// The quantile that is exceeded with this probability, in proportion between those at [`LEVELS`].
-pub(crate) fn between(levels: &[f32; LEVELS.len()], late: f64) -> f64 {
-    let above = LEVELS.iter().position(|level| *level <= late).unwrap_or(LEVELS.len() - 1);
-    if above == 0 {
-        return f64::from(levels[0]);
-    }
-    let part = (LEVELS[above - 1] - late) / (LEVELS[above - 1] - LEVELS[above]);
-    f64::from(levels[above - 1]) * (1.0 - part) + f64::from(levels[above]) * part
 }
 
 #[cfg(test)]

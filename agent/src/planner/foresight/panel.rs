@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 /// Opinions.
 const OPINIONS: usize = 9;
 /// Probabilities of demand being higher that quantiles are kept for, the highest first.
-pub(super) const LEVELS: [f64; 26] = [
+pub const LEVELS: [f64; 26] = [
     0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.045, 0.03, 0.02, 0.014, 0.01, 0.006, 0.003, 0.0015, 0.0007, 0.0003,
     0.0001, 3e-5, 1e-5, 1e-6, 0.0,
 ];
@@ -198,7 +198,7 @@ impl Panel {
 }
 
 /// The quantile that is exceeded with this probability, in proportion between those at [`LEVELS`].
-pub(super) fn between(levels: &[f32; LEVELS.len()], late: f64) -> f64 {
+pub fn between(levels: &[f32; LEVELS.len()], late: f64) -> f64 {
     let above = LEVELS.iter().position(|level| *level <= late).unwrap_or(LEVELS.len() - 1);
     if above == 0 {
         return f64::from(levels[0]);
