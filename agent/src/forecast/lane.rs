@@ -222,12 +222,17 @@ impl Lane {
         self.offsets.sort_by(f64::total_cmp);
     }
 
+    /// Whether the window of errors of a series that is so many seasons old is not believed alone yet.
+    pub(super) fn is_young(age: f64) -> bool {
+        age < GROWING.1
+    }
+
     /// Sees what is said of a series that is `age` seasons old: while it is young, what the losses of those that have the weights now let
-    /// expect, and without losses what the next shorter lane says.
+    /// expect, and without losses what the next shorter lane says. Weights are not looked at otherwise.
     pub(super) fn grow(&mut self, shorter: Option<(usize, [f64; QUANTILES])>, weights: &[f64], age: f64) {
         self.young = self.offsets;
         let (from, to) = GROWING;
-        if age < to {
+        if Self::is_young(age) {
             let expected = self.expected(weights).unwrap_or_else(|| self.longer(shorter));
             let share = ((age - from) / (to - from)).max(0.0);
             self.young.iter_mut().zip(expected).for_each(|(said, expected)| *said = share * *said + (1.0 - share) * expected);

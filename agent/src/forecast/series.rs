@@ -166,7 +166,8 @@ impl SeriesForecast {
         let place = between(&self.lengths, ahead);
         let (lower, upper) = (&self.lanes[place.lower], &self.lanes[place.upper]);
         let between = |low: f64, high: f64| low + place.share * (high - low);
-        let point = between(mixed(lower, &points), mixed(upper, &points));
+        let mixed = |lane| mixed(&weights(lane, &points), &points);
+        let point = between(mixed(lower), mixed(upper));
         let mut offsets = *lower.said();
         offsets.iter_mut().zip(upper.said()).for_each(|(low, high)| *low = between(*low, *high));
         let rows = self.rows(self.quantiles(point, &offsets));
@@ -215,18 +216,19 @@ impl SeriesForecast {
         let (mut shorter, mut shorter_young) = (None, None);
         let age = self.seen as f64 / self.season as f64;
         for at in 0..self.lanes.len() {
-            let points = self.points(self.lengths[at]);
-            let mut weights = vec![0.0; points.len()];
+            let speaks = self.lanes[at].speaks_after(self.seen);
+            let heard = (speaks || Lane::is_young(age)).then(|| {
+                let points = self.points(self.lengths[at]);
+                let weights = weights(&self.lanes[at], &points);
+                (points, weights)
+            });
             let lane = &mut self.lanes[at];
-            lane.mix().weights(&points, &mut weights);
             lane.settle(shorter);
-            lane.grow(shorter_young, &weights, age);
+            lane.grow(shorter_young, heard.as_ref().map_or(&[], |(_, weights)| weights), age);
             (shorter, shorter_young) = (Some((lane.ahead(), *lane.offsets())), Some((lane.ahead(), *lane.said())));
-            if !lane.speaks_after(self.seen) {
-                continue;
-            }
+            let Some((points, weights)) = heard.filter(|_| speaks) else { continue };
             let lane = &self.lanes[at];
-            let point = mixed(lane, &points);
+            let point = mixed(&weights, &points);
             let say = |offsets| {
                 let rows = self.rows(self.quantiles(point, offsets));
                 (rows, widened(&lane.blend().blend(&rows), &lane.widths().logs()))
@@ -288,9 +290,13 @@ fn narrow(rows: &[[f64; QUANTILES]; MEMBERS]) -> Rows {
     rows.map(|row| row.map(|value| value as f32))
 }
 
-fn mixed(lane: &Lane, points: &[f64]) -> f64 {
+fn weights(lane: &Lane, points: &[f64]) -> Vec<f64> {
     let mut weights = vec![0.0; points.len()];
     lane.mix().weights(points, &mut weights);
+    weights
+}
+
+fn mixed(weights: &[f64], points: &[f64]) -> f64 {
     // Silent experts are not numbers; their weight is zero.
     weights.iter().zip(points).filter(|(weight, _)| **weight > 0.0).map(|(weight, point)| weight * point).sum()
 }
