@@ -27,7 +27,7 @@ const MOST: u32 = 1_000;
 
 /// The planner of one series. The knob is the price of a unit for as long as one of lateness: the probability of being late that is worth it.
 pub(crate) fn replay<'a>(demand: &'a [f64], setting: &'a Setting) -> Planner<'a> {
-    let Some(world) = World::of(setting) else { return Box::new(|_| vec![0; demand.len()]) };
+    let world = World::of(setting);
     let rounds = world.rounds(demand);
     Box::new(move |late| world.plan(&rounds, late))
 }
@@ -48,18 +48,20 @@ struct Known {
 }
 
 impl<'a> World<'a> {
-    /// Nothing where the step is no step of an agent's.
-    fn of(setting: &'a Setting) -> Option<Self> {
-        let step = Step::new(Duration::from_secs_f64(setting.step_s)).ok()?;
+    fn of(setting: &'a Setting) -> Self {
+        const NAME: &str = "a good name";
+        // Nothing is decided by how long a step is: one that no agent could have is taken for the nearest that it could.
+        let length = Duration::from_secs_f64(setting.step_s.clamp(Step::MIN.as_secs_f64(), Step::MAX.as_secs_f64()));
+        let step = Step::new(length).expect("between the shortest and the longest");
         let key = SeriesKey {
             tenant: Default::default(),
-            source: RegionId::new("users").ok()?,
-            destination: RegionId::new("here").ok()?,
+            source: RegionId::new("users").expect(NAME),
+            destination: RegionId::new("here").expect(NAME),
             service: Default::default(),
             transaction_type: TransactionType::default(),
         };
         let pool = PoolConfig {
-            name: PoolName::new("pool").ok()?,
+            name: PoolName::new("pool").expect(NAME),
             service: Default::default(),
             rate_per_instance: 1.0 / step.seconds(),
             instance: Resources { cpu_millis: 1, ..Resources::ZERO },
@@ -67,15 +69,15 @@ impl<'a> World<'a> {
             min_instances: 0,
             max_instances: MOST,
             min_warm: 0,
-            // The running step is part of the lead.
-            startup: step.length() * u32::try_from(setting.lead).ok()?.saturating_sub(1),
+            // The running step is part of the lead, of 48 steps at most.
+            startup: step.length() * (setting.lead as u32 - 1),
             drain_timeout: step.length(),
             instance_hour_price: PRICE,
             costs: Costs::default(),
             policies: vec![],
             provider: ProviderConfig::Process(ProcessConfig { command: vec![], env: vec![] }),
         };
-        Some(Self { setting, step, key, pool })
+        Self { setting, step, key, pool }
     }
 
     fn snapshot(&self, t: usize, forecast: &Arc<PredictionData>, pool: PoolConfig) -> Snapshot {
@@ -122,13 +124,12 @@ impl<'a> World<'a> {
         let round = |(t, demand): (usize, &f64)| {
             let at = StepIndex(t as i64);
             forecasts.close(at, [(&self.key, *demand)]);
-            let forecast = Arc::new(forecasts.predictions(self.step.end(at)).pop()?);
-            let rounds = rounds(&self.snapshot(t, &forecast, self.pool.clone()));
-            let round = rounds.first()?;
-            own.observe(at, round, &self.pool, self.setting.season.unwrap_or(0));
-            Some(Known { forecast, observed: round.observed, foreseen: own.foreseen() })
+            let forecast = Arc::new(forecasts.predictions(self.step.end(at)).remove(0));
+            let round = rounds(&self.snapshot(t, &forecast, self.pool.clone())).remove(0);
+            own.observe(at, &round, &self.pool, self.setting.season.unwrap_or(0));
+            Known { forecast, observed: round.observed, foreseen: own.foreseen() }
         };
-        demand.iter().enumerate().map_while(round).collect()
+        demand.iter().enumerate().map(round).collect()
     }
 
     fn plan(&self, known: &[Known], late: f64) -> Vec<u16> {
@@ -142,8 +143,7 @@ impl<'a> World<'a> {
             let mut snapshot = self.snapshot(t, &known.forecast, config.clone());
             let pool = &mut snapshot.pools[0];
             (pool.memory, pool.observed, pool.foreseen) = (std::mem::take(&mut memory), known.observed, known.foreseen.clone());
-            let plan = plan(&snapshot);
-            let Some(decision) = plan.decisions.first() else { break };
+            let decision = &plan(&snapshot).decisions[0];
             memory = std::mem::take(&mut snapshot.pools[0].memory);
             let ready = if t >= lead { totals[t - lead..].iter().copied().min().unwrap_or(0) } else { 0 };
             let outturn = Outturn { ready: ready.into(), blocked: decision.blocked.is_some() };

@@ -60,6 +60,19 @@ fn ours_is_late_for_less_than_the_best_rule_for_each_series() {
 }
 
 #[test]
+fn a_step_that_no_agent_could_have_is_planned_for_all_the_same() {
+    let demand: Vec<f64> = (0..300).map(|t| 50.0 + 40.0 * (f64::from(t) / 24.0 * std::f64::consts::TAU).sin()).collect();
+    let late = |step_s| {
+        let setting = Setting { lead: 2, season: Some(24), step_s, split: 180 };
+        let plan = Policy::Tradewind.prepare(&demand, &setting)(0.01);
+        score(&demand, &plan, setting.lead, 180..300).late_share()
+    };
+    for step_s in [0.001, 300.0, 86_400.0] {
+        assert!(late(step_s) < 0.01, "{step_s} s: {}", late(step_s));
+    }
+}
+
+#[test]
 fn a_report_has_every_policy_at_every_target_and_unknown_names_are_refused() {
     let rows = (0..300).fold("a,b".to_string(), |text, t| {
         format!("{text}\n{:.3},{}", 10.0 + 8.0 * (f64::from(t) / 24.0 * std::f64::consts::TAU).sin(), (t * 7919) % 13)
