@@ -117,16 +117,19 @@ mod tests {
         let kept = async || {
             let mut next = Memories::new(store.clone());
             next.recall([pool.clone()].into_iter()).await;
-            next.of(&pool).memory.standing
+            (next.of(&pool).memory.standing, next.of(&pool).own.to_bytes())
         };
+        // The last step, and what it demanded.
+        let demand = |step: u32| [&i64::from(step).to_le_bytes()[..], &7.5f32.to_le_bytes()].concat();
         let mut memories = Memories::new(store.clone());
         for active in 1..=3 {
             memories.of(&pool).memory.standing = planned(active);
+            memories.of(&pool).own = OwnDemand::from_bytes(&demand(active));
             memories.keep();
             memories.wait().await;
         }
-        assert_eq!(kept().await, planned(1));
+        assert_eq!(kept().await, (planned(1), demand(1)));
         memories.finish().await;
-        assert_eq!(kept().await, planned(3));
+        assert_eq!(kept().await, (planned(3), demand(3)));
     }
 }

@@ -125,6 +125,27 @@ fn a_planning_round_can_be_asked_of_any_region_through_any_agent() {
 }
 
 #[test]
+fn what_a_pool_has_seen_has_a_say_after_a_hundred_steps_and_outlives_the_agent() {
+    let mut cluster = Cluster::new();
+    cluster.start("solo", &Setup::default().with_workers(1));
+    record(cluster.member("solo"), "solo", 20);
+    let said = |cluster: &Cluster| {
+        let plan: Option<Value> = cluster.member("solo").try_get("/v1/plan");
+        plan?["decisions"][0]["reason"]["own_rate"].as_f64()
+    };
+    let begun = std::time::Instant::now();
+    eventually("the pool's own demand has a say", || said(&cluster));
+    let steps = begun.elapsed().as_millis() / 200;
+    assert!(steps >= 95, "after {steps} steps");
+    cluster.stop("solo", "TERM");
+    cluster.restart("solo");
+    let begun = std::time::Instant::now();
+    record(cluster.member("solo"), "solo", 20);
+    eventually("it has a say at once", || said(&cluster));
+    assert!(begun.elapsed().as_millis() / 200 < 60, "it began anew");
+}
+
+#[test]
 fn advice_changes_nothing() {
     let mut cluster = Cluster::new();
     let mut setup = Setup::default().with_workers(2);
