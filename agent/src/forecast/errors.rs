@@ -24,15 +24,22 @@ impl ErrorWindow {
         if !error.is_finite() {
             return;
         }
-        if self.recent.len() == self.capacity
-            && let Some(oldest) = self.recent.pop_front()
-        {
-            let at = self.sorted.partition_point(|x| x.total_cmp(&oldest).is_lt());
-            self.sorted.remove(at);
-        }
         self.recent.push_back(error);
-        let at = self.sorted.partition_point(|x| x.total_cmp(&error).is_lt());
-        self.sorted.insert(at, error);
+        let above = self.sorted.partition_point(|x| x.total_cmp(&error).is_lt());
+        let oldest = if self.recent.len() > self.capacity { self.recent.pop_front() } else { None };
+        let Some(oldest) = oldest else {
+            self.sorted.insert(above, error);
+            return;
+        };
+        // Only what lies between the two moves.
+        let leaves = self.sorted.partition_point(|x| x.total_cmp(&oldest).is_lt());
+        let enters = if leaves < above { above - 1 } else { above };
+        if leaves < enters {
+            self.sorted.copy_within(leaves + 1..=enters, leaves);
+        } else {
+            self.sorted.copy_within(enters..leaves, enters + 1);
+        }
+        self.sorted[enters] = error;
     }
 
     /// How many errors there are.

@@ -12,6 +12,7 @@
 
 use super::blend::{Blend, Rows};
 use super::errors::ErrorWindow;
+use super::experts::EXPERTS;
 use super::mix::Mix;
 use super::widths::Widths;
 use std::collections::VecDeque;
@@ -100,49 +101,49 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    fn learn(&mut self, said: &Said, seasonal_naive: f64, actual: f64) {
+    fn learn(&mut self, said: &Saying, seasonal_naive: f64, actual: f64) {
         self.judged += 1;
         let gain = TALLY_GAIN.max(1.0 / self.judged as f64);
-        let [low, high] = INTERVAL_90.map(|at| said.quantiles[at]);
+        let [low, high] = INTERVAL_90.map(|at| f64::from(said.quantiles[at]));
         let covered = if (low..=high).contains(&actual) { 1.0 } else { 0.0 };
         self.coverage_90 += gain * (covered - self.coverage_90);
-        self.error += gain * ((actual - said.quantiles[MEDIAN]).abs() - self.error);
+        self.error += gain * ((actual - f64::from(said.quantiles[MEDIAN])).abs() - self.error);
         self.seasonal_naive_error += gain * ((actual - seasonal_naive).abs() - self.seasonal_naive_error);
     }
 }
 
 /// What a lane said about one step.
 #[derive(Debug)]
-pub(super) struct Said {
+struct Said {
     about: u64,
-    points: Vec<f64>,
-    pub(super) point: f64,
-    spread: f64,
-    /// What each member of the blend said: the lane itself first, by its window of errors alone.
-    rows: Rows,
-    /// What the window of errors alone makes of them: widths are learnt from that.
-    settled: [f64; QUANTILES],
-    pub(super) quantiles: [f64; QUANTILES],
+    saying: Saying,
 }
 
-/// What is said now: see [`Said`].
+/// What is said of one step. Much of it waits for its step at any time, so that what need not be exact is narrow.
 #[derive(Debug)]
 pub(super) struct Saying {
-    pub(super) points: Vec<f64>,
+    /// What the experts say; not a number from the silent.
+    pub(super) points: [f32; EXPERTS.len()],
     pub(super) point: f64,
     pub(super) spread: f64,
+    /// What each member of the blend says: the lane itself first, by its window of errors alone.
     pub(super) rows: Rows,
-    pub(super) settled: [f64; QUANTILES],
-    pub(super) quantiles: [f64; QUANTILES],
+    /// What the window of errors alone makes of them: widths are learnt from that.
+    pub(super) settled: Row,
+    pub(super) quantiles: Row,
 }
 
+/// Quantiles that are kept.
+pub(super) type Row = [f32; QUANTILES];
+
 impl Lane {
-    pub(super) fn new(ahead: usize, experts: usize) -> Self {
+    /// For experts that have these shares if all lose the same.
+    pub(super) fn new(ahead: usize, shares: &'static [f64]) -> Self {
         Self {
             ahead,
             stride: ahead.div_ceil(MAX_PENDING) as u64,
             pending: VecDeque::new(),
-            mix: Mix::new(experts),
+            mix: Mix::new(shares),
             errors: ErrorWindow::new(WINDOW),
             levels: Quantile::GRID.map(Quantile::probability),
             offsets: prior(),
@@ -188,8 +189,8 @@ impl Lane {
 
     /// Learns that step `number`, counted from 1, in seasons of `season` steps, closed with `actual`, of which seasonal naive said this if
     /// anything, and returns what had been said about it.
-    pub(super) fn learn(&mut self, number: u64, season: usize, actual: f64, seasonal_naive: Option<f64>) -> Option<Said> {
-        let said = self.pending.pop_front_if(|said| said.about <= number)?;
+    pub(super) fn learn(&mut self, number: u64, season: usize, actual: f64, seasonal_naive: Option<f64>) -> Option<Saying> {
+        let said = self.pending.pop_front_if(|said| said.about <= number)?.saying;
         if let Some(naive) = seasonal_naive {
             self.tally.learn(&said, naive, actual);
         }
@@ -259,9 +260,8 @@ impl Lane {
     }
 
     /// Remembers what was said after step `number`.
-    pub(super) fn say(&mut self, number: u64, said: Saying) {
-        let Saying { points, point, spread, rows, settled, quantiles } = said;
-        self.pending.push_back(Said { about: number + self.ahead as u64, points, point, spread, rows, settled, quantiles });
+    pub(super) fn say(&mut self, number: u64, saying: Saying) {
+        self.pending.push_back(Said { about: number + self.ahead as u64, saying });
     }
 }
 
@@ -277,9 +277,10 @@ mod tests {
 
     /// One expert's point, a spread of 1, and the lane's quantiles, which nobody else adds to.
     fn saying(point: f64, quantiles: [f64; QUANTILES]) -> Saying {
-        let mut rows = [[f32::NAN; QUANTILES]; MEMBERS];
-        rows[0] = quantiles.map(|value| value as f32);
-        Saying { points: vec![point], point, spread: 1.0, rows, settled: quantiles, quantiles }
+        let (mut rows, mut points) = ([[f32::NAN; QUANTILES]; MEMBERS], [f32::NAN; EXPERTS.len()]);
+        let quantiles = quantiles.map(|value| value as f32);
+        (rows[0], points[0]) = (quantiles, point as f32);
+        Saying { points, point, spread: 1.0, rows, settled: quantiles, quantiles }
     }
 
     #[test]
@@ -290,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_lane_learns_only_of_the_step_it_spoke_about() {
-        let mut lane = Lane::new(2, 1);
+        let mut lane = Lane::new(2, &[1.0]);
         lane.say(10, saying(5.0, [5.0; QUANTILES]));
         lane.say(11, saying(6.0, [6.0; QUANTILES]));
         assert!(lane.learn(11, 1, 99.0, None).is_none());
@@ -301,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_lane_is_judged_beside_seasonal_naive_by_its_own_horizon() {
-        let mut lane = Lane::new(2, 1);
+        let mut lane = Lane::new(2, &[1.0]);
         let quantiles = std::array::from_fn(|at| 10.0 + at as f64);
         for (number, actual) in [(1, 12.0), (2, 30.0), (3, 30.0)] {
             lane.say(number, saying(13.0, quantiles));
@@ -313,7 +314,7 @@ mod tests {
 
     #[test]
     fn levels_rise_where_the_quantile_promises_too_much() {
-        let mut lane = Lane::new(1, 1);
+        let mut lane = Lane::new(1, &[1.0]);
         for number in 0..50 {
             lane.say(number, saying(5.0, [5.0; QUANTILES]));
             lane.learn(number + 1, 1, 8.0, None);
@@ -324,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_lane_without_errors_leans_on_its_shorter_neighbour() {
-        let mut lane = Lane::new(4, 1);
+        let mut lane = Lane::new(4, &[1.0]);
         lane.settle(Some((1, prior())));
         let wider: Vec<f64> = prior().iter().map(|offset| 2.0 * offset).collect();
         assert_eq!(lane.offsets().to_vec(), wider, "a random walk's error at four steps is twice that at one");
@@ -332,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_young_lane_takes_its_width_from_what_its_experts_lose() {
-        let mut lane = Lane::new(1, 1);
+        let mut lane = Lane::new(1, &[1.0]);
         for number in 0..8 {
             lane.say(number, saying(100.0, [100.0; QUANTILES]));
             lane.learn(number + 1, 20, if number % 2 == 0 { 92.0 } else { 108.0 }, None);
@@ -347,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_long_lane_speaks_seldom_and_keeps_little() {
-        let mut lane = Lane::new(1_000, 1);
+        let mut lane = Lane::new(1_000, &[1.0]);
         for number in 0..5_000 {
             if lane.speaks_after(number) {
                 lane.say(number, saying(1.0, [1.0; QUANTILES]));

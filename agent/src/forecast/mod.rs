@@ -1,7 +1,7 @@
 //! Quantile paths from counts. Pure: told what was counted, it says what will be.
 //!
 //! [`Forecasts`] holds one `series::SeriesForecast` for each series. When a step is closed, every
-//! series learns its count at once: several experts (`expert::Forecaster`) extend their points, a
+//! series learns its count at once: several experts (`experts`) extend their points, a
 //! lane for each of a few horizons (`lane`) mixes them by their recent losses, and reads the interval
 //! around the mix from its own recent errors, at levels that conformal inference keeps honest. Beside it stand the plain quantiles
 //! of the last values (`plain`), believed quantile by quantile as far as they were better (`blend`); and what is published is as much
@@ -12,19 +12,17 @@
 //! everything later by noise). Read next: `series`.
 
 mod blend;
-mod direct_ridge;
 mod errors;
-mod expert;
+mod experts;
 mod explain;
 pub mod global;
-mod holt_winters;
 mod horizon;
 mod lane;
 mod mix;
+mod past;
 mod plain;
 mod profile;
 mod score;
-mod seasonal_naive;
 mod series;
 mod week;
 mod widths;
@@ -35,8 +33,9 @@ use series::{Panel, SeriesForecast};
 use std::collections::BTreeMap;
 use tradewind_protocol::forecast::MAX_HORIZON;
 use tradewind_protocol::{PredictionData, Quantile, QuantilePath, SeriesKey, Step, StepIndex, Timestamp};
-use widths::{Logs, Widths};
+use widths::{Factors, Widths};
 
+pub use experts::EXPERTS;
 pub use explain::{ExpertExplanation, Explanation, LaneExplanation};
 
 /// The longest gap between two closed steps that is filled with empty steps. Beyond a thousand, the
@@ -46,9 +45,6 @@ const MAX_GAP: i64 = 1_000;
 
 /// The longest season, in steps: a day of steps of ten seconds. A profile of it takes 70 KiB a series.
 const MAX_SEASON: usize = 8_640;
-
-/// The experts' names, in ascending order of what they know.
-pub const EXPERTS: [&str; 5] = ["last-value", "seasonal-naive", "seasonal-mean", "holt-winters", "direct-ridge"];
 
 /// The forecasts of all series of one region.
 #[derive(Debug)]
@@ -150,11 +146,10 @@ impl Forecasts {
     /// What is foreseen for every series from the step after the last closed one, ascending by key.
     pub fn predictions(&self, issued_at: Timestamp) -> Vec<PredictionData> {
         let Some(until) = self.until else { return vec![] };
-        let widths: Vec<Logs> = (0..lanes(self.horizon).len())
+        let widths: Vec<Factors> = (0..lanes(self.horizon).len())
             .map(|lane| Widths::mean(self.series.values().filter_map(|series| series.widths().nth(lane))))
             .collect();
-        let values =
-            |series: &SeriesForecast| (1..=self.horizon).flat_map(|ahead| series.row(ahead, &widths)).map(|value| value as f32).collect();
+        let values = |series: &SeriesForecast| series.path(self.horizon, &widths).flatten().map(|value| value as f32).collect();
         self.series.iter().filter_map(|(key, series)| self.prediction(key, series, values(series), until.offset(1), issued_at)).collect()
     }
 

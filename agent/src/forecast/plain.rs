@@ -5,7 +5,7 @@
 //! tails are known, and a short one, which follows a level that moves. It says the same of all horizons. Needs [`NEEDED`] values.
 
 use super::errors::ErrorWindow;
-use super::expert::Silent;
+use super::experts::Silent;
 use super::lane::QUANTILES;
 use tradewind_protocol::Quantile;
 

@@ -73,11 +73,6 @@ impl SeasonalProfile {
         2 * self.season as u64
     }
 
-    /// How many steps it has seen.
-    pub(crate) fn seen(&self) -> u64 {
-        self.seen
-    }
-
     /// The mean of the last season.
     pub(crate) fn mean(&self) -> f64 {
         self.sum / self.recent.len().max(1) as f64

@@ -23,12 +23,12 @@ struct Judged {
 
 impl Scores {
     /// Judges what was said about a step, and what seasonal naive said, by what came.
-    pub(super) fn push(&mut self, said: &[f64], naive: &[f64], actual: f64) {
+    pub(super) fn push(&mut self, said: &[f32], naive: &[f32], actual: f64) {
         if self.steps.len() == WINDOW {
             self.steps.pop_front();
         }
         let (low, high) = Quantile::CENTRAL_90;
-        let value = |q| Quantile::GRID.iter().position(|x| *x == q).and_then(|at| said.get(at)).copied();
+        let value = |q| Quantile::GRID.iter().position(|x| *x == q).and_then(|at| said.get(at)).map(|value| f64::from(*value));
         let covered = value(low).is_some_and(|low| low <= actual) && value(high).is_some_and(|high| actual <= high);
         self.steps.push_back(Judged { pinball: loss(said, actual), naive: loss(naive, actual), covered });
     }
@@ -49,8 +49,8 @@ impl Scores {
     }
 }
 
-fn loss(quantiles: &[f64], actual: f64) -> f64 {
-    let losses = Quantile::GRID.iter().zip(quantiles).map(|(q, value)| pinball(*q, *value, actual));
+fn loss(quantiles: &[f32], actual: f64) -> f64 {
+    let losses = Quantile::GRID.iter().zip(quantiles).map(|(q, value)| pinball(*q, f64::from(*value), actual));
     losses.sum::<f64>() / Quantile::GRID.len() as f64
 }
 

@@ -1,17 +1,14 @@
 //! The forecast of one series: experts, mixed and calibrated by lane.
 
-use super::EXPERTS;
-use super::blend::{MEMBERS, Rows};
-use super::direct_ridge::DirectRidge;
-use super::expert::{Forecaster, LastValue};
+use super::blend::MEMBERS;
+use super::experts::{self, EXPERTS, Forecaster, SHARES, SeasonalNaive};
 use super::explain::{ExpertExplanation, Explanation, LaneExplanation};
-use super::holt_winters::{HoltWinters, SeasonalMean};
 use super::horizon::{between, lanes};
-use super::lane::{Lane, MAX_ERROR, QUANTILES, Saying};
+use super::lane::{Lane, MAX_ERROR, QUANTILES, Row, Saying};
+use super::past::Past;
 use super::plain::PlainQuantiles;
 use super::score::Scores;
-use super::seasonal_naive::SeasonalNaive;
-use super::widths::{Logs, Widths, widened};
+use super::widths::{Factors, Widths, widened};
 use tradewind_protocol::StepIndex;
 use tradewind_protocol::forecast::ForecastScore;
 
@@ -33,22 +30,19 @@ const TURBULENCE: (f64, f64) = (0.5, 20.0);
 /// The forecast of one series.
 #[derive(Debug)]
 pub(super) struct SeriesForecast {
-    season: usize,
+    past: Past,
     /// In ascending order of what they know. See [`super::mix::Mix::weights`].
     experts: Vec<Box<dyn Forecaster>>,
     lanes: Vec<Lane>,
     lengths: Vec<usize>,
     panel: Panel,
     plain: PlainQuantiles,
-    /// The yardstick: seasonal naive with intervals from its own errors.
-    naive: SeasonalNaive,
+    /// Seasonal naive with intervals from its own errors.
     yardstick: Lane,
     scores: Scores,
     observed: f64,
     /// Mean count over about the last season.
     mean: f64,
-    /// How many steps there were.
-    seen: u64,
     /// Mean absolute errors one step ahead, in spreads of a calm series: of the last steps, and usually.
     recent_error: f64,
     usual_error: f64,
@@ -59,36 +53,31 @@ const NAIVE_SEASONS: u64 = 3;
 /// Where they stand among the experts. Seasonal naive is for a young series: the ridge knows the value of
 /// a season ago too, and how much to believe it, so that from then on its noise would only disturb the mix (measured on
 /// validation origins of five recorded sets: at most 0.4 % of the loss lost on any, 1 to 2 % gained on two).
-const SEASONAL_NAIVE: usize = 1;
+const SEASONAL_NAIVE: usize = 2;
 /// See [`SEASONAL_NAIVE`].
-const DIRECT_RIDGE: usize = 4;
+const DIRECT_RIDGE: usize = 9;
+
+/// One number of each expert.
+type Points = [f64; EXPERTS.len()];
 
 /// Which of [`EXPERTS`] take part.
 pub(super) type Panel = [bool; EXPERTS.len()];
 
 impl SeriesForecast {
     pub(super) fn new(horizon: usize, season: usize, panel: Panel) -> Self {
-        let experts: Vec<Box<dyn Forecaster>> = vec![
-            Box::new(LastValue::default()),
-            Box::new(SeasonalNaive::new(season)),
-            Box::new(SeasonalMean::new(season)),
-            Box::new(HoltWinters::new(season)),
-            Box::new(DirectRidge::new(horizon, season)),
-        ];
+        let experts = experts::all(horizon, season);
         let lengths = lanes(horizon);
         Self {
-            season: season.max(1),
-            lanes: lengths.iter().map(|ahead| Lane::new(*ahead, experts.len())).collect(),
+            past: Past::new(season),
+            lanes: lengths.iter().map(|ahead| Lane::new(*ahead, &SHARES)).collect(),
             panel,
             plain: PlainQuantiles::new(),
-            naive: SeasonalNaive::new(season),
-            yardstick: Lane::new(1, 1),
+            yardstick: Lane::new(1, &[1.0]),
             lengths,
             experts,
             scores: Scores::default(),
             observed: 0.0,
             mean: 0.0,
-            seen: 0,
             recent_error: 0.0,
             usual_error: 0.0,
         }
@@ -98,12 +87,11 @@ impl SeriesForecast {
     pub(super) fn observe(&mut self, count: f64) {
         let count = if count.is_finite() { count.max(0.0) } else { 0.0 };
         self.learn(count);
-        self.experts.iter_mut().for_each(|expert| expert.observe(count));
-        self.naive.observe(count);
+        self.past.observe(count);
+        self.experts.iter_mut().for_each(|expert| expert.observe(&self.past));
         self.plain.observe(count);
         self.observed = count;
-        self.seen += 1;
-        let gain = (1.0 / self.seen as f64).max(1.0 / self.season as f64);
+        let gain = (1.0 / self.past.seen() as f64).max(1.0 / self.past.season() as f64);
         self.mean += gain * (count - self.mean);
         self.speak();
     }
@@ -123,9 +111,7 @@ impl SeriesForecast {
     /// Why it says what it says.
     pub(super) fn explain(&self, until: StepIndex) -> Explanation {
         let lanes = self.lanes.iter().map(|lane| {
-            let points = self.points(lane.ahead());
-            let mut weights = vec![0.0; points.len()];
-            lane.mix().weights(&points, &mut weights);
+            let weights = weights(lane, &self.points(lane.ahead()));
             let blend = lane.blend();
             let shares =
                 if self.plain.ready().is_ok() { blend.shares() } else { std::array::from_fn(|at| if at == 0 { 1.0 } else { 0.0 }) };
@@ -133,7 +119,7 @@ impl SeriesForecast {
                 name: expert.name().to_owned(),
                 weight: shares[0] * weights[at],
                 error: lane.mix().loss(at),
-                silent: expert.ready(lane.ahead()).err().map(|silent| silent.to_string()),
+                silent: expert.ready(&self.past, lane.ahead()).err().map(|silent| silent.to_string()),
             });
             let plain = PlainQuantiles::NAMES.iter().enumerate().map(|(at, name)| ExpertExplanation {
                 name: (*name).to_owned(),
@@ -151,7 +137,7 @@ impl SeriesForecast {
                 experts: experts.chain(plain).collect(),
             }
         });
-        Explanation { until, steps: self.seen, season: self.season as u64, lanes: lanes.collect() }
+        Explanation { until, steps: self.past.seen(), season: self.past.season() as u64, lanes: lanes.collect() }
     }
 
     /// The name of the expert that errs least one step ahead, or of the only one that speaks.
@@ -160,20 +146,35 @@ impl SeriesForecast {
         best.map_or("last-value", |expert| expert.name())
     }
 
-    /// The quantiles of the count `ahead` steps after the last one, where all series have these widths in the mean, by lane.
-    pub(super) fn row(&self, ahead: usize, all: &[Logs]) -> [f64; QUANTILES] {
-        let points = self.points(ahead);
-        let place = between(&self.lengths, ahead);
-        let (lower, upper) = (&self.lanes[place.lower], &self.lanes[place.upper]);
-        let between = |low: f64, high: f64| low + place.share * (high - low);
-        let mixed = |lane| mixed(&weights(lane, &points), &points);
-        let point = between(mixed(lower), mixed(upper));
-        let mut offsets = *lower.said();
-        offsets.iter_mut().zip(upper.said()).for_each(|(low, high)| *low = between(*low, *high));
-        let rows = self.rows(self.quantiles(point, &offsets));
-        let (low, high) =
-            (widened(&lower.blend().blend(&rows), &all[place.lower]), widened(&upper.blend().blend(&rows), &all[place.upper]));
-        std::array::from_fn(|at| between(low[at], high[at]))
+    /// The quantiles of the counts of the next `horizon` steps, where all series have these widths in the mean, by lane.
+    pub(super) fn path(&self, horizon: usize, all: &[Factors]) -> impl Iterator<Item = [f64; QUANTILES]> {
+        let mut weights = vec![(0, Points::default()); self.lanes.len()];
+        (1..=horizon).map(move |ahead| {
+            let points = self.points(ahead);
+            let place = between(&self.lengths, ahead);
+            let (lower, upper) = (&self.lanes[place.lower], &self.lanes[place.upper]);
+            let between = |low: f64, high: f64| low + place.share * (high - low);
+            // Weights change along the path only where others speak.
+            let speaking = points.iter().fold(1, |bits, point| bits << 1 | u32::from(point.is_finite()));
+            let mut mixed = |at: usize| {
+                let (of, weights) = &mut weights[at];
+                if *of != speaking {
+                    (*of, *weights) = (speaking, self::weights(&self.lanes[at], &points));
+                }
+                self::mixed(weights, &points)
+            };
+            let point = between(mixed(place.lower), mixed(place.upper));
+            let mut offsets = *lower.said();
+            offsets.iter_mut().zip(upper.said()).for_each(|(low, high)| *low = between(*low, *high));
+            let rows = self.rows(self.quantiles(point, &offsets));
+            let row = |lane: &Lane, at: usize| widened(&lane.blend().blend(&rows), &all[at]);
+            let low = row(lower, place.lower);
+            if place.lower == place.upper {
+                return low;
+            }
+            let high = row(upper, place.upper);
+            std::array::from_fn(|at| between(low[at], high[at]))
+        })
     }
 
     /// How much wider each lane has to be.
@@ -192,31 +193,32 @@ impl SeriesForecast {
     }
 
     fn learn(&mut self, count: f64) {
-        let mut score = None;
+        let (mut score, number, season) = (None, self.past.seen() + 1, self.past.season());
         // The count of one season ago is what seasonal naive says of this step at every horizon within a season.
-        let naive = self.naive.ready(1).ok().map(|()| self.naive.point(1));
+        let naive = self.naive();
         for lane in &mut self.lanes {
-            let said = lane.learn(self.seen + 1, self.season, count, naive.filter(|_| lane.ahead() <= self.season));
+            let said = lane.learn(number, season, count, naive.filter(|_| lane.ahead() <= season));
             if lane.ahead() == 1 {
                 score = said;
             }
         }
         if let Some(said) = &score {
             let error = ((count - said.point).abs() / self.calm_spread(said.point)).min(MAX_ERROR);
-            let fading_in = 1.0 / (self.seen + 1) as f64;
+            let fading_in = 1.0 / number as f64;
             self.recent_error += RECENT_GAIN.max(fading_in) * (error - self.recent_error);
             self.usual_error += USUAL_GAIN.max(fading_in) * (error - self.usual_error);
         }
-        if let (Some(said), Some(naive)) = (score, self.yardstick.learn(self.seen + 1, self.season, count, None)) {
+        if let (Some(said), Some(naive)) = (score, self.yardstick.learn(number, season, count, None)) {
             self.scores.push(&said.quantiles, &naive.quantiles, count);
         }
     }
 
     fn speak(&mut self) {
         let (mut shorter, mut shorter_young) = (None, None);
-        let age = self.seen as f64 / self.season as f64;
+        let seen = self.past.seen();
+        let age = seen as f64 / self.past.season() as f64;
         for at in 0..self.lanes.len() {
-            let speaks = self.lanes[at].speaks_after(self.seen);
+            let speaks = self.lanes[at].speaks_after(seen);
             let heard = (speaks || Lane::is_young(age)).then(|| {
                 let points = self.points(self.lengths[at]);
                 let weights = weights(&self.lanes[at], &points);
@@ -224,36 +226,44 @@ impl SeriesForecast {
             });
             let lane = &mut self.lanes[at];
             lane.settle(shorter);
-            lane.grow(shorter_young, heard.as_ref().map_or(&[], |(_, weights)| weights), age);
+            lane.grow(shorter_young, heard.as_ref().map_or(&[], |(_, weights)| &weights[..]), age);
             (shorter, shorter_young) = (Some((lane.ahead(), *lane.offsets())), Some((lane.ahead(), *lane.said())));
             let Some((points, weights)) = heard.filter(|_| speaks) else { continue };
             let lane = &self.lanes[at];
             let point = mixed(&weights, &points);
             let say = |offsets| {
                 let rows = self.rows(self.quantiles(point, offsets));
-                (rows, widened(&lane.blend().blend(&rows), &lane.widths().logs()))
+                (rows, widened(&lane.blend().blend(&rows), &lane.widths().factors()))
             };
             let (rows, settled) = say(lane.offsets());
             let quantiles = if lane.said() == lane.offsets() { settled } else { say(lane.said()).1 };
-            let said = Saying { points, point, spread: self.spread(point), rows: narrow(&rows), settled, quantiles };
-            self.lanes[at].say(self.seen, said);
+            let (settled, quantiles) = (narrow(&settled), narrow(&quantiles));
+            let points = points.map(|point| point as f32);
+            let said = Saying { points, point, spread: self.spread(point), rows: rows.map(|row| narrow(&row)), settled, quantiles };
+            self.lanes[at].say(seen, said);
         }
-        if self.naive.ready(1).is_ok() {
-            let point = self.naive.point(1);
+        if let Some(point) = self.naive() {
             self.yardstick.settle(None);
-            let quantiles = self.quantiles(point, self.yardstick.offsets());
-            let (spread, mut rows) = (self.spread(point), [[f32::NAN; QUANTILES]; MEMBERS]);
-            rows[0] = quantiles.map(|value| value as f32);
-            self.yardstick.say(self.seen, Saying { points: vec![point], point, spread, rows, settled: quantiles, quantiles });
+            let quantiles = narrow(&self.quantiles(point, self.yardstick.offsets()));
+            let (spread, mut rows, mut points) = (self.spread(point), [[f32::NAN; QUANTILES]; MEMBERS], [f32::NAN; EXPERTS.len()]);
+            (rows[0], points[0]) = (quantiles, point as f32);
+            self.yardstick.say(seen, Saying { points, point, spread, rows, settled: quantiles, quantiles });
         }
     }
 
+    /// What seasonal naive says of the next step.
+    fn naive(&self) -> Option<f64> {
+        SeasonalNaive.ready(&self.past, 1).ok().map(|()| SeasonalNaive.point(&self.past, 1))
+    }
+
     /// What each expert says; not a number from the silent.
-    fn points(&self, ahead: usize) -> Vec<f64> {
-        let spoken = |expert: &dyn Forecaster| if expert.ready(ahead).is_ok() { expert.point(ahead).max(0.0) } else { f64::NAN };
-        let members = self.experts.iter().zip(&self.panel);
-        let mut points: Vec<f64> = members.map(|(expert, member)| if *member { spoken(expert.as_ref()) } else { f64::NAN }).collect();
-        if points[DIRECT_RIDGE].is_finite() && self.seen >= NAIVE_SEASONS * self.season as u64 {
+    fn points(&self, ahead: usize) -> Points {
+        let spoken = |expert: &dyn Forecaster| match expert.ready(&self.past, ahead).map(|()| expert.point(&self.past, ahead)) {
+            Ok(point) if point.is_finite() => point.max(0.0),
+            _ => f64::NAN,
+        };
+        let mut points: Points = std::array::from_fn(|at| if self.panel[at] { spoken(self.experts[at].as_ref()) } else { f64::NAN });
+        if points[DIRECT_RIDGE].is_finite() && self.past.seen() >= NAIVE_SEASONS * self.past.season() as u64 {
             points[SEASONAL_NAIVE] = f64::NAN;
         }
         if points.iter().all(|point| point.is_nan()) {
@@ -286,17 +296,17 @@ impl SeriesForecast {
     }
 }
 
-fn narrow(rows: &[[f64; QUANTILES]; MEMBERS]) -> Rows {
-    rows.map(|row| row.map(|value| value as f32))
+fn narrow(row: &[f64; QUANTILES]) -> Row {
+    row.map(|value| value as f32)
 }
 
-fn weights(lane: &Lane, points: &[f64]) -> Vec<f64> {
-    let mut weights = vec![0.0; points.len()];
+fn weights(lane: &Lane, points: &Points) -> Points {
+    let mut weights = Points::default();
     lane.mix().weights(points, &mut weights);
     weights
 }
 
-fn mixed(weights: &[f64], points: &[f64]) -> f64 {
+fn mixed(weights: &Points, points: &Points) -> f64 {
     // Silent experts are not numbers; their weight is zero.
     weights.iter().zip(points).filter(|(weight, _)| **weight > 0.0).map(|(weight, point)| weight * point).sum()
 }

@@ -9,7 +9,7 @@
 //! Invariant: a series' widths depend on its own counts alone, and the mean on the series that there are, in the order of their keys; so that
 //! series learnt afresh after a restart say what they would have said without one.
 
-use super::lane::{MEDIAN, QUANTILES};
+use super::lane::{MEDIAN, QUANTILES, Row};
 use tradewind_protocol::Quantile;
 
 /// How far an error of usual size moves the logarithm one step ahead: a hundred steps of which a tenth is missed where a twentieth was promised
@@ -22,8 +22,8 @@ const LOGS: (f64, f64) = (0.0, 0.7);
 /// So many independent errors make a series count half in the mean.
 const COUNTS: f64 = 5.0;
 
-/// By quantile: logarithms of factors on the distance from the median.
-pub(super) type Logs = [f64; QUANTILES];
+/// By quantile: factors on the distance from the median.
+pub(super) type Factors = [f64; QUANTILES];
 
 /// The widths of one lane of one series.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,11 +35,11 @@ pub(super) struct Widths {
 
 impl Widths {
     /// Learns from quantiles that these widths had made, `every` steps anew and `ahead` steps before `actual`.
-    pub(super) fn learn(&mut self, said: &[f64; QUANTILES], actual: f64, every: f64, ahead: f64) {
+    pub(super) fn learn(&mut self, said: &Row, actual: f64, every: f64, ahead: f64) {
         self.independent += every / ahead;
         let gain = GAIN / ahead.powf(DELAY);
         for (at, ((log, value), q)) in self.logs.iter_mut().zip(said).zip(Quantile::GRID).enumerate().filter(|(at, _)| *at != MEDIAN) {
-            let short = q.probability() - if actual <= *value { 1.0 } else { 0.0 };
+            let short = q.probability() - if actual <= f64::from(*value) { 1.0 } else { 0.0 };
             let wider = if at < MEDIAN { -short } else { short };
             // Tails are hit rarely: their errors weigh as much as those of the middle.
             let usual = (q.probability() * (1.0 - q.probability())).sqrt();
@@ -48,26 +48,26 @@ impl Widths {
     }
 
     /// Its own.
-    pub(super) fn logs(&self) -> Logs {
-        self.logs.map(f64::from)
+    pub(super) fn factors(&self) -> Factors {
+        self.logs.map(|log| f64::from(log).exp())
     }
 
-    /// The mean of all.
-    pub(super) fn mean<'a>(all: impl Iterator<Item = &'a Widths>) -> Logs {
+    /// The geometric mean of all.
+    pub(super) fn mean<'a>(all: impl Iterator<Item = &'a Widths>) -> Factors {
         let (mut sum, mut total) = ([0.0; QUANTILES], 0.0);
         for widths in all {
             let weight = widths.independent / (widths.independent + COUNTS);
             sum.iter_mut().zip(widths.logs).for_each(|(sum, log)| *sum += weight * f64::from(log));
             total += weight;
         }
-        if total > 0.0 { sum.map(|sum| sum / total) } else { sum }
+        sum.map(|sum| if total > 0.0 { (sum / total).exp() } else { 1.0 })
     }
 }
 
 /// Quantiles so much wider: ascending, not negative, about the same median.
-pub(super) fn widened(row: &[f64; QUANTILES], logs: &Logs) -> [f64; QUANTILES] {
+pub(super) fn widened(row: &[f64; QUANTILES], factors: &Factors) -> [f64; QUANTILES] {
     let median = row[MEDIAN];
-    let mut wider: [f64; QUANTILES] = std::array::from_fn(|at| (median + (row[at] - median) * logs[at].exp()).max(0.0));
+    let mut wider: [f64; QUANTILES] = std::array::from_fn(|at| (median + (row[at] - median) * factors[at]).max(0.0));
     wider.sort_by(f64::total_cmp);
     wider
 }
@@ -79,7 +79,7 @@ mod tests {
     fn learnt(steps: usize, said: f64, actual: impl Fn(usize) -> f64) -> Widths {
         let mut widths = Widths::default();
         let row = Quantile::GRID.map(|q| 100.0 + said * (2.0 * q.probability() - 1.0));
-        (0..steps).for_each(|at| widths.learn(&widened(&row, &widths.logs()), actual(at), 1.0, 1.0));
+        (0..steps).for_each(|at| widths.learn(&widened(&row, &widths.factors()).map(|value| value as f32), actual(at), 1.0, 1.0));
         widths
     }
 
@@ -90,24 +90,27 @@ mod tests {
 
     #[test]
     fn what_is_said_too_narrowly_is_widened_until_it_holds() {
-        let logs = learnt(5_000, 7.0, even).logs();
-        let wanted = (10.0_f64 / 7.0).ln();
-        assert!((logs[0] - wanted).abs() < 0.1 && (logs[6] - wanted).abs() < 0.1 && logs[MEDIAN] == 0.0, "{logs:?}");
-        assert!(learnt(5_000, 30.0, even).logs().iter().all(|log| (LOGS.0 - 1e-6..0.01).contains(log)));
+        let factors = learnt(5_000, 7.0, even).factors();
+        let wanted = 10.0 / 7.0;
+        assert!(
+            (factors[0] / wanted - 1.0).abs() < 0.1 && (factors[6] / wanted - 1.0).abs() < 0.1 && factors[MEDIAN] == 1.0,
+            "{factors:?}"
+        );
+        assert!(learnt(5_000, 30.0, even).factors().iter().all(|factor| (1.0..1.01).contains(factor)));
     }
 
     #[test]
     fn the_young_take_what_the_others_have_learnt() {
         let (old, young) = (learnt(3_000, 7.0, even), Widths::default());
         let mean = Widths::mean([&old, &young].into_iter());
-        assert!(mean.iter().zip(old.logs()).all(|(mean, old)| (mean - old).abs() < 1e-6));
-        assert_eq!(Widths::mean(std::iter::empty()), [0.0; QUANTILES]);
+        assert!(mean.iter().zip(old.factors()).all(|(mean, old)| (mean - old).abs() < 1e-6));
+        assert_eq!(Widths::mean(std::iter::empty()), [1.0; QUANTILES]);
     }
 
     #[test]
     fn wider_rows_keep_their_median_and_do_not_cross_zero() {
         let row = std::array::from_fn(|at| at as f64);
-        let wider = widened(&row, &[0.7; QUANTILES]);
+        let wider = widened(&row, &[2.0; QUANTILES]);
         assert!(wider[MEDIAN] == row[MEDIAN] && wider[0] == 0.0 && wider[8] > row[8] && wider.is_sorted());
     }
 }
