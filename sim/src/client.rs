@@ -28,8 +28,7 @@ const MAX_WAITING: usize = 1_200;
 /// Batches that are posted once more after a restart. Those acknowledged last are the ones at risk.
 const REPEATED: usize = 8;
 
-/// One batch in so many comes late, so many steps after its time: the steps are closed by then.
-const HELD_EVERY: u64 = 7;
+/// A batch that comes late does so many steps after its time: the steps are closed by then.
 const HELD_STEPS: u32 = 3;
 
 /// What a client was told, or was not.
@@ -154,7 +153,7 @@ impl Client {
             if !records.is_empty() && waiting.len() < MAX_WAITING {
                 number += 1;
                 let batch = self.open(number, records)?;
-                if number % HELD_EVERY == 0 {
+                if traffic.is_late(number) {
                     held.push_back((next + HELD_STEPS * self.step.length(), batch));
                 } else {
                     waiting.push_back(batch);

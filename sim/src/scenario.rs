@@ -83,6 +83,8 @@ pub enum Workload {
         season: Duration,
         /// How often each region's client posts what has happened since.
         every: Duration,
+        /// One batch in so many comes when its step is closed; none if 0.
+        late_one_in: u64,
     },
     /// As a file has it: a column per pair, `from>to`, a row per step.
     Recorded {
@@ -94,6 +96,8 @@ pub enum Workload {
         scale: f64,
         /// So many rows are posted at once at the beginning, as what happened before it.
         history_rows: usize,
+        /// One batch in so many comes when its step is closed; none if 0.
+        late_one_in: u64,
     },
 }
 

@@ -26,6 +26,7 @@ pub(crate) struct Traffic {
     source: RegionId,
     flows: Vec<Flow>,
     every: Duration,
+    late_one_in: u64,
     rng: StdRng,
     batches: u64,
 }
@@ -54,18 +55,18 @@ impl Traffic {
     /// The traffic from `source` to `others`; none if the workload has none.
     pub(crate) fn new(workload: &Workload, source: &RegionId, others: &[RegionId], seed: Seed) -> anyhow::Result<Option<Traffic>> {
         let mut rng = StdRng::from_seed(seed.child(&format!("traffic {source}")).bytes());
-        let (flows, every) = match workload {
+        let (flows, every, late_one_in) = match workload {
             Workload::Silence => return Ok(None),
-            Workload::Synthetic { rate, season, every } => {
+            Workload::Synthetic { rate, season, every, late_one_in } => {
                 // One phase a region, as if the sun came to them in turn; some destinations matter more.
                 let phase = rng.random_range(0.0..TAU);
                 let mut flow = |destination: &RegionId| Flow {
                     destination: destination.clone(),
                     shape: Shape::Season { rate: rate * rng.random_range(0.5..1.5), season: *season, phase },
                 };
-                (others.iter().map(&mut flow).collect(), *every)
+                (others.iter().map(&mut flow).collect(), *every, *late_one_in)
             }
-            Workload::Recorded { file, row, scale, history_rows } => {
+            Workload::Recorded { file, row, scale, history_rows, late_one_in } => {
                 let text = data::read(file).context("the recorded traffic")?;
                 let mut flows = recorded(&text, source, others, *row, *scale).with_context(|| format!("in {}", file.display()))?;
                 for flow in &mut flows {
@@ -74,10 +75,10 @@ impl Traffic {
                         *before = *history_rows;
                     }
                 }
-                (flows, *row)
+                (flows, *row, *late_one_in)
             }
         };
-        Ok(Some(Traffic { source: source.clone(), flows, every, rng, batches: 0 }))
+        Ok(Some(Traffic { source: source.clone(), flows, every, late_one_in, rng, batches: 0 }))
     }
 
     /// How often there is a batch.
@@ -85,9 +86,14 @@ impl Traffic {
         self.every
     }
 
+    /// Whether the batch with this number, counted from 1, comes late.
+    pub(crate) fn is_late(&self, number: u64) -> bool {
+        self.late_one_in > 0 && number.is_multiple_of(self.late_one_in)
+    }
+
     /// What happened in the interval that ends at `now`, one record a destination.
     pub(crate) fn batch(&mut self, now: Duration) -> Vec<TransactionRecord> {
-        let Self { source, flows, every, rng, batches } = self;
+        let Self { source, flows, every, rng, batches, .. } = self;
         *batches += 1;
         let mut records = vec![];
         for flow in flows {
@@ -194,7 +200,8 @@ mod tests {
     #[test]
     fn synthetic_traffic_has_its_rate_and_is_the_seeds() {
         let [a, b, c] = ids();
-        let workload = Workload::Synthetic { rate: 10.0, season: Duration::from_secs(20), every: Duration::from_millis(500) };
+        let workload =
+            Workload::Synthetic { rate: 10.0, season: Duration::from_secs(20), every: Duration::from_millis(500), late_one_in: 0 };
         let run = |seed| {
             let mut traffic = Traffic::new(&workload, &a, &[b.clone(), c.clone()], Seed::new([seed; 32])).unwrap().unwrap();
             (1..=400)
@@ -220,6 +227,7 @@ mod tests {
             source: a.clone(),
             flows: recorded(text, &a, std::slice::from_ref(&b), Duration::from_secs(1), 1.0).unwrap(),
             every: Duration::from_secs(1),
+            late_one_in: 0,
             rng: StdRng::from_seed([0; 32]),
             batches: 0,
         };

@@ -111,6 +111,8 @@ enum RawWorkload {
         rate: f64,
         season_s: f64,
         every_s: f64,
+        #[serde(default)]
+        late_one_in: u64,
     },
     Recorded {
         file: PathBuf,
@@ -118,6 +120,8 @@ enum RawWorkload {
         scale: f64,
         #[serde(default)]
         history_rows: usize,
+        #[serde(default)]
+        late_one_in: u64,
     },
 }
 
@@ -409,14 +413,16 @@ impl Checker {
     fn workload(&mut self, raw: RawWorkload) -> Workload {
         match raw {
             RawWorkload::Silence => Workload::Silence,
-            RawWorkload::Synthetic { rate, season_s, every_s } => Workload::Synthetic {
+            RawWorkload::Synthetic { rate, season_s, every_s, late_one_in } => Workload::Synthetic {
+                late_one_in,
                 rate: self.within("workload.rate", rate, 0.0, 1e9),
                 season: self.seconds("workload.season_s", season_s),
                 every: self.seconds("workload.every_s", every_s),
             },
-            RawWorkload::Recorded { file, row_s, scale, history_rows } => Workload::Recorded {
+            RawWorkload::Recorded { file, row_s, scale, history_rows, late_one_in } => Workload::Recorded {
                 file,
                 history_rows,
+                late_one_in,
                 row: self.seconds("workload.row_s", row_s),
                 scale: self.within("workload.scale", scale, 0.0, 1e9),
             },
