@@ -152,6 +152,7 @@ pub const MARKS: &[&str] = &[
     "planner.floor-decides",
     "steps.caught-up",
     "steps.late-counts-wait",
+    "steps.nothing-came",
     "pool.adopted",
     "pool.does-not-fit",
     "pool.waits-for-room",

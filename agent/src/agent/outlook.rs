@@ -2,7 +2,7 @@
 //!
 //! Counts are freed of planned events before the forecasts learn them, and the events are put into what the forecasts
 //! say; what comes is compared with that, and what is out of the ordinary is told. Without events, forecasts are
-//! left exactly as they are.
+//! left exactly as they are. Where nothing at all was counted, the records are late, and the forecasts go on by what they foresaw.
 
 use crate::anomaly::{Anomalies, AnomalyReport, in_words};
 use crate::calendar::{Calendar, CalendarHandle};
@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::env::Offload;
 use crate::events::EventLog;
 use crate::history::Closed;
+use crate::marks::sometimes;
 use crate::mesh::MeshHandle;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +24,13 @@ const MAX_TOLD: usize = 10;
 /// Of the byte budget of the published state, events may take one in so many.
 const EVENT_SHARE: usize = 8;
 
+/// Nothing counted in any series where at least so many transactions were foreseen is no chance, which would have a probability of exp(-30)
+/// (Poisson): records come late, from a client that stood still or over a network that was cut. They are learnt once they are there.
+const MISSED: f64 = 30.0;
+
+/// For so many steps in a row; then it is the truth.
+const MAX_MISSED_STEPS: u32 = 3;
+
 pub(super) struct Outlook {
     config: Arc<Config>,
     calendar: CalendarHandle,
@@ -33,6 +41,8 @@ pub(super) struct Outlook {
     undisturbed: Arc<Vec<PredictionData>>,
     /// The counts of the last closed step, with events: ascending.
     counted: Vec<(SeriesKey, f64)>,
+    /// How many steps in a row nothing came of.
+    missed: u32,
     surges: bool,
 }
 
@@ -46,6 +56,7 @@ impl Outlook {
             events,
             undisturbed: Arc::default(),
             counted: vec![],
+            missed: 0,
             surges: false,
         }
     }
@@ -98,6 +109,13 @@ impl Outlook {
         revised.iter_mut().for_each(|(key, window)| calendar.undisturbed_window(key, index, step, window));
         self.counted = closed.counts.clone();
         let mut counts = closed.counts;
+        let late = self.nothing_came(index, &counts);
+        self.missed = if late { self.missed + 1 } else { 0 };
+        if late {
+            let medians = medians(&self.undisturbed, index);
+            counts.iter_mut().for_each(|(key, count)| *count = medians.get(key).copied().unwrap_or(*count));
+            return (index, counts);
+        }
         let calendar = calendar.during(step.start(index), step.end(index));
         if !calendar.entries().is_empty() {
             let medians = medians(&self.undisturbed, index);
@@ -107,6 +125,19 @@ impl Outlook {
             }
         }
         (index, counts)
+    }
+
+    /// Whether nothing was counted of a step because its records are late.
+    fn nothing_came(&self, index: StepIndex, counts: &[(SeriesKey, f64)]) -> bool {
+        let foreseen = || medians(&self.undisturbed, index).values().sum::<f64>();
+        let late = self.missed < MAX_MISSED_STEPS && counts.iter().all(|(_, count)| *count == 0.0) && foreseen() >= MISSED;
+        if late && self.missed == 0 {
+            sometimes!("steps.nothing-came");
+            let what =
+                "nothing was counted in a step of which much was foreseen: forecasts go on as if that had come, until the records do";
+            self.events.note(Severity::Warning, "records.late", what.into());
+        }
+        late
     }
 
     /// What forecasts say, with the events that are known to come.
