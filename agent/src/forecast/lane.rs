@@ -207,6 +207,11 @@ impl Lane {
         Some(said)
     }
 
+    /// Forgets what was said of steps to come.
+    pub(super) fn forget(&mut self) {
+        self.pending.clear();
+    }
+
     /// Reads the levels from the window, leaning on the next shorter lane's offsets while there are few errors.
     pub(super) fn settle(&mut self, shorter: Option<(usize, [f64; QUANTILES])>) {
         let seen = self.errors.len();

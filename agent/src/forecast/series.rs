@@ -193,6 +193,12 @@ impl SeriesForecast {
     }
 
     fn learn(&mut self, count: f64) {
+        if self.mean == 0.0 && count > 0.0 {
+            // The first that ever counts: what was said before was in no unit, and to have missed it tells nothing of what is to come.
+            self.lanes.iter_mut().for_each(Lane::forget);
+            self.yardstick.forget();
+            return;
+        }
         let (mut score, number, season) = (None, self.past.seen() + 1, self.past.season());
         // The count of one season ago is what seasonal naive says of this step at every horizon within a season.
         let naive = self.naive();

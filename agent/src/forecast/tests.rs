@@ -95,6 +95,17 @@ fn the_first_step_already_makes_a_forecast() {
 }
 
 #[test]
+fn a_series_that_began_within_a_step_is_foreseen_as_if_it_had_not() {
+    let daily = |at: usize| 10.0 + 6.0 * (at as f64 / SEASON as f64 * std::f64::consts::TAU).sin() + 2.0 * noise(at);
+    let width = |first: f64| {
+        let forecasts = fed(&(0..60).map(|at| if at == 0 { first } else { daily(at) }).collect::<Vec<_>>());
+        let row = said(&forecasts).remove(0).path.row(1).unwrap().to_vec();
+        row[6] - row[0]
+    };
+    assert!(width(0.0) < 1.8 * width(daily(0)), "{} {}", width(0.0), width(daily(0)));
+}
+
+#[test]
 fn intervals_do_not_shrink_with_the_horizon_of_a_random_walk() {
     let mut level = 1_000.0;
     let walk: Vec<f64> = (0..600)
