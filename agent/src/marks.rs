@@ -151,6 +151,7 @@ pub const MARKS: &[&str] = &[
     "planner.blocked",
     "planner.floor-decides",
     "steps.caught-up",
+    "steps.forecast-restored",
     "steps.late-counts-wait",
     "steps.nothing-came",
     "pool.adopted",

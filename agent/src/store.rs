@@ -1,9 +1,11 @@
-//! The agent's one database: a redb file, opened once, shared by everything that must survive.
+//! The agent's database: a redb file, opened once, shared by everything that must survive.
 //!
 //! Small facts go through [`Store::put`] and [`Store::get`], durable before they return;
 //! [`crate::history`] has tables of its own in the same file. redb admits one writer at a time, so
 //! a writer may wait for another's commit (a few fsyncs), which is why all work is done where
 //! [`Env::offload`] says.
+//!
+//! What may be lost and is large has a file of its own ([`Store::open_file`]).
 //!
 //! Invariant: after a failed write redb refuses every further one until the file is opened again;
 //! nobody writes over a failed fsync.
@@ -33,8 +35,9 @@ const GENERATION: &str = "generation";
 /// Why the database did not do something. Nothing changed; the agent has to be restarted, and the
 /// disk looked at, before trying again helps. Cheap to clone: all who waited for one commit share it.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("database {FILE}: {action} failed: {hint}")]
+#[error("database {file}: {action} failed: {hint}")]
 pub struct StoreError {
+    file: &'static str,
     action: &'static str,
     hint: &'static str,
     #[source]
@@ -43,6 +46,10 @@ pub struct StoreError {
 
 impl StoreError {
     pub(crate) fn new(action: &'static str, source: redb::Error) -> Self {
+        Self::of(FILE, action, source)
+    }
+
+    fn of(file: &'static str, action: &'static str, source: redb::Error) -> Self {
         let hint = match &source {
             redb::Error::DatabaseAlreadyOpen => "another agent holds it, give each agent its own data_dir",
             redb::Error::UpgradeRequired(_) => "it was written by another version of the software, use that one or another data_dir",
@@ -53,13 +60,14 @@ impl StoreError {
             redb::Error::ValueTooLarge(_) => "keep what is stored under one key below 1 MiB",
             _ => "look at the disk under data_dir, then restart the agent",
         };
-        Self { action, hint, source: Arc::new(source) }
+        Self { file, action, hint, source: Arc::new(source) }
     }
 }
 
 /// The database. Clones share it.
 #[derive(Clone)]
 pub struct Store {
+    file: &'static str,
     database: Arc<Database>,
     offload: Offload,
     storage: Arc<dyn Storage>,
@@ -78,14 +86,19 @@ impl Facts {
 impl Store {
     /// Opens or creates the file, repairing it if the last life of the agent was cut short.
     pub async fn open(env: &Env) -> Result<Store, StoreError> {
+        Self::open_file(env, FILE).await
+    }
+
+    /// The same with a file of this name, of what the agent can do without.
+    pub(crate) async fn open_file(env: &Env, file: &'static str) -> Result<Store, StoreError> {
         let storage = env.storage.clone();
         let open = move || {
-            let backend = Backend(storage.open(FILE)?);
+            let backend = Backend(storage.open(file)?);
             backend.mend_unborn()?;
             Ok::<_, redb::Error>(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
         };
-        let database = env.offload.run(open).await.map_err(|error| StoreError::new("opening it", error))?;
-        Ok(Store { database: Arc::new(database), offload: env.offload, storage: env.storage.clone() })
+        let database = env.offload.run(open).await.map_err(|error| StoreError::of(file, "opening it", error))?;
+        Ok(Store { file, database: Arc::new(database), offload: env.offload, storage: env.storage.clone() })
     }
 
     /// Runs `work` on the database, where blocking work is done.
@@ -99,7 +112,8 @@ impl Store {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        self.offload.run(move || work(&database)).await.map_err(|error| StoreError::new(action, error))
+        let file = self.file;
+        self.offload.run(move || work(&database)).await.map_err(|error| StoreError::of(file, action, error))
     }
 
     /// The database as it is now. Takes no time and nobody's place.
@@ -208,7 +222,7 @@ impl Backend {
             Err(error) => return Err(error.into()),
         };
         if self.is_unborn()? {
-            tracing::warn!(file = FILE, "its creation was cut short before it held anything: creating it anew");
+            tracing::warn!("the creation of a database was cut short before it held anything: creating it anew");
             sometimes!("storage.file-made-anew");
             self.set_len(0)?;
             self.sync_data()?;

@@ -9,6 +9,7 @@ mod late;
 mod memories;
 mod outlook;
 mod runtime;
+mod snapshots;
 mod steps;
 mod training;
 
@@ -45,6 +46,7 @@ use tradewind_protocol::{RegionId, RegionalResourcePlan, SeriesKey};
 pub use runtime::Runtime;
 pub(crate) use runtime::interrupted;
 use runtime::stdin_closed;
+use snapshots::Snapshots;
 
 /// Planning rounds asked for at a time: by people and peers, who can wait.
 const MAX_PLAN_REQUESTS: usize = 16;
@@ -153,6 +155,7 @@ impl Agent {
             negotiator: negotiator.clone(),
             staging: staging.clone(),
             store: store.clone(),
+            snapshots: Snapshots::open(&env).await,
             prices: prices.clone(),
         };
         let steps = StepLoop::new(&env, parts, progress_tx);

@@ -7,6 +7,7 @@
 use super::late::Late;
 use super::memories::Memories;
 use super::outlook::Outlook;
+use super::snapshots::Snapshots;
 use super::training::InTraining;
 use crate::calendar::CalendarHandle;
 use crate::config::Config;
@@ -76,6 +77,7 @@ pub(super) struct Parts {
     pub negotiator: NegotiatorHandle,
     pub staging: StagingHandle,
     pub store: Store,
+    pub snapshots: Snapshots,
     pub prices: PriceHandle,
 }
 
@@ -110,6 +112,7 @@ pub(super) struct StepLoop {
     newest: Option<Planned>,
     prices: PriceHandle,
     memories: Memories,
+    snapshots: Snapshots,
     /// Regions that have forecast traffic to this one.
     sources: BTreeSet<RegionId>,
 }
@@ -123,7 +126,7 @@ struct Planned {
 
 impl StepLoop {
     pub(super) fn new(env: &Env, parts: Parts, progress: watch::Sender<Progress>) -> Self {
-        let Parts { config, api_url, history, mesh, pool, calendar, events, negotiator, staging, store, prices } = parts;
+        let Parts { config, api_url, history, mesh, pool, calendar, events, negotiator, staging, store, snapshots, prices } = parts;
         let outlook = Outlook::new(config.clone(), calendar, mesh.clone(), events.clone());
         let forecasts = Forecasts::new(&config.forecast, config.step);
         let globals = Globals::new(config.global.clone(), config.forecast.horizon, config.forecast.season);
@@ -151,6 +154,7 @@ impl StepLoop {
             newest: None,
             prices,
             memories: Memories::new(store),
+            snapshots,
             sources: BTreeSet::new(),
         }
     }
@@ -160,6 +164,7 @@ impl StepLoop {
         self.memories.recall(self.config.pools.iter().map(|pool| pool.name.clone())).await;
         self.drive(requests, stop).await;
         self.memories.finish().await;
+        self.snapshots.finish(&self.forecasts).await;
     }
 
     async fn drive(&mut self, mut requests: mpsc::Receiver<Ask>, mut stop: watch::Receiver<bool>) {
@@ -186,6 +191,7 @@ impl StepLoop {
                         return;
                     }
                 }
+                () = self.snapshots.turn(), if self.recalling.is_none() => self.snapshots.keep(&self.forecasts),
             }
         }
     }
@@ -223,14 +229,18 @@ impl StepLoop {
         let Some((last, _)) = windows.last() else { return Ok(()) };
         self.recalling = Some(Some(last.clone()));
         self.outlook.recall(self.offload, until, &mut windows, self.clock.now()).await;
+        let kept = self.snapshots.read(windows.iter().map(|(key, _)| key.clone()).collect()).await;
         let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
         let globals = self.take_globals();
         (self.forecasts, self.globals) = self
             .offload
             .run(move || {
                 let (mut forecasts, mut globals) = (forecasts, globals);
-                for (key, window) in &windows {
-                    forecasts.rebuild(key, until, window);
+                for ((key, window), kept) in windows.iter().zip(kept) {
+                    match kept.map(|kept| forecasts.restore(key, until, &kept, window)) {
+                        Some(Ok(())) => sometimes!("steps.forecast-restored"),
+                        Some(Err(_)) | None => forecasts.rebuild(key, until, window),
+                    }
                     globals.rebuild(key, until, window);
                 }
                 (forecasts, globals)

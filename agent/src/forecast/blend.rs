@@ -10,6 +10,7 @@
 
 use super::lane::{MEDIAN, QUANTILES};
 use super::plain;
+use serde::{Deserialize, Serialize};
 use tradewind_protocol::Quantile;
 use tradewind_protocol::forecast::pinball;
 
@@ -35,7 +36,7 @@ const LEAST: f64 = 0.04;
 pub(super) type Rows = [[f32; QUANTILES]; MEMBERS];
 
 /// The members' losses at one horizon, and their weights.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Blend {
     losses: [[f64; QUANTILES]; MEMBERS],
     seen: u32,

@@ -1,15 +1,33 @@
 //! A bounded window of the last errors, with their quantiles.
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// The last errors of one lane, also in order of size.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(from = "Recent")]
 pub(crate) struct ErrorWindow {
     capacity: usize,
     /// Oldest first.
     recent: VecDeque<f32>,
     /// The same, ascending.
+    #[serde(skip)]
     sorted: Vec<f32>,
+}
+
+/// What is kept of a window.
+#[derive(Deserialize)]
+struct Recent {
+    capacity: usize,
+    recent: VecDeque<f32>,
+}
+
+impl From<Recent> for ErrorWindow {
+    fn from(Recent { capacity, recent }: Recent) -> Self {
+        let mut sorted: Vec<f32> = recent.iter().copied().collect();
+        sorted.sort_by(f32::total_cmp);
+        Self { capacity, recent, sorted }
+    }
 }
 
 impl ErrorWindow {

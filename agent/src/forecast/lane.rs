@@ -15,6 +15,7 @@ use super::errors::ErrorWindow;
 use super::experts::EXPERTS;
 use super::mix::Mix;
 use super::widths::Widths;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use tradewind_protocol::Quantile;
 
@@ -65,7 +66,7 @@ const INTERVAL_90: [usize; 2] = [0, 6];
 pub(super) const QUANTILES: usize = Quantile::GRID.len();
 
 /// One horizon of one series.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Lane {
     ahead: usize,
     stride: u64,
@@ -89,7 +90,7 @@ pub(super) struct Lane {
 const TALLY_GAIN: f64 = 0.005;
 
 /// How good a lane was of late.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Tally {
     /// How many of its forecasts were judged.
     pub(super) judged: u64,
@@ -113,14 +114,14 @@ impl Tally {
 }
 
 /// What a lane said about one step.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Said {
     about: u64,
     saying: Saying,
 }
 
 /// What is said of one step. Much of it waits for its step at any time, so that what need not be exact is narrow.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Saying {
     /// What the experts say; not a number from the silent.
     pub(super) points: [f32; EXPERTS.len()],
@@ -137,13 +138,12 @@ pub(super) struct Saying {
 pub(super) type Row = [f32; QUANTILES];
 
 impl Lane {
-    /// For experts that have these shares if all lose the same.
-    pub(super) fn new(ahead: usize, shares: &'static [f64]) -> Self {
+    pub(super) fn new(ahead: usize, experts: usize) -> Self {
         Self {
             ahead,
             stride: ahead.div_ceil(MAX_PENDING) as u64,
             pending: VecDeque::new(),
-            mix: Mix::new(shares),
+            mix: Mix::new(experts),
             errors: ErrorWindow::new(WINDOW),
             levels: Quantile::GRID.map(Quantile::probability),
             offsets: prior(),
@@ -154,6 +154,11 @@ impl Lane {
             widths: Widths::default(),
             tally: Tally::default(),
         }
+    }
+
+    /// Whether it is one of `experts` experts, and whole.
+    pub(super) fn fits(&self, experts: usize) -> bool {
+        self.stride > 0 && self.mix.experts() == experts
     }
 
     pub(super) fn ahead(&self) -> usize {
@@ -296,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_lane_learns_only_of_the_step_it_spoke_about() {
-        let mut lane = Lane::new(2, &[1.0]);
+        let mut lane = Lane::new(2, 1);
         lane.say(10, saying(5.0, [5.0; QUANTILES]));
         lane.say(11, saying(6.0, [6.0; QUANTILES]));
         assert!(lane.learn(11, 1, 99.0, None).is_none());
@@ -307,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_lane_is_judged_beside_seasonal_naive_by_its_own_horizon() {
-        let mut lane = Lane::new(2, &[1.0]);
+        let mut lane = Lane::new(2, 1);
         let quantiles = std::array::from_fn(|at| 10.0 + at as f64);
         for (number, actual) in [(1, 12.0), (2, 30.0), (3, 30.0)] {
             lane.say(number, saying(13.0, quantiles));
@@ -319,7 +324,7 @@ mod tests {
 
     #[test]
     fn levels_rise_where_the_quantile_promises_too_much() {
-        let mut lane = Lane::new(1, &[1.0]);
+        let mut lane = Lane::new(1, 1);
         for number in 0..50 {
             lane.say(number, saying(5.0, [5.0; QUANTILES]));
             lane.learn(number + 1, 1, 8.0, None);
@@ -330,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_lane_without_errors_leans_on_its_shorter_neighbour() {
-        let mut lane = Lane::new(4, &[1.0]);
+        let mut lane = Lane::new(4, 1);
         lane.settle(Some((1, prior())));
         let wider: Vec<f64> = prior().iter().map(|offset| 2.0 * offset).collect();
         assert_eq!(lane.offsets().to_vec(), wider, "a random walk's error at four steps is twice that at one");
@@ -338,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_young_lane_takes_its_width_from_what_its_experts_lose() {
-        let mut lane = Lane::new(1, &[1.0]);
+        let mut lane = Lane::new(1, 1);
         for number in 0..8 {
             lane.say(number, saying(100.0, [100.0; QUANTILES]));
             lane.learn(number + 1, 20, if number % 2 == 0 { 92.0 } else { 108.0 }, None);
@@ -353,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_long_lane_speaks_seldom_and_keeps_little() {
-        let mut lane = Lane::new(1_000, &[1.0]);
+        let mut lane = Lane::new(1_000, 1);
         for number in 0..5_000 {
             if lane.speaks_after(number) {
                 lane.say(number, saying(1.0, [1.0; QUANTILES]));

@@ -7,6 +7,8 @@
 //! bad is out after a few dozen steps. Experts begin with the shares that they are given, so that three who say much the same are not heard
 //! three times.
 
+use serde::{Deserialize, Serialize};
+
 /// How sharply a worse expert loses weight: one whose loss is a quarter above the best's gets
 /// exp(-1) = 37 % of its weight. Of 2, 4, 8 and 15 the least loss on recorded traffic, by little.
 const ETA: f64 = 4.0;
@@ -17,22 +19,26 @@ const NEWCOMER: f64 = 0.5;
 const LOSS_GAIN: f64 = 0.01;
 
 /// The experts' losses at one horizon.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Mix {
-    shares: &'static [f64],
     losses: Vec<Loss>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Loss {
     mean: f64,
     seen: u32,
 }
 
 impl Mix {
-    /// For experts that have these shares if all lose the same; they need not sum to 1.
-    pub(crate) fn new(shares: &'static [f64]) -> Self {
-        Self { shares, losses: vec![Loss::default(); shares.len()] }
+    /// For `experts` experts.
+    pub(crate) fn new(experts: usize) -> Self {
+        Self { losses: vec![Loss::default(); experts] }
+    }
+
+    /// How many experts there are.
+    pub(crate) fn experts(&self) -> usize {
+        self.losses.len()
     }
 
     /// Learns what the experts had said (not finite: silent) about a step whose count was `actual`.
@@ -46,10 +52,10 @@ impl Mix {
         }
     }
 
-    /// The weights of the experts that say something (finite points); they sum to 1 if any does.
+    /// The weights of the experts that say something (finite points); they sum to 1 if any does. Who has a share has that if all lose the same.
     /// Without losses to go by, the last expert that speaks has it all: experts stand in ascending
     /// order of what they know.
-    pub(crate) fn weights(&self, points: &[f64], weights: &mut [f64]) {
+    pub(crate) fn weights(&self, shares: &[f64], points: &[f64], weights: &mut [f64]) {
         let speaking = |at: usize| points[at].is_finite();
         let members = points.len().min(self.losses.len());
         let judged = |at: usize| speaking(at) && self.losses[at].seen > 0;
@@ -73,7 +79,7 @@ impl Mix {
                     } else {
                         loss.mean / best - 1.0
                     };
-                    weights[at] = self.shares[at] * (-ETA * excess).exp();
+                    weights[at] = shares[at] * (-ETA * excess).exp();
                     total += weights[at];
                 }
                 weights.iter_mut().for_each(|weight| *weight /= total);
@@ -107,13 +113,13 @@ mod tests {
 
     fn weights(mix: &Mix, points: &[f64]) -> Vec<f64> {
         let mut weights = vec![0.0; points.len()];
-        mix.weights(points, &mut weights);
+        mix.weights(&vec![1.0; points.len()], points, &mut weights);
         weights
     }
 
     #[test]
     fn weight_goes_to_whom_errs_least_and_comes_back() {
-        let mut mix = Mix::new(&[1.0; 2]);
+        let mut mix = Mix::new(2);
         (0..50).for_each(|_| mix.learn(&[10.0, 12.0], 10.5));
         assert!(weights(&mix, &[1.0, 1.0])[0] > 0.99);
         (0..300).for_each(|_| mix.learn(&[10.0, 12.0], 12.0));
@@ -123,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_silent_have_no_weight() {
-        let mut mix = Mix::new(&[1.0; 3]);
+        let mut mix = Mix::new(3);
         assert_eq!(weights(&mix, &[1.0, 2.0, f64::NAN]), [0.0, 1.0, 0.0]);
         mix.learn(&[1.0, 2.0, f32::NAN], 1.0);
         assert_eq!(weights(&mix, &[1.0, f64::NAN, f64::NAN]), [1.0, 0.0, 0.0]);
@@ -132,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_newcomer_has_a_little_weight_and_adds_nothing_to_what_is_expected() {
-        let mut mix = Mix::new(&[1.0; 2]);
+        let mut mix = Mix::new(2);
         assert_eq!(mix.expected_loss(&[1.0, 0.0]), None);
         mix.learn(&[1.0, f32::NAN], 4.0);
         let weights = weights(&mix, &[1.0, 2.0]);
@@ -142,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_perfect_expert_takes_all_without_dividing_by_zero() {
-        let mut mix = Mix::new(&[1.0; 2]);
+        let mut mix = Mix::new(2);
         mix.learn(&[5.0, 6.0], 5.0);
         assert_eq!(weights(&mix, &[5.0, 6.0]), [1.0, 0.0]);
     }

@@ -24,6 +24,7 @@ mod plain;
 mod profile;
 mod score;
 mod series;
+mod snapshot;
 mod week;
 mod widths;
 
@@ -31,12 +32,14 @@ use crate::config::ForecastConfig;
 use horizon::lanes;
 use series::{Panel, SeriesForecast};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use tradewind_protocol::forecast::MAX_HORIZON;
 use tradewind_protocol::{PredictionData, Quantile, QuantilePath, SeriesKey, Step, StepIndex, Timestamp};
 use widths::{Factors, Widths};
 
 pub use experts::EXPERTS;
 pub use explain::{ExpertExplanation, Explanation, LaneExplanation};
+pub use snapshot::SnapshotError;
 
 /// The longest gap between two closed steps that is filled with empty steps. Beyond a thousand, the
 /// past says little about the present, and a clock that jumped by years must not cost minutes: the
@@ -102,20 +105,52 @@ impl Forecasts {
     /// `until`, oldest first: after a restart, or after late records have changed the past. The
     /// other series are brought to `until` if they are behind it, and this one to theirs if it is.
     pub fn rebuild(&mut self, key: &SeriesKey, until: StepIndex, window: &[f64]) {
+        if window.is_empty() {
+            self.series.remove(key);
+            self.catch_up(until);
+            return;
+        }
+        self.take_in(key, until, SeriesForecast::new(self.horizon, self.season, self.panel), window);
+    }
+
+    /// Takes in a series that has yet to learn these counts, the last of them that of step `until`.
+    fn take_in(&mut self, key: &SeriesKey, until: StepIndex, mut series: SeriesForecast, counts: &[f64]) {
+        let behind = self.catch_up(until);
+        if behind > MAX_GAP {
+            self.series.remove(key);
+            return;
+        }
+        counts.iter().for_each(|count| series.observe(*count));
+        (0..behind).for_each(|_| series.observe(0.0));
+        self.series.insert(key.clone(), series);
+    }
+
+    /// Brings all series to `until`; how many steps they are beyond it.
+    fn catch_up(&mut self, until: StepIndex) -> i64 {
         match self.until {
             Some(closed) if closed >= until => {}
             Some(_) => self.close(until, []),
             None => self.until = Some(until),
         }
-        let behind = self.until.map_or(0, |closed| closed.0.saturating_sub(until.0));
-        if window.is_empty() || behind > MAX_GAP {
-            self.series.remove(key);
-            return;
-        }
-        let mut series = SeriesForecast::new(self.horizon, self.season, self.panel);
-        window.iter().for_each(|count| series.observe(*count));
-        (0..behind).for_each(|_| series.observe(0.0));
-        self.series.insert(key.clone(), series);
+        self.until.map_or(0, |closed| closed.0.saturating_sub(until.0))
+    }
+
+    /// All that is known of the `most` series after `after`, to be [restored](Self::restore) by a later life of the agent; ascending.
+    pub fn save(&self, after: Option<&SeriesKey>, most: usize) -> Vec<(SeriesKey, Result<Vec<u8>, SnapshotError>)> {
+        let Some(until) = self.until else { return vec![] };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let series = self.series.range((from, Bound::Unbounded)).take(most);
+        series.map(|(key, series)| (key.clone(), snapshot::save(until, series))).collect()
+    }
+
+    /// Takes up a series where `bytes` have left it and learns what was counted since, from `window`, its counts in consecutive steps up to and with
+    /// `until`. What it says then is what it would have said without an interruption. Refused where the window's counts are not those that it was
+    /// told of, as far back as it knows, two seasons. As with [`rebuild`](Self::rebuild), who is behind is brought to the same step.
+    pub fn restore(&mut self, key: &SeriesKey, until: StepIndex, bytes: &[u8], window: &[f64]) -> Result<(), SnapshotError> {
+        let (mut series, since) = snapshot::restore(bytes, (self.horizon, self.season), until, window)?;
+        series.panel = self.panel;
+        self.take_in(key, until, series, &window[window.len() - since..]);
+        Ok(())
     }
 
     /// Forgets a series.

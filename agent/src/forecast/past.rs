@@ -6,10 +6,11 @@
 
 use super::profile::SeasonalProfile;
 use super::week::LastWeek;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// The past of one series.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Past {
     season: usize,
     seen: u64,
@@ -28,6 +29,18 @@ impl Past {
         let season = season.max(1);
         let (profile, week) = (SeasonalProfile::new(season), LastWeek::new(season));
         Self { season, seen: 0, counts: VecDeque::new(), root: 0.0, foretold: 0.0, profile, week }
+    }
+
+    /// Whether it is of this season.
+    pub(crate) fn fits(&self, season: usize) -> bool {
+        self.season == season && self.counts.len() <= 2 * season && self.profile.fits(season) && self.week.fits(season)
+    }
+
+    /// Whether these counts, oldest first, end with those that are known; not where there are none, or fewer than there were.
+    pub(crate) fn was_told(&self, counts: &[f64]) -> bool {
+        let newest_first = self.counts.iter().rev();
+        let same = newest_first.zip(counts.iter().rev()).all(|(told, count)| told == count);
+        same && !self.counts.is_empty() && counts.len() >= self.counts.len()
     }
 
     /// Learns the count of the step after the last one: finite, and at least 0.

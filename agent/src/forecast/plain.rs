@@ -7,6 +7,7 @@
 use super::errors::ErrorWindow;
 use super::experts::Silent;
 use super::lane::QUANTILES;
+use serde::{Deserialize, Serialize};
 use tradewind_protocol::Quantile;
 
 /// How many values the two windows hold: twenty of the long one lie beyond its 99 % quantile.
@@ -17,7 +18,7 @@ pub(super) const MEMBERS: usize = 2;
 const NEEDED: usize = 5;
 
 /// The last values of one series.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct PlainQuantiles {
     windows: [ErrorWindow; MEMBERS],
     said: [[f32; QUANTILES]; MEMBERS],

@@ -6,6 +6,7 @@
 //! half a season after that. Values are whatever the user of the profile decomposes: it uses a
 //! transformed scale.
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// A slot forgets its past days at this rate once it has seen enough of them. 0.2 is a memory of
@@ -17,7 +18,7 @@ const SLOT_GAIN: f64 = 0.2;
 const NEIGHBOUR_SHARE: usize = 48;
 
 /// The shape of a season.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SeasonalProfile {
     season: usize,
     neighbours: usize,
@@ -44,6 +45,11 @@ impl SeasonalProfile {
             visits: vec![0; season],
             seen: 0,
         }
+    }
+
+    /// Whether it is of this season.
+    pub(crate) fn fits(&self, season: usize) -> bool {
+        [self.season, self.slots.len(), self.visits.len()] == [season; 3] && self.recent.len() <= season
     }
 
     /// Learns the next step's value.

@@ -1,5 +1,6 @@
 //! How good the forecasts of one series were: real figures, out of sample, one step ahead.
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use tradewind_protocol::Quantile;
 use tradewind_protocol::forecast::{ForecastScore, pinball};
@@ -9,12 +10,12 @@ use tradewind_protocol::forecast::{ForecastScore, pinball};
 const WINDOW: usize = 288;
 
 /// The last steps' scores.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Scores {
     steps: VecDeque<Judged>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Judged {
     pinball: f64,
     naive: f64,

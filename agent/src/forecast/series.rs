@@ -1,7 +1,7 @@
 //! The forecast of one series: experts, mixed and calibrated by lane.
 
 use super::blend::MEMBERS;
-use super::experts::{self, EXPERTS, Forecaster, SHARES, SeasonalNaive};
+use super::experts::{EXPERTS, Experts, Forecaster, SHARES, SeasonalNaive};
 use super::explain::{ExpertExplanation, Explanation, LaneExplanation};
 use super::horizon::{between, lanes};
 use super::lane::{Lane, MAX_ERROR, QUANTILES, Row, Saying};
@@ -9,6 +9,7 @@ use super::past::Past;
 use super::plain::PlainQuantiles;
 use super::score::Scores;
 use super::widths::{Factors, Widths, widened};
+use serde::{Deserialize, Serialize};
 use tradewind_protocol::StepIndex;
 use tradewind_protocol::forecast::ForecastScore;
 
@@ -28,14 +29,14 @@ const TURBULENCE_POWER: f64 = 0.6;
 const TURBULENCE: (f64, f64) = (0.5, 20.0);
 
 /// The forecast of one series.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SeriesForecast {
     past: Past,
-    /// In ascending order of what they know. See [`super::mix::Mix::weights`].
-    experts: Vec<Box<dyn Forecaster>>,
+    experts: Experts,
     lanes: Vec<Lane>,
     lengths: Vec<usize>,
-    panel: Panel,
+    #[serde(skip)]
+    pub(super) panel: Panel,
     plain: PlainQuantiles,
     /// Seasonal naive with intervals from its own errors.
     yardstick: Lane,
@@ -65,16 +66,15 @@ pub(super) type Panel = [bool; EXPERTS.len()];
 
 impl SeriesForecast {
     pub(super) fn new(horizon: usize, season: usize, panel: Panel) -> Self {
-        let experts = experts::all(horizon, season);
         let lengths = lanes(horizon);
         Self {
             past: Past::new(season),
-            lanes: lengths.iter().map(|ahead| Lane::new(*ahead, &SHARES)).collect(),
+            lanes: lengths.iter().map(|ahead| Lane::new(*ahead, EXPERTS.len())).collect(),
             panel,
             plain: PlainQuantiles::new(),
-            yardstick: Lane::new(1, &[1.0]),
+            yardstick: Lane::new(1, 1),
             lengths,
-            experts,
+            experts: Experts::new(horizon, season),
             scores: Scores::default(),
             observed: 0.0,
             mean: 0.0,
@@ -88,12 +88,24 @@ impl SeriesForecast {
         let count = if count.is_finite() { count.max(0.0) } else { 0.0 };
         self.learn(count);
         self.past.observe(count);
-        self.experts.iter_mut().for_each(|expert| expert.observe(&self.past));
+        self.experts.observe(&self.past);
         self.plain.observe(count);
         self.observed = count;
         let gain = (1.0 / self.past.seen() as f64).max(1.0 / self.past.season() as f64);
         self.mean += gain * (count - self.mean);
         self.speak();
+    }
+
+    /// Whether it is of this horizon and season: one that was kept may be of others.
+    pub(super) fn fits(&self, horizon: usize, season: usize) -> bool {
+        let lanes = self.lengths == lanes(horizon) && self.lengths.iter().copied().eq(self.lanes.iter().map(Lane::ahead));
+        let whole = self.lanes.iter().all(|lane| lane.fits(EXPERTS.len())) && self.yardstick.fits(1);
+        lanes && whole && self.past.fits(season.max(1)) && self.experts.fits(horizon)
+    }
+
+    /// Whether these counts, oldest first, end with those that it was told of last.
+    pub(super) fn was_told(&self, counts: &[f64]) -> bool {
+        self.past.was_told(counts)
     }
 
     pub(super) fn observed(&self) -> f64 {
@@ -115,7 +127,7 @@ impl SeriesForecast {
             let blend = lane.blend();
             let shares =
                 if self.plain.ready().is_ok() { blend.shares() } else { std::array::from_fn(|at| if at == 0 { 1.0 } else { 0.0 }) };
-            let experts = self.experts.iter().enumerate().map(|(at, expert)| ExpertExplanation {
+            let experts = self.experts.all().into_iter().enumerate().map(|(at, expert)| ExpertExplanation {
                 name: expert.name().to_owned(),
                 weight: shares[0] * weights[at],
                 error: lane.mix().loss(at),
@@ -142,8 +154,8 @@ impl SeriesForecast {
 
     /// The name of the expert that errs least one step ahead, or of the only one that speaks.
     pub(super) fn model(&self) -> &'static str {
-        let best = self.lanes.first().and_then(|lane| lane.mix().best()).and_then(|at| self.experts.get(at));
-        best.map_or("last-value", |expert| expert.name())
+        let best = self.lanes.first().and_then(|lane| lane.mix().best()).and_then(|at| EXPERTS.get(at));
+        best.copied().unwrap_or(EXPERTS[0])
     }
 
     /// The quantiles of the counts of the next `horizon` steps, where all series have these widths in the mean, by lane.
@@ -161,7 +173,7 @@ impl SeriesForecast {
                 if *of != speaking {
                     (*of, *weights) = (speaking, self::weights(&self.lanes[at], &points));
                 }
-                self::mixed(weights, &points)
+                mixed(weights, &points)
             };
             let point = between(mixed(place.lower), mixed(place.upper));
             let mut offsets = *lower.said();
@@ -268,7 +280,8 @@ impl SeriesForecast {
             Ok(point) if point.is_finite() => point.max(0.0),
             _ => f64::NAN,
         };
-        let mut points: Points = std::array::from_fn(|at| if self.panel[at] { spoken(self.experts[at].as_ref()) } else { f64::NAN });
+        let experts = self.experts.all();
+        let mut points: Points = std::array::from_fn(|at| if self.panel[at] { spoken(experts[at]) } else { f64::NAN });
         if points[DIRECT_RIDGE].is_finite() && self.past.seen() >= NAIVE_SEASONS * self.past.season() as u64 {
             points[SEASONAL_NAIVE] = f64::NAN;
         }
@@ -308,7 +321,7 @@ fn narrow(row: &[f64; QUANTILES]) -> Row {
 
 fn weights(lane: &Lane, points: &Points) -> Points {
     let mut weights = Points::default();
-    lane.mix().weights(points, &mut weights);
+    lane.mix().weights(&SHARES, points, &mut weights);
     weights
 }
 

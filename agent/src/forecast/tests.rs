@@ -84,6 +84,52 @@ fn coverage_returns_after_the_noise_has_tripled() {
     assert!((0.85..=0.95).contains(&score.coverage_90), "{score:?}");
 }
 
+fn kept(forecasts: &Forecasts) -> Vec<u8> {
+    forecasts.save(None, 2).remove(0).1.unwrap()
+}
+
+#[test]
+fn what_was_kept_goes_on_as_if_nothing_had_been() {
+    let counts: Vec<f64> = (0..500).map(|at| daily(at).max(0.0)).collect();
+    for until in [1, 30, 230, 460] {
+        let bytes = kept(&fed(&counts[..until]));
+        let (mut next, mut on) = (forecasts(12), fed(&counts[..480]));
+        next.restore(&key("a"), StepIndex(479), &bytes, &counts[..480]).unwrap();
+        assert_eq!(said(&next), said(&on), "kept after {until} steps");
+        assert_eq!(next.explain(&key("a")), on.explain(&key("a")));
+        for (at, count) in counts.iter().enumerate().skip(480) {
+            next.close(StepIndex(at as i64), [(&key("a"), *count)]);
+            on.close(StepIndex(at as i64), [(&key("a"), *count)]);
+        }
+        assert_eq!(said(&next), said(&on));
+    }
+}
+
+#[test]
+fn what_was_kept_of_other_counts_or_settings_is_refused() {
+    let counts: Vec<f64> = (0..300).map(daily).collect();
+    let bytes = kept(&fed(&counts));
+    // A changed layout has another length, most likely: then `snapshot::LAYOUT` is to be raised.
+    assert_eq!(bytes.len(), 43_045);
+    let refused = |forecasts: &mut Forecasts, bytes: &[u8], until: i64, window: &[f64]| {
+        let error = forecasts.restore(&key("a"), StepIndex(until), bytes, window).unwrap_err().to_string();
+        assert!(forecasts.is_empty());
+        error
+    };
+    let other = |bytes: &[u8]| refused(&mut forecasts(12), bytes, 299, &counts);
+    assert!(other(&bytes[..bytes.len() - 1]).contains("cannot be read") && other(&[]).contains("layout 0"));
+    let of = |horizon, season| Forecasts::new(&ForecastConfig { horizon, season }, Step::new(Duration::from_secs(300)).unwrap());
+    assert!(refused(&mut of(11, SEASON), &bytes, 299, &counts).contains("another horizon"));
+    assert!(refused(&mut of(12, SEASON - 1), &bytes, 299, &counts).contains("season"));
+    // A late record; a step that is before it; a window that does not reach back to it.
+    let mut changed = counts.clone();
+    changed[290] += 1.0;
+    for (until, window) in [(299, &changed[..]), (298, &counts[..299]), (700, &counts[..]), (299, &counts[280..]), (299, &[])] {
+        assert!(refused(&mut forecasts(12), &bytes, until, window).contains("other counts"), "until {until}");
+    }
+    assert!(forecasts(12).save(None, 2).is_empty() && fed(&counts).save(Some(&key("a")), 2).is_empty());
+}
+
 #[test]
 fn the_first_step_already_makes_a_forecast() {
     let first = said(&fed(&[7.0]));

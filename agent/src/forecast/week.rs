@@ -5,6 +5,7 @@
 //!
 //! Read next: [`super::direct_ridge`], which learns how much to believe it.
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Seasons in a week.
@@ -15,7 +16,7 @@ const BLOCKS: u64 = 96;
 const NEIGHBOURS: u64 = 1;
 
 /// The last week and a block.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LastWeek {
     season: u64,
     /// Steps in a block.
@@ -35,6 +36,11 @@ impl LastWeek {
         let block = season.div_ceil(BLOCKS);
         let capacity = ((SEASONS * season).div_ceil(block) + 2 * NEIGHBOURS + 2) as usize;
         Self { season, block, blocks: VecDeque::new(), capacity, sum: 0.0, seen: 0 }
+    }
+
+    /// Whether it is of this season.
+    pub(crate) fn fits(&self, season: usize) -> bool {
+        self.season == season as u64 && self.block == self.season.div_ceil(BLOCKS) && self.blocks.len() as u64 <= self.seen / self.block
     }
 
     /// Learns the next step's value, which makes the last season's mean `mean`.

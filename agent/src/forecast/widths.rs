@@ -10,6 +10,7 @@
 //! series learnt afresh after a restart say what they would have said without one.
 
 use super::lane::{MEDIAN, QUANTILES, Row};
+use serde::{Deserialize, Serialize};
 use tradewind_protocol::Quantile;
 
 /// How far an error of usual size moves the logarithm one step ahead: a hundred steps of which a tenth is missed where a twentieth was promised
@@ -26,7 +27,7 @@ const COUNTS: f64 = 5.0;
 pub(super) type Factors = [f64; QUANTILES];
 
 /// The widths of one lane of one series.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Widths {
     logs: [f32; QUANTILES],
     /// How many independent errors they were learnt from.

@@ -8,6 +8,7 @@
 
 use super::regression::Regression;
 use super::{Forecaster, Past, Silent};
+use serde::{Deserialize, Serialize};
 
 /// Lags 1, 2, 3, and those around a season.
 const FEATURES: usize = 6;
@@ -27,7 +28,7 @@ const REACH: f64 = 1.25;
 const MORE: u64 = 4;
 
 /// The regression and the path that it leads to.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Autoregression {
     horizon: usize,
     regression: Regression<FEATURES>,
@@ -43,6 +44,11 @@ impl Autoregression {
     pub(crate) fn new(horizon: usize) -> Self {
         let (regression, horizon) = (Regression::new(PRIOR, VARIANCE, FORGET), horizon.max(1));
         Self { horizon, regression, size: 0.0, largest: 0.0, path: vec![] }
+    }
+
+    /// Whether it is of this horizon.
+    pub(super) fn fits(&self, horizon: usize) -> bool {
+        self.horizon == horizon && (self.path.is_empty() || self.path.len() == horizon)
     }
 
     /// Of the step after those of `path`, which come after those that lie more than `skipped` steps back.

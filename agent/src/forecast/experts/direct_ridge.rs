@@ -10,6 +10,7 @@
 use super::super::horizon::{between, lanes};
 use super::regression::Regression;
 use super::{Forecaster, Past, Silent};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Last deviation, its short and its long average, that of a season ago, and that of a week ago.
@@ -34,7 +35,7 @@ const MAX_PENDING: usize = 64;
 const REACH: f64 = 1.25;
 
 /// Direct ridge regression by horizon.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct DirectRidge {
     deviation: f64,
     averages: [f64; AVERAGES.len()],
@@ -46,14 +47,14 @@ pub(crate) struct DirectRidge {
 }
 
 /// The regression at one horizon.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Line {
     stride: u64,
     pending: VecDeque<Pending>,
     regression: Regression<FEATURES>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Pending {
     about: u64,
     base: f64,
@@ -67,6 +68,11 @@ impl DirectRidge {
         let lengths = lanes(horizon);
         let lines = lengths.iter().map(|ahead| Line::new(*ahead)).collect();
         Self { deviation: 0.0, averages: [0.0; AVERAGES.len()], size: 0.0, highest: 0.0, lines, lengths }
+    }
+
+    /// Whether it is of this horizon.
+    pub(super) fn fits(&self, horizon: usize) -> bool {
+        self.lengths == lanes(horizon) && self.lines.len() == self.lengths.len() && self.lines.iter().all(|line| line.stride > 0)
     }
 
     fn features(&self, past: &Past, ahead: usize) -> [f64; FEATURES] {

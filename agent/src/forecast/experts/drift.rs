@@ -12,8 +12,6 @@ impl Forecaster for Drift {
         "drift"
     }
 
-    fn observe(&mut self, _past: &Past) {}
-
     fn ready(&self, past: &Past, _ahead: usize) -> Result<(), Silent> {
         Silent::until(past.season() as u64 + 1, past)
     }

@@ -6,6 +6,7 @@
 
 use super::smoothing::{Grid, Known};
 use super::{Forecaster, Past, Silent};
+use serde::{Deserialize, Serialize};
 
 /// How much of the season is believed: a series may have none.
 const SHARES: [(f64, f64); 3] = [(0.0, 0.0), (0.5, 0.0), (1.0, 0.0)];
@@ -13,7 +14,7 @@ const SHARES: [(f64, f64); 3] = [(0.0, 0.0), (0.5, 0.0), (1.0, 0.0)];
 const NEEDED: u64 = 4;
 
 /// Additive damped Holt-Winters on a square-root scale.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct HoltWinters {
     grid: Grid,
 }
@@ -22,6 +23,11 @@ impl HoltWinters {
     /// Before the first step.
     pub(crate) fn new() -> Self {
         Self { grid: Grid::new(&SHARES) }
+    }
+
+    /// Whether it is whole.
+    pub(super) fn fits(&self) -> bool {
+        self.grid.fits(SHARES.len())
     }
 }
 

@@ -12,8 +12,6 @@ impl Forecaster for LastValue {
         "last-value"
     }
 
-    fn observe(&mut self, _past: &Past) {}
-
     fn ready(&self, past: &Past, _ahead: usize) -> Result<(), Silent> {
         Silent::until(1, past)
     }

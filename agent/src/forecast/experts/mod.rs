@@ -22,6 +22,7 @@ mod smoothing;
 mod theta;
 
 use super::past::Past;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 pub(crate) use seasonal_naive::SeasonalNaive;
@@ -44,20 +45,61 @@ pub const EXPERTS: [&str; 10] = [
 /// validation data: equal weights lose 0.4 % there, and sharper or flatter shares change little.
 pub(crate) const SHARES: [f64; EXPERTS.len()] = [0.8, 0.2, 0.5, 0.5, 0.4, 0.3, 0.3, 0.7, 0.7, 1.0];
 
-/// All of them, as [`EXPERTS`] names them, for steps up to `horizon` ahead and a season of `season` steps.
-pub(crate) fn all(horizon: usize, season: usize) -> Vec<Box<dyn Forecaster>> {
-    vec![
-        Box::new(last_value::LastValue),
-        Box::new(drift::Drift),
-        Box::new(SeasonalNaive),
-        Box::new(seasonal_mean::SeasonalMean),
-        Box::new(holt_winters::HoltWinters::new()),
-        Box::new(theta::Theta::new(season)),
-        Box::new(mstl::Mstl::new()),
-        Box::new(prophet::Prophet::new(season)),
-        Box::new(autoregression::Autoregression::new(horizon)),
-        Box::new(direct_ridge::DirectRidge::new(horizon)),
-    ]
+/// All of them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Experts {
+    holt_winters: holt_winters::HoltWinters,
+    theta: theta::Theta,
+    mstl: mstl::Mstl,
+    prophet: prophet::Prophet,
+    autoregression: autoregression::Autoregression,
+    direct_ridge: direct_ridge::DirectRidge,
+}
+
+impl Experts {
+    /// For steps up to `horizon` ahead and a season of `season` steps.
+    pub(crate) fn new(horizon: usize, season: usize) -> Self {
+        Self {
+            holt_winters: holt_winters::HoltWinters::new(),
+            theta: theta::Theta::new(season),
+            mstl: mstl::Mstl::new(),
+            prophet: prophet::Prophet::new(season),
+            autoregression: autoregression::Autoregression::new(horizon),
+            direct_ridge: direct_ridge::DirectRidge::new(horizon),
+        }
+    }
+
+    /// As [`EXPERTS`] names them.
+    pub(crate) fn all(&self) -> [&dyn Forecaster; EXPERTS.len()] {
+        [
+            &last_value::LastValue,
+            &drift::Drift,
+            &SeasonalNaive,
+            &seasonal_mean::SeasonalMean,
+            &self.holt_winters,
+            &self.theta,
+            &self.mstl,
+            &self.prophet,
+            &self.autoregression,
+            &self.direct_ridge,
+        ]
+    }
+
+    /// All learn the last step of `past`.
+    pub(crate) fn observe(&mut self, past: &Past) {
+        self.holt_winters.observe(past);
+        self.theta.observe(past);
+        self.mstl.observe(past);
+        self.prophet.observe(past);
+        self.autoregression.observe(past);
+        self.direct_ridge.observe(past);
+    }
+
+    /// Whether they are whole and of this horizon: those that were kept may be of another.
+    pub(crate) fn fits(&self, horizon: usize) -> bool {
+        let whole = self.holt_winters.fits() && self.mstl.fits() && self.theta.fits();
+        whole && self.autoregression.fits(horizon) && self.direct_ridge.fits(horizon)
+    }
 }
 
 /// A predictor of one series.
@@ -66,8 +108,8 @@ pub(crate) trait Forecaster: Send + fmt::Debug {
     fn name(&self) -> &'static str;
 
     /// Learns the last step of `past`, which has one step more than when it was last told. O(1) in
-    /// the length of the series.
-    fn observe(&mut self, past: &Past);
+    /// the length of the series. Who looks at nothing but the past learns nothing.
+    fn observe(&mut self, _past: &Past) {}
 
     /// Whether there is anything to say yet of the step `ahead` steps after the last observed one, at least 1.
     fn ready(&self, past: &Past, ahead: usize) -> Result<(), Silent>;
@@ -135,13 +177,13 @@ mod tests {
 
     #[test]
     fn experts_have_the_names_that_are_published() {
-        assert_eq!(all(3, 5).iter().map(|expert| expert.name()).collect::<Vec<_>>(), EXPERTS);
+        assert_eq!(Experts::new(3, 5).all().map(Forecaster::name), EXPERTS);
     }
 
     #[test]
     fn none_says_what_is_absurd_of_silence_floods_and_long_horizons() {
         let mut past = Past::new(6);
-        let mut experts = all(12, 6);
+        let mut experts = Experts::new(12, 6);
         let wild = |at: usize| match at % 97 {
             0..30 => 0.0,
             30 => 1e12,
@@ -150,8 +192,8 @@ mod tests {
         };
         for at in 0..1_500 {
             past.observe(if at < 700 { wild(at) } else { 0.0 });
-            for expert in &mut experts {
-                expert.observe(&past);
+            experts.observe(&past);
+            for expert in experts.all() {
                 for ahead in [1, 2, 7, 12, 1_000] {
                     if expert.ready(&past, ahead).is_ok() {
                         let point = expert.point(&past, ahead);
@@ -160,7 +202,7 @@ mod tests {
                 }
             }
         }
-        for expert in &experts {
+        for expert in experts.all() {
             assert!(expert.ready(&past, 1).is_ok() && expert.point(&past, 1).abs() < 1.0, "{} after silence", expert.name());
         }
     }

@@ -6,6 +6,7 @@
 
 use super::smoothing::{Grid, Known};
 use super::{Forecaster, Past, Silent};
+use serde::{Deserialize, Serialize};
 
 /// How much of the season and of the last week is believed.
 const SHARES: [(f64, f64); 3] = [(1.0, 0.3), (1.0, 0.6), (1.0, 1.0)];
@@ -13,7 +14,7 @@ const SHARES: [(f64, f64); 3] = [(1.0, 0.3), (1.0, 0.6), (1.0, 1.0)];
 const SEASONS: u64 = 8;
 
 /// Exponential smoothing of what season and week leave.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Mstl {
     grid: Grid,
 }
@@ -22,6 +23,11 @@ impl Mstl {
     /// Before the first step.
     pub(crate) fn new() -> Self {
         Self { grid: Grid::new(&SHARES) }
+    }
+
+    /// Whether it is whole.
+    pub(super) fn fits(&self) -> bool {
+        self.grid.fits(SHARES.len())
     }
 }
 

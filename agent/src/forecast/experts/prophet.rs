@@ -8,6 +8,7 @@
 //! but its mean day is smooth, which a profile of single steps is not. Needs two seasons.
 
 use super::{Forecaster, Past, Silent};
+use serde::{Deserialize, Serialize};
 
 /// Harmonics of the season and of the week.
 const DAY: usize = 4;
@@ -28,7 +29,7 @@ const SIZE_GAIN: f64 = 0.01;
 type Vector = [f64; STATES];
 
 /// Trend and seasons as the state of a filter.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Prophet {
     season: f64,
     state: Vector,

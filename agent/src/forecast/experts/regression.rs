@@ -1,8 +1,14 @@
 //! Recursive least squares with forgetting (Ljung, System Identification, 2nd edition, equations 11.16 and 11.17), from a prior: ridge regression,
 //! one observation at a time. What the features and the target are is the user's.
 
+use serde::{Deserialize, Serialize};
+
 /// A linear model of `N` features.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(bound(
+    serialize = "[f64; N]: Serialize, [[f64; N]; N]: Serialize",
+    deserialize = "[f64; N]: Deserialize<'de>, [[f64; N]; N]: Deserialize<'de>"
+))]
 pub(super) struct Regression<const N: usize> {
     pub(super) coefficients: [f64; N],
     /// The inverse of the information matrix.

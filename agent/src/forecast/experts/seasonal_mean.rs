@@ -12,8 +12,6 @@ impl Forecaster for SeasonalMean {
         "seasonal-mean"
     }
 
-    fn observe(&mut self, _past: &Past) {}
-
     fn ready(&self, past: &Past, _ahead: usize) -> Result<(), Silent> {
         past.shape_known()
     }

@@ -11,8 +11,6 @@ impl Forecaster for SeasonalNaive {
         "seasonal-naive"
     }
 
-    fn observe(&mut self, _past: &Past) {}
-
     /// A season less as many steps as lie ahead: a young series knows what was a season before a step that is far enough.
     fn ready(&self, past: &Past, ahead: usize) -> Result<(), Silent> {
         Silent::until(past.ago(ahead) as u64, past)

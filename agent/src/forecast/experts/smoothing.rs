@@ -4,6 +4,8 @@
 //! Practice, 3rd edition, sections 8.2 and 8.5). The parameters are the grid's member with the smallest recent absolute one-step error, tracked
 //! online: an update costs the same after a year as after a day. What is a season and a week is told from outside.
 
+use serde::{Deserialize, Serialize};
+
 /// Smoothing of the level: 0.1 for noise around a level, 0.9 for a random walk.
 const ALPHAS: [f64; 4] = [0.1, 0.3, 0.6, 0.9];
 /// Smoothing of the trend, as a share of alpha; 0 is no trend.
@@ -24,14 +26,14 @@ pub(super) struct Known {
 }
 
 /// All choices of parameters.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Grid {
     members: Vec<Smoother>,
     best: usize,
 }
 
 /// One choice and its state.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Smoother {
     alpha: f64,
     beta: f64,
@@ -49,6 +51,11 @@ impl Grid {
         let choices = shares.iter().flat_map(|shares| ALPHAS.map(|alpha| BETAS.map(|beta| (*shares, alpha, alpha * beta))));
         let member = |(shares, alpha, beta)| Smoother { alpha, beta, shares, level: 0.0, trend: 0.0, loss: 0.0 };
         Self { members: choices.flatten().map(member).collect(), best: 0 }
+    }
+
+    /// Whether it has so many shares' members.
+    pub(super) fn fits(&self, shares: usize) -> bool {
+        self.members.len() == shares * ALPHAS.len() * BETAS.len() && self.best < self.members.len()
     }
 
     /// Learns the next value, of which this was known.

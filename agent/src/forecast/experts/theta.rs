@@ -7,6 +7,7 @@
 //! forgets, so that a series of years has the slope of its last seasons. On the root of the count, less the shape of the season. Needs a season.
 
 use super::{Forecaster, Past, Silent};
+use serde::{Deserialize, Serialize};
 
 /// Smoothing of the level.
 const ALPHAS: [f64; 4] = [0.1, 0.3, 0.6, 0.9];
@@ -18,14 +19,14 @@ const LOSS_GAIN: f64 = 0.01;
 const SEASONS: f64 = 2.0;
 
 /// Optimised theta with a moving line.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Theta {
     line: Line,
     grid: Vec<Member>,
     best: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Member {
     alpha: f64,
     share: f64,
@@ -34,7 +35,7 @@ struct Member {
 }
 
 /// Discounted least squares of value on time (Brown 1963, chapter 9), in moments about now.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Line {
     keep: f64,
     weight: f64,
@@ -50,6 +51,11 @@ impl Theta {
         let member = |(alpha, share)| Member { alpha, share, level: 0.0, loss: 0.0 };
         let choices = ALPHAS.into_iter().flat_map(|alpha| SHARES.map(|share| (alpha, share)));
         Self { line: Line::new(SEASONS * season as f64), grid: choices.map(member).collect(), best: 0 }
+    }
+
+    /// Whether it is whole.
+    pub(super) fn fits(&self) -> bool {
+        self.best < self.grid.len()
     }
 }
 
