@@ -1,7 +1,8 @@
 //! What closing a step costs: `cargo bench -p tradewind-agent --bench forecast`. One core.
 //!
 //! A thousand series (or as many as the first argument says) with a season of 96 steps and a history of eleven days learn
-//! one more step, and give their next paths of 24 steps and 9 quantiles.
+//! one more step, and give their next paths of 24 steps and 9 quantiles. Then they are kept, and taken up as by the next life of the agent, beside
+//! what learning them from their counts takes.
 
 use std::time::{Duration, Instant};
 use tradewind_agent::config::ForecastConfig;
@@ -45,6 +46,29 @@ fn main() {
         each(closing),
         each(telling),
         (each(closing) + each(telling)) / 100.0
+    );
+    taken_up(series, step);
+}
+
+/// Takes up a few series of eight days of minutes.
+fn taken_up(series: usize, step: Step) {
+    const DAY: usize = 1_440;
+    let Some((key, few)) = key(0).zip(std::num::NonZeroUsize::new(series.min(20))) else { return };
+    let config = ForecastConfig { horizon: 24, season: DAY };
+    let window: Vec<f64> = (0..8 * DAY).map(|at| (at * 7_919 % 1_000) as f64).collect();
+    let until = StepIndex(window.len() as i64 - 1);
+    let (mut learnt, mut taken) = (Forecasts::new(&config, step), Forecasts::new(&config, step));
+    let per = |started: Instant| started.elapsed().as_secs_f64() * 1e3 / few.get() as f64;
+    let started = Instant::now();
+    (0..few.get()).for_each(|_| learnt.rebuild(&key, until, &window));
+    let learning = per(started);
+    let Some((_, Ok(kept))) = learnt.save(None, 1).pop() else { return };
+    let started = Instant::now();
+    let refused = (0..few.get()).filter(|_| taken.restore(&key, until, &kept, &window).is_err()).count();
+    println!(
+        "a series of minutes: {} KB kept; taking it up {:.2} ms ({refused} refused), learning it {learning:.0} ms",
+        kept.len() / 1_000,
+        per(started)
     );
 }
 
