@@ -72,6 +72,7 @@ fn snapshot(config: &Config) -> Snapshot {
         memory: Memory::default(),
         observed: None,
         foreseen: None,
+        spot: None,
     };
     Snapshot {
         region: config.region.clone(),

@@ -154,6 +154,7 @@ impl Agent {
             staging: staging.clone(),
             store: store.clone(),
             prices: prices.clone(),
+            past_prices: prices::read_past(&config.pools, env.offload).await,
         };
         let steps = StepLoop::new(&env, parts, progress_tx);
         let steps = tokio::spawn(steps.run(plan_rx, stopped.clone()));

@@ -7,5 +7,6 @@ mod docker;
 mod feeds;
 mod outlook;
 mod reservations;
+mod spot;
 mod staging;
 mod strangers;
