@@ -7,10 +7,11 @@ use crate::provider::simulated::{Durations, SimulatedProvider, TokioClock};
 use crate::provider::{Observed, Order, Provider};
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tradewind_protocol::api::InstanceState::{self, Active, Warm};
 use tradewind_protocol::api::Severity;
 use tradewind_protocol::pool::MicroUsd;
+use tradewind_protocol::reservation::{Confidence, Terms, Tier, Window};
 use tradewind_protocol::{Market, RegionId, Resources, ServiceName};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,6 +21,7 @@ struct Region {
     _dir: tempfile::TempDir,
     env: Env,
     disk_is_full: Arc<AtomicBool>,
+    syncs: Arc<AtomicU32>,
     clock: Arc<TokioClock>,
     world: Arc<World>,
     events: EventLog,
@@ -41,17 +43,17 @@ impl Providers for World {
     }
 }
 
-/// A disk that takes no more writes once it is full.
-struct FillingDisk(Arc<dyn Storage>, Arc<AtomicBool>);
+/// A disk that takes no more writes once it is full, and counts what it makes durable.
+struct FillingDisk(Arc<dyn Storage>, Arc<AtomicBool>, Arc<AtomicU32>);
 
 impl Storage for FillingDisk {
     fn open(&self, name: &str) -> io::Result<Box<dyn redb::StorageBackend>> {
-        Ok(Box::new(FillingFile(self.0.open(name)?, Arc::clone(&self.1))))
+        Ok(Box::new(FillingFile(self.0.open(name)?, Arc::clone(&self.1), Arc::clone(&self.2))))
     }
 }
 
 #[derive(Debug)]
-struct FillingFile(Box<dyn redb::StorageBackend>, Arc<AtomicBool>);
+struct FillingFile(Box<dyn redb::StorageBackend>, Arc<AtomicBool>, Arc<AtomicU32>);
 
 impl FillingFile {
     fn room(&self) -> io::Result<()> {
@@ -70,6 +72,7 @@ impl redb::StorageBackend for FillingFile {
         self.room().and_then(|()| self.0.set_len(len))
     }
     fn sync_data(&self) -> io::Result<()> {
+        self.2.fetch_add(1, Ordering::Relaxed);
         self.room().and_then(|()| self.0.sync_data())
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -89,10 +92,11 @@ impl Region {
         let world = Arc::new(World { providers: pools.iter().map(provider).collect() });
         let real = Env::real(dir.path()).unwrap();
         let disk_is_full = Arc::new(AtomicBool::new(false));
-        let storage = Arc::new(FillingDisk(real.storage.clone(), Arc::clone(&disk_is_full)));
+        let syncs = Arc::new(AtomicU32::new(0));
+        let storage = Arc::new(FillingDisk(real.storage.clone(), Arc::clone(&disk_is_full), Arc::clone(&syncs)));
         let env = Env { clock: clock.clone(), offload: Offload::Inline, providers: world.clone(), storage, ..real };
         let events = EventLog::new(RegionId::new("here").unwrap(), clock.clone());
-        Self { _dir: dir, env, disk_is_full, clock, world, events }
+        Self { _dir: dir, env, disk_is_full, syncs, clock, world, events }
     }
 
     async fn start(&self, pools: Vec<PoolConfig>, mode: Mode) -> PoolHandle {
@@ -504,4 +508,32 @@ async fn where_the_market_has_none_instances_are_bought_on_demand() {
     // It is tried again, by one at a time, until it works.
     region.until_mix(&pools, 0, 2).await;
     until(&pools, "all is well", |snapshot| snapshot.health_reasons.is_empty()).await;
+}
+
+/// With the simulator's rule that a hold costs one round trip, this is what a firm hold in another region takes.
+#[tokio::test(start_paused = true)]
+async fn a_hold_is_answered_after_one_write_is_durable_and_holds_that_wait_together_share_it() {
+    let region = Region::new(&["edge"]);
+    let pools = region.start(vec![pool("edge")], Mode::Active).await;
+    apply(&pools, 1, 0).await;
+    until_counts(&pools, 1, 0).await;
+    let from = RegionId::new("there").unwrap();
+    let soon = region.clock.now().after(60 * SECOND);
+    let hold = |number| {
+        let terms = Terms {
+            tenant: Default::default(),
+            unit: pool("edge").instance,
+            units: 1,
+            window: Window::of(soon, 60 * SECOND),
+            tier: Tier::Firm,
+            confidence: Confidence::CERTAIN,
+        };
+        pools.reserve(&from, Message::Hold { pool: "edge".parse().unwrap(), number, nonce: 1, terms, ttl_ms: 30_000, settled_below: 0 })
+    };
+    let before = region.syncs.load(Ordering::Relaxed);
+    assert!(matches!(hold(1).await, Answer::Held { .. }));
+    assert_eq!(region.syncs.load(Ordering::Relaxed), before + 1);
+    let (two, three, four) = tokio::join!(hold(2), hold(3), hold(4));
+    assert!([two, three, four].iter().all(|answer| matches!(answer, Answer::Held { .. })));
+    assert!(region.syncs.load(Ordering::Relaxed) <= before + 3, "the first, and then the others together");
 }

@@ -5,6 +5,7 @@ mod api;
 mod command_line;
 mod docker;
 mod feeds;
+mod keda;
 mod outlook;
 mod reservations;
 mod spot;
