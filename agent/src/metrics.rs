@@ -7,7 +7,7 @@ use crate::history::HistoryStats;
 use crate::http::Progress;
 use crate::mesh::{MeshStats, MeshView};
 use crate::negotiate::Claims;
-use crate::pool::Totals;
+use crate::pool::{SpotSeen, Totals};
 use crate::staging::StagingTotals;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text};
@@ -15,12 +15,13 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use tradewind_protocol::api::{AnomalyKind, PriceView, ProviderView, StageState, StagingView, Status};
 use tradewind_protocol::region::{Health, Mode};
 use tradewind_protocol::reservation::ledger;
-use tradewind_protocol::{PoolName, Quantile, ResourcePool, SeriesKey};
+use tradewind_protocol::{Market, PoolName, Quantile, ResourcePool, SeriesKey};
 
 /// How many series have their forecast among the metrics, those of the highest volume first: more
 /// would make a scrape take longer than its usefulness.
@@ -38,6 +39,8 @@ pub(crate) struct Sample {
     pub providers: Vec<ProviderView>,
     pub prices: Vec<PriceView>,
     pub totals: Totals,
+    /// What was seen of spot instances, of the pools that may have some.
+    pub spot: BTreeMap<PoolName, SpotSeen>,
     /// What became of other regions' requests, by pool, and how many stand.
     pub ledgers: Vec<(PoolName, ledger::Stats, usize)>,
     /// What became of this region's requests.
@@ -67,6 +70,7 @@ struct PoolState {
 struct PoolProvider {
     pool: String,
     provider: String,
+    market: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -217,7 +221,14 @@ impl Sample {
         out.counter("instances_adopted", "Instances of earlier lives that were found", None, self.totals.adopted)?;
         out.counter("instances_lost", "Instances that ended unexpectedly", None, self.totals.lost)?;
         out.counter("instance_orders_failed", "Orders that a provider did not carry out", None, self.totals.failed_orders)?;
-        let provider = |view: &ProviderView| PoolProvider { pool: view.pool.to_string(), provider: view.provider.clone() };
+        let provider = |view: &ProviderView| PoolProvider {
+            pool: view.pool.to_string(),
+            provider: view.provider.clone(),
+            market: match view.market {
+                Market::OnDemand => "on_demand",
+                Market::Spot => "spot",
+            },
+        };
         let run = self.providers.iter().map(|view| (provider(view), f64::from(view.instances)));
         out.gauges("provider_instances", "Instances by provider, of pools that have several", None, run)?;
         let failing = self.providers.iter().map(|view| (provider(view), f64::from(u8::from(view.failing.is_some()))));
@@ -228,6 +239,15 @@ impl Sample {
         let wanted = decisions().map(|d| ([("pool", d.pool.to_string())], f64::from(d.active) + f64::from(d.warm)));
         out.gauges("instances_planned", "Instances that the newest plan wants", None, wanted)?;
         let flag = |set: bool| f64::from(u8::from(set));
+        let mixes = || decisions().filter_map(|d| Some(([("pool", d.pool.to_string())], d.mix.as_ref()?)));
+        let spot = mixes().map(|(pool, mix)| (pool, f64::from(mix.spot)));
+        out.gauges("instances_planned_spot", "Of these, those that are to be bought on the spot market", None, spot)?;
+        let rate = mixes().map(|(pool, mix)| (pool, mix.interruptions_per_hour));
+        out.gauges("spot_interruption_rate", "How often an hour a spot instance is expected to be taken", None, rate)?;
+        let exposed = mixes().map(|(pool, mix)| (pool, flag(mix.exposed.is_some())));
+        out.gauges("plan_exposed", "1 while an interruption would leave less than the demand seen last needs", None, exposed)?;
+        let taken = self.spot.iter().map(|(pool, seen)| ([("pool", pool.to_string())], seen.interrupted));
+        out.counters("spot_interruptions", "Spot instances that were taken", taken)?;
         let blocked = decisions().map(|d| ([("pool", d.pool.to_string())], flag(d.blocked.is_some())));
         out.gauges("plan_blocked", "1 while the newest plan has less than it wants", None, blocked)?;
         let below = decisions().map(|d| ([("pool", d.pool.to_string())], flag(d.active < d.reason.reactive_floor)));

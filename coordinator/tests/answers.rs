@@ -108,7 +108,7 @@ fn instances_say_what_they_run_as() {
     let text = ask(&["instances"], Reply::json(json(&instances()))).ok();
     let wanted = "\
 POOL  INSTANCE  STATE   SINCE (UTC)          RUNS AS
-web   web-3     active  2026-01-01 05:00:00  pid 4711
+web   web-3     active  2026-01-01 05:00:00  pid 4711 (spot)
 ";
     assert_eq!(text, wanted);
     assert_eq!(ask(&["instances"], Reply::json("[]")).ok(), "No instances.\n");
@@ -125,6 +125,7 @@ web   checkout  3 -> 5     2      3  31.5 /s  48.0 /s  61.2 /s (q97.5)  1 min 30
 
 web: demand rises within the lead time (11 forecasts)
   blocked: the pool's capacity ends at 5 instances
+  4 on demand and 3 spot, 1 of them a reserve for interruptions: max_share: the rest is on demand
   no fresh forecast from denver: left to the reactive floor
 note: denver has not been heard of for 10 min
 ";
@@ -145,11 +146,17 @@ price               $0.0425 /h
 cost of being late  40.0 prices, as the quantile has it
 idle instances      kept for 5 min (break-even 1 min 30 s)
 budget              $0.30 /h
+mix                 4 on demand and 3 spot, 1 of them a reserve for interruptions: max_share: the rest is on demand
+spot price          $0.01275 /h, taken above $0.0425
+spot limits         at most 50 % of the pool is spot, of which 100 % may be taken at once
+interruptions       0.0625 an hour expected, missing for 8 s each; 0.0400 an hour before anything was seen, 2.00 taken in 20.0 instance-hours, \
+price above the bid 0 times in 6.00 h
 blocked             the pool's capacity ends at 5 instances
 
-INSTANCES  WHAT    MISSING  COST  WHY NOT
-        6  q95        0.05  8.00  costs 0.60 instances more
-        7  chosen     0.01  7.40
+INSTANCES  WHAT      MISSING  COST  WHY NOT
+        6  q95          0.05  8.00  costs 0.60 instances more
+        7  chosen       0.01  7.40
+        7  all spot     0.20  9.00  costs 1.60 instances more
 
 SOURCE  ENTERS AT  TIMES   MEDIAN  SHARE               AGE
 denver  checkout    1.00  48.0 /s  100 %  1 min 1 s, stale

@@ -5,7 +5,7 @@ use tradewind_protocol::api::{
     Alternative, AlternativeKind, Anomaly, AnomalyKind, CalendarEntry, CostTerms, Direction, Event, EventApplied, EventOrigin,
     ExpertReasons, ForecastExplanation, ForecastReasons, ForecastView, HorizonReasons, InstanceState, InstanceView, MarginChoice,
     MarginReasons, PlanExplanation, PoolExplanation, PriceView, Problem, RegionPools, RegionView, ScaleOutcome, Severity, SourceShare,
-    Status,
+    SpotTerms, Status,
 };
 use tradewind_protocol::calendar::{Effect, EventKind};
 use tradewind_protocol::forecast::ForecastScore;
@@ -13,8 +13,8 @@ use tradewind_protocol::plan::DecisionReason;
 use tradewind_protocol::pool::{InstanceCounts, MicroUsd};
 use tradewind_protocol::region::{Coordinates, Dropped, Health, Mode};
 use tradewind_protocol::{
-    CalendarEvent, PoolDecision, PredictionData, Quantile, QuantilePath, RegionId, RegionalResourcePlan, ResourcePool, Resources,
-    SeriesKey, Step, StepIndex, Timestamp,
+    CalendarEvent, Market, PoolDecision, PredictionData, Quantile, QuantilePath, RegionId, RegionalResourcePlan, ResourcePool, Resources,
+    SeriesKey, SpotMix, Step, StepIndex, Timestamp,
 };
 
 pub(crate) fn at(text: &str) -> Timestamp {
@@ -117,6 +117,7 @@ pub(crate) fn instances() -> Vec<InstanceView> {
         state: InstanceState::Active,
         since: at("2026-01-01T05:00:00Z"),
         handle: "pid 4711".to_owned(),
+        market: Market::Spot,
     }]
 }
 
@@ -215,6 +216,19 @@ pub(crate) fn plan() -> RegionalResourcePlan {
                 stale_sources: vec![region("denver")],
                 rule: "demand rises within the lead time".to_owned(),
             },
+            mix: Some(SpotMix {
+                spot: 3,
+                reserve: 1,
+                wanted_on_demand: 4,
+                wanted_reserve: 1,
+                on_demand_price: MicroUsd(42_500),
+                spot_price: MicroUsd(12_750),
+                interruptions_per_hour: 0.0625,
+                outage_ms: 8_000,
+                expected_missing: 0.001,
+                rule: "max_share: the rest is on demand".to_owned(),
+                exposed: None,
+            }),
             blocked: Some("the pool's capacity ends at 5 instances".to_owned()),
         }],
         notes: vec!["denver has not been heard of for 10 min".to_owned()],
@@ -237,6 +251,7 @@ pub(crate) fn plan_explanation() -> PlanExplanation {
     let alternative = |kind, instances, expected_missing, expected_cost, rejected: Option<&str>| Alternative {
         kind,
         instances,
+        spot: (kind == AlternativeKind::AllSpot).then_some(instances),
         quantile: (kind == AlternativeKind::LowerQuantile).then(|| Quantile::per_mille(950).unwrap()),
         expected_missing,
         expected_cost,
@@ -266,12 +281,26 @@ pub(crate) fn plan_explanation() -> PlanExplanation {
                 late_cost_stated: false,
                 scale_in_wait_ms: 300_000,
                 break_even_ms: 90_000,
+                spot: Some(SpotTerms {
+                    instance_hour_price: MicroUsd(12_750),
+                    bid: MicroUsd(42_500),
+                    interruptions_per_hour: 0.0625,
+                    prior_per_hour: 0.04,
+                    interruptions: 2.0,
+                    instance_hours: 20.0,
+                    crossings: 0.0,
+                    market_hours: 6.0,
+                    outage_ms: 8_000,
+                    max_share: 0.5,
+                    at_once: 1.0,
+                }),
                 max_cost_per_hour: Some(MicroUsd(300_000)),
                 region_max_cost_per_hour: None,
             },
             alternatives: vec![
                 alternative(AlternativeKind::LowerQuantile, 6, 0.05, 8.0, Some("costs 0.60 instances more")),
                 alternative(AlternativeKind::Chosen, 7, 0.01, 7.4, None),
+                alternative(AlternativeKind::AllSpot, 7, 0.2, 9.0, Some("costs 1.60 instances more")),
             ],
             margin: MarginReasons {
                 margin: 1.25,

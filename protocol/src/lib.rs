@@ -43,8 +43,8 @@ pub use forecast::{PredictionData, Quantile, QuantilePath, SeriesKey};
 pub use ids::{
     EventName, IdempotencyKey, InstanceId, PoolName, RecordId, RegionId, ServiceName, StageName, TenantName, TransactionType, UserId,
 };
-pub use plan::{PoolDecision, RegionalResourcePlan};
-pub use pool::{InstanceCounts, ResourcePool};
+pub use plan::{PoolDecision, RegionalResourcePlan, SpotMix};
+pub use pool::{InstanceCounts, Market, ResourcePool};
 pub use record::TransactionRecord;
 pub use region::RegionState;
 pub use resources::Resources;

@@ -1,6 +1,6 @@
 //! Plans: what a region means to do about the demand it foresees, and why.
 
-use crate::pool::InstanceCounts;
+use crate::pool::{InstanceCounts, MicroUsd};
 use crate::region::Mode;
 use crate::{PoolName, Quantile, RegionId, ServiceName, StepIndex, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -41,8 +41,50 @@ pub struct PoolDecision {
     pub ready_by: Timestamp,
     /// How `active` and `warm` came about.
     pub reason: DecisionReason,
+    /// How they are divided between the markets, where the pool has two.
+    #[serde(default)]
+    pub mix: Option<SpotMix>,
     /// Why less is done than the demand asks for, if so.
     pub blocked: Option<String>,
+}
+
+impl PoolDecision {
+    /// Active and warm.
+    pub fn total(&self) -> u32 {
+        self.active.saturating_add(self.warm)
+    }
+
+    /// How many of them are to be bought on the spot market.
+    pub fn spot(&self) -> u32 {
+        self.mix.as_ref().map_or(0, |mix| mix.spot)
+    }
+}
+
+/// How a decision's instances are divided between on demand and spot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SpotMix {
+    /// How many of `active + warm` are to be bought on the spot market; the others on demand.
+    pub spot: u32,
+    /// How many of `active + warm` are there only so that enough is left when spot instances are taken.
+    pub reserve: u32,
+    /// How many the costs and the demand seen last want on demand by themselves: less is only taken away once less was wanted for a while.
+    pub wanted_on_demand: u32,
+    /// The same of the reserve.
+    pub wanted_reserve: u32,
+    /// Price of an instance on demand for an hour.
+    pub on_demand_price: MicroUsd,
+    /// Price of a spot instance for an hour.
+    pub spot_price: MicroUsd,
+    /// How often an hour a spot instance is expected to be taken.
+    pub interruptions_per_hour: f64,
+    /// For how long what was taken is missing, in milliseconds.
+    pub outage_ms: u64,
+    /// Demand that is expected not to be served because spot instances are taken, in instances, on average.
+    pub expected_missing: f64,
+    /// The rule that set the number, in words.
+    pub rule: String,
+    /// Why the demand seen last would not be served through an interruption, if so.
+    pub exposed: Option<String>,
 }
 
 /// The figures behind a decision.

@@ -23,6 +23,17 @@ impl InstanceCounts {
     }
 }
 
+/// On which terms an instance is bought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Market {
+    /// For as long as it is wanted.
+    #[default]
+    OnDemand,
+    /// For less, until its seller takes it back.
+    Spot,
+}
+
 /// Money: millionths of a US dollar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(transparent)]

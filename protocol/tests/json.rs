@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 use tradewind_protocol::api::*;
 use tradewind_protocol::record::TransactionRecord;
-use tradewind_protocol::{InstanceId, StepIndex};
+use tradewind_protocol::{InstanceId, Market, StepIndex};
 
 #[track_caller]
 fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
@@ -40,13 +40,13 @@ prop_compose! {
 
 prop_compose! {
     fn alternative()(
-        kind in prop_oneof![Just(AlternativeKind::Chosen), Just(AlternativeKind::OneMore), Just(AlternativeKind::HigherQuantile)],
-        instances in any::<u32>(),
+        kind in prop_oneof![Just(AlternativeKind::Chosen), Just(AlternativeKind::OneMore), Just(AlternativeKind::HigherQuantile), Just(AlternativeKind::AllSpot)],
+        (instances, spot) in (any::<u32>(), option::of(any::<u32>())),
         quantile in option::of(quantile()),
         [expected_missing, expected_cost] in [eighths(), eighths()],
         rejected in option::of(".{0,20}"),
     ) -> Alternative {
-        Alternative { kind, instances, quantile, expected_missing, expected_cost, rejected }
+        Alternative { kind, instances, spot, quantile, expected_missing, expected_cost, rejected }
     }
 }
 
@@ -67,7 +67,11 @@ prop_compose! {
             }).collect(),
             costs: CostTerms {
                 instance_hour_price: money(price), late_cost_ratio: ratio, late_cost_stated: price % 2 == 0, scale_in_wait_ms: price.into(),
-                break_even_ms: price.into(), max_cost_per_hour: budget.map(money), region_max_cost_per_hour: budget.map(money),
+                break_even_ms: price.into(), spot: budget.map(|budget| SpotTerms {
+                    instance_hour_price: money(price), bid: money(budget), interruptions_per_hour: ratio, prior_per_hour: ratio, interruptions: ratio,
+                    instance_hours: ratio, crossings: ratio, market_hours: ratio, outage_ms: price.into(), max_share: ratio, at_once: ratio,
+                }),
+                max_cost_per_hour: budget.map(money), region_max_cost_per_hour: budget.map(money),
             },
             alternatives: alternatives.clone(),
             margin: MarginReasons {
@@ -142,7 +146,7 @@ proptest! {
 
     #[test]
     fn instances_survive(id in id::<InstanceId>(), pool in name(), state in instance_state(), since in timestamp(), handle in ".{0,20}") {
-        survives(&InstanceView { id, pool, state, since, handle })
+        survives(&InstanceView { id, pool, state, since, handle, market: Market::Spot })
     }
 
     #[test]

@@ -12,8 +12,8 @@ use tradewind_protocol::reservation::{Confidence, Offer, Phase, Terms, Tier, Win
 use tradewind_protocol::wire::codec::{decode, encode};
 use tradewind_protocol::wire::{Announcement, Card, Published, Request, Response};
 use tradewind_protocol::{
-    CalendarEvent, PoolDecision, Quantile, QuantilePath, RegionId, RegionState, RegionalResourcePlan, ResourcePool, Resources, Step,
-    StepIndex, Timestamp,
+    CalendarEvent, PoolDecision, Quantile, QuantilePath, RegionId, RegionState, RegionalResourcePlan, ResourcePool, Resources, SpotMix,
+    Step, StepIndex, Timestamp,
 };
 
 pub(crate) fn region(name: &str) -> RegionId {
@@ -144,6 +144,19 @@ pub(crate) fn plan() -> RegionalResourcePlan {
                 stale_sources: vec![region("denver")],
                 rule: "demand rises within the lead time".to_owned(),
             },
+            mix: Some(SpotMix {
+                spot: 4,
+                reserve: 1,
+                wanted_on_demand: 3,
+                wanted_reserve: 0,
+                on_demand_price: MicroUsd(42_500),
+                spot_price: MicroUsd(12_750),
+                interruptions_per_hour: 0.0625,
+                outage_ms: 60_000,
+                expected_missing: 0.125,
+                rule: "costs".to_owned(),
+                exposed: Some("budget".to_owned()),
+            }),
             blocked: Some("capacity".to_owned()),
         }],
         notes: vec!["denver is silent".to_owned()],

@@ -16,8 +16,8 @@ use tradewind_protocol::pool::{InstanceCounts, MicroUsd};
 use tradewind_protocol::region::{Coordinates, Dropped, Health, Mode};
 use tradewind_protocol::wire::{Announcement, Card, Published, Request, Response};
 use tradewind_protocol::{
-    CalendarEvent, PoolDecision, Quantile, QuantilePath, RegionId, RegionState, RegionalResourcePlan, ResourcePool, Resources, Step,
-    StepIndex, Timestamp,
+    CalendarEvent, PoolDecision, Quantile, QuantilePath, RegionId, RegionState, RegionalResourcePlan, ResourcePool, Resources, SpotMix,
+    Step, StepIndex, Timestamp,
 };
 
 pub(crate) fn region() -> impl Strategy<Value = RegionId> {
@@ -189,16 +189,33 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn mix()(
+        [spot, reserve, wanted_on_demand, wanted_reserve] in any::<[u32; 4]>(),
+        [on_demand_price, spot_price] in any::<[u64; 2]>(),
+        outage_ms in any::<u64>(),
+        [interruptions_per_hour, expected_missing] in [eighths(), eighths()],
+        rule in ".{0,20}",
+        exposed in option::of(".{0,20}"),
+    ) -> SpotMix {
+        let (on_demand_price, spot_price) = (MicroUsd(on_demand_price), MicroUsd(spot_price));
+        SpotMix {
+            spot, reserve, wanted_on_demand, wanted_reserve, on_demand_price, spot_price, interruptions_per_hour, outage_ms, expected_missing,
+            rule, exposed,
+        }
+    }
+}
+
+prop_compose! {
     fn decision()(
         pool in name(),
         service in name(),
         current in counts(),
         [active, warm] in any::<[u32; 2]>(),
         ready_by in timestamp(),
-        reason in reason(),
+        (reason, mix) in (reason(), option::of(mix())),
         blocked in option::of(".{0,20}"),
     ) -> PoolDecision {
-        PoolDecision { pool, service, current, active, warm, ready_by, reason, blocked }
+        PoolDecision { pool, service, current, active, warm, ready_by, reason, mix, blocked }
     }
 }
 

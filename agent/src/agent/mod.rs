@@ -157,6 +157,7 @@ impl Agent {
             store: store.clone(),
             snapshots: Snapshots::open(&env).await,
             prices: prices.clone(),
+            past_prices: prices::read_past(&config.pools, env.offload).await,
         };
         let steps = StepLoop::new(&env, parts, progress_tx);
         let steps = tokio::spawn(steps.run(plan_rx, stopped.clone()));

@@ -10,7 +10,7 @@ use super::outlook::Outlook;
 use super::snapshots::Snapshots;
 use super::training::InTraining;
 use crate::calendar::CalendarHandle;
-use crate::config::Config;
+use crate::config::{Config, PoolConfig};
 use crate::env::{Clock, Env, Offload};
 use crate::events::EventLog;
 use crate::forecast::global::{GlobalConfig, Globals};
@@ -20,7 +20,7 @@ use crate::http::Progress;
 use crate::marks::{bug, sometimes};
 use crate::mesh::MeshHandle;
 use crate::negotiate::NegotiatorHandle;
-use crate::planner::{self, Outturn, PoolSnapshot, Snapshot, SourceForecast};
+use crate::planner::{self, Counted, Outturn, PastPrices, PoolSnapshot, Snapshot, SourceForecast, SpotSnapshot};
 use crate::pool::{PoolHandle, Target};
 use crate::prices::PriceHandle;
 use crate::staging::StagingHandle;
@@ -79,6 +79,8 @@ pub(super) struct Parts {
     pub store: Store,
     pub snapshots: Snapshots,
     pub prices: PriceHandle,
+    /// What prices of the past tell of spot markets, or why they tell nothing.
+    pub past_prices: BTreeMap<PoolName, Result<PastPrices, String>>,
 }
 
 /// The state of the loop.
@@ -111,6 +113,7 @@ pub(super) struct StepLoop {
     /// The newest plan that was carried out, and what it was made from.
     newest: Option<Planned>,
     prices: PriceHandle,
+    past_prices: BTreeMap<PoolName, Result<PastPrices, String>>,
     memories: Memories,
     snapshots: Snapshots,
     /// Regions that have forecast traffic to this one.
@@ -126,7 +129,8 @@ struct Planned {
 
 impl StepLoop {
     pub(super) fn new(env: &Env, parts: Parts, progress: watch::Sender<Progress>) -> Self {
-        let Parts { config, api_url, history, mesh, pool, calendar, events, negotiator, staging, store, snapshots, prices } = parts;
+        let Parts { config, api_url, history, mesh, pool, calendar, events, negotiator, staging, store, snapshots, prices, past_prices } =
+            parts;
         let outlook = Outlook::new(config.clone(), calendar, mesh.clone(), events.clone());
         let forecasts = Forecasts::new(&config.forecast, config.step);
         let globals = Globals::new(config.global.clone(), config.forecast.horizon, config.forecast.season);
@@ -153,6 +157,7 @@ impl StepLoop {
             plans: 0,
             newest: None,
             prices,
+            past_prices,
             memories: Memories::new(store),
             snapshots,
             sources: BTreeSet::new(),
@@ -406,6 +411,20 @@ impl StepLoop {
         self.sources.extend(forecasts.iter().map(|forecast| forecast.source.clone()));
         let status: BTreeMap<PoolName, _> = self.pool.status().into_iter().map(|pool| (pool.name.clone(), pool)).collect();
         let prices = self.prices.book();
+        let seen = self.pool.spot();
+        let spot = |config: &PoolConfig| {
+            let spot = config.spot.as_ref()?;
+            let seen = seen.get(&config.name).copied().unwrap_or_default();
+            let past = self.past_prices.get(&config.name);
+            let doubt = spot.price.as_ref().and_then(|name| prices.doubt_of(name, now));
+            Some(SpotSnapshot {
+                price: prices.of_spot(spot),
+                doubts: doubt.into_iter().chain(past.and_then(|past| past.clone().err())).collect(),
+                past: past.and_then(|past| past.clone().ok()).unwrap_or_default(),
+                counted: Counted { interrupted: seen.interrupted, instance_ms: seen.instance_ms },
+                instances: seen.instances,
+            })
+        };
         let pools = self.config.pools.iter().map(|config| {
             let memory = self.memories.of(&config.name).memory.clone();
             let status = status.get(&config.name);
@@ -419,6 +438,7 @@ impl StepLoop {
                 memory,
                 observed: None,
                 foreseen: None,
+                spot: spot(config),
             }
         });
         let mut snapshot = Snapshot {
@@ -486,7 +506,7 @@ impl StepLoop {
         self.memories.keep();
         if self.config.mode == Mode::Active {
             self.staging.foresee(planner::needs(&snapshot, &plan, &self.config.staging));
-            let targets = plan.decisions.iter().map(|d| Target { pool: d.pool.clone(), active: d.active, warm: d.warm });
+            let targets = plan.decisions.iter().map(|d| Target { pool: d.pool.clone(), active: d.active, warm: d.warm, spot: d.spot() });
             match self.pool.validate(targets.collect()) {
                 // Refused only while the agent is stopping.
                 Ok(_) if self.plans > 1 && bug!("plan-not-applied") => {}

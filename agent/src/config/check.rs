@@ -185,6 +185,14 @@ fn config(s: &mut Section) -> Option<Config> {
         known.names.insert(pool.name.clone());
         Some(pool)
     });
+    for at in 0..pools.len() {
+        let taken =
+            pools.iter().flatten().find(|of| of.spot.as_ref().zip(pools[at].as_ref()).is_some_and(|(spot, pool)| spot.name == pool.name));
+        if let Some(of) = taken.map(|of| of.name.clone()) {
+            let name = pools[at].as_ref().map(|pool| pool.name.to_string()).unwrap_or_default();
+            s.problem(&format!("pool[{at}].name"), name, format!("is kept for the spot instances of pool {of}: choose another"));
+        }
+    }
     let pools: Option<Vec<PoolConfig>> = pools.into_iter().collect();
     planner.graph = Arc::new(services::graph(s, &services, pools.as_deref()));
     let staging = services.into_iter().filter_map(|(name, service)| Some((name, service.stage?))).collect();
@@ -391,6 +399,9 @@ fn pool(s: &mut Section, known: &Known) -> Option<PoolConfig> {
     let (costs, price) = costs(s, price, known.prices);
     let policies = super::policy::read(s, known.utc_offset_minutes);
     let provider = super::provider::read(s);
+    let is_read = costs.price.as_ref().is_some_and(|name| known.prices.iter().any(|price| price.name == *name && price.source.is_read()));
+    let wants_spot = s.has("spot");
+    let spot = super::spot::read(s, &name, known.prices, (price, is_read));
     let max_instances = max_instances?;
     let promised = min_instances.saturating_add(min_warm).min(max_instances);
     super::policy::fit(s, &policies, (min_instances, promised, max_instances));
@@ -425,16 +436,22 @@ fn pool(s: &mut Section, known: &Known) -> Option<PoolConfig> {
         costs,
         policies,
         provider: provider?,
+        spot: if wants_spot { Some(spot?) } else { None },
+    })
+}
+
+/// The `[[price]]` that the key `price` names.
+pub(super) fn named_price<'a>(s: &mut Section, prices: &'a [PriceConfig]) -> Option<&'a PriceConfig> {
+    s.optional("price", |v| {
+        let name: PoolName = text(v)?;
+        let source = prices.iter().find(|price| price.name == name);
+        source.ok_or_else(|| "no [[price]] has this name: add one, or mend the name".to_string())
     })
 }
 
 /// The pool's costs, and the price of an instance as far as the configuration knows it.
 fn costs(s: &mut Section, price: f64, prices: &[PriceConfig]) -> (Costs, f64) {
-    let source = s.optional("price", |v| {
-        let name: PoolName = text(v)?;
-        let source = prices.iter().find(|price| price.name == name);
-        source.ok_or_else(|| "no [[price]] has this name: add one, or mend the name".to_string())
-    });
+    let source = named_price(s, prices);
     let read = source.is_some_and(|source| source.source.is_read());
     let price = match source.map(|source| &source.source) {
         Some(PriceSource::Fixed(fixed)) => fixed.0 as f64 / 1e6,

@@ -15,6 +15,7 @@ mod provider;
 mod reservations;
 mod section;
 mod services;
+mod spot;
 mod staging;
 
 use crate::calendar::Country;
@@ -35,6 +36,7 @@ pub use json_path::JsonPath;
 pub use keda::KedaConfig;
 pub use prices::{PriceConfig, PriceSource};
 pub use provider::{ExecConfig, HookConfig, KubernetesConfig};
+pub use spot::SpotConfig;
 pub use staging::{ConnectConfig, PreloadConfig, StageAction, StageConfig, StageHookConfig, StageStep, StageWebhookConfig, StorageConfig};
 
 /// The least that is a configuration but for pools, for tests to add to.
@@ -354,9 +356,17 @@ pub struct PoolConfig {
     pub policies: Vec<Policy>,
     /// What runs the instances.
     pub provider: ProviderConfig,
+    /// Those of them that may be bought on a spot market, if any may.
+    pub spot: Option<SpotConfig>,
 }
 
 impl PoolConfig {
+    /// The pool as the provider of its spot instances is opened, if it has any.
+    pub fn spot_flavour(&self) -> Option<PoolConfig> {
+        let spot = self.spot.as_ref()?;
+        Some(PoolConfig { name: spot.name.clone(), provider: spot.provider.clone(), spot: None, ..self.clone() })
+    }
+
     /// How many instances the pool has whatever a policy or a budget says: its own minima.
     pub fn promised(&self) -> u32 {
         self.min_instances.saturating_add(self.min_warm).min(self.max_instances)

@@ -92,7 +92,7 @@ pub(super) fn read(s: &mut Section) -> Option<ProviderConfig> {
 }
 
 /// The one provider in `s`.
-fn one(s: &mut Section) -> Option<ProviderConfig> {
+pub(super) fn one(s: &mut Section) -> Option<ProviderConfig> {
     let mut provider = None;
     let mut first = None;
     for (name, reader) in READERS {

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tradewind_protocol::{PoolName, Timestamp};
+use tradewind_protocol::{Market, PoolName, Timestamp};
 
 impl Env {
     /// Sockets, clock, entropy and threads of the operating system, files under `data_dir`, which
@@ -94,7 +94,8 @@ impl Providers for OsProviders {
     fn open(&self, pool: &PoolConfig) -> anyhow::Result<Arc<dyn Provider>> {
         let mut links = vec![];
         for config in pool.provider.each() {
-            links.push(Link { kind: config.kind(), provider: self.one(pool, config)?, standing: Standing::Configured });
+            let provider = self.one(pool, config)?;
+            links.push(Link { kind: config.kind(), provider, market: Market::OnDemand, standing: Standing::Configured });
         }
         // What the pool ran by other providers before its configuration changed.
         let configured =
@@ -126,7 +127,7 @@ impl OsProviders {
 
     /// The providers that may still run something, but for the `configured` ones.
     fn retired(&self, configured: impl Fn(&PoolName, &str) -> bool) -> anyhow::Result<Vec<(PoolName, Link)>> {
-        let link = |kind, provider: Arc<dyn Provider>| Link { kind, provider, standing: Standing::Retired };
+        let link = |kind, provider: Arc<dyn Provider>| Link { kind, provider, market: Market::OnDemand, standing: Standing::Retired };
         let mut retired = vec![];
         for pool in process::known_pools(&self.data_dir)?.into_iter().filter(|pool| !configured(pool, process::KIND)) {
             let provider = ProcessProvider::open_retired(&self.data_dir, &pool)?;

@@ -36,6 +36,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
         providers: api.pool.providers(),
         prices: api.prices.book().views(api.clock.now()),
         totals: api.pool.totals(),
+        spot: api.pool.spot(),
         ledgers: api.pool.ledger_stats(),
         claims: api.negotiator.claims(),
         staging: (api.staging.view(), api.staging.totals()),

@@ -35,6 +35,7 @@ fn plan(demand_rate: f64, observed_rate: f64) -> Arc<RegionalResourcePlan> {
         warm: 0,
         ready_by: Timestamp::EPOCH,
         reason,
+        mix: None,
         blocked: None,
     };
     Arc::new(RegionalResourcePlan {

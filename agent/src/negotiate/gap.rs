@@ -106,6 +106,7 @@ mod tests {
             costs: Default::default(),
             policies: vec![],
             provider: ProviderConfig::Process(ProcessConfig { command: vec!["worker".into()], env: vec![] }),
+            spot: None,
         }
     }
 
@@ -130,6 +131,7 @@ mod tests {
                 stale_sources: vec![],
                 rule: String::new(),
             },
+            mix: None,
             blocked: blocked.then(|| "capacity".into()),
         };
         RegionalResourcePlan {

@@ -3,9 +3,10 @@
 //! It shares with the planner what demand was last seen and what a pool may have, and nothing of how
 //! the planner decides. It finds every violation, not only the first.
 
-use super::budget::{cost, total, untouchable};
+use super::budget::{cost_of, price, untouchable};
 use super::demand::{Demand, Incoming};
 use super::sizing::{Bounds, usable, usd};
+use super::spot::Terms;
 use super::{PoolSnapshot, Snapshot, reactive_floor, share};
 use std::collections::BTreeSet;
 use tradewind_protocol::pool::MicroUsd;
@@ -134,6 +135,45 @@ pub enum Violation {
         /// Which policy.
         policy: String,
     },
+    /// Spot instances for a pool that has no spot market, or more than there are instances.
+    #[error("pool {pool}: {spot} of {total} instances are to be spot, but {reason}")]
+    TooMuchSpot {
+        /// Which pool.
+        pool: PoolName,
+        /// How many.
+        spot: u32,
+        /// Of how many.
+        total: u32,
+        /// Why that is too many.
+        reason: String,
+    },
+    /// What may be taken at once leaves less than the demand seen last needs, and no word why.
+    #[error(
+        "pool {pool}: {lost} of {spot} spot instances may be taken at once, which leaves {left} of {floor} instances that the demand seen last \
+         needs, and the decision does not say why"
+    )]
+    Exposed {
+        /// Which pool.
+        pool: PoolName,
+        /// How many are spot.
+        spot: u32,
+        /// How many of them may be taken at once.
+        lost: u32,
+        /// How many are left.
+        left: u32,
+        /// How many are needed.
+        floor: u32,
+    },
+    /// The pool costs more than it may.
+    #[error("pool {pool} costs {} an hour, its max_cost_per_hour_usd is {}", usd(*cost), usd(*budget))]
+    AbovePoolBudget {
+        /// Which pool.
+        pool: PoolName,
+        /// What it costs.
+        cost: MicroUsd,
+        /// What it may.
+        budget: MicroUsd,
+    },
     /// The plan costs more than the region may spend, and not only for what no budget takes.
     #[error("the plan costs {} an hour, planner.max_cost_per_hour_usd is {}", usd(*cost), usd(*budget))]
     AboveBudget {
@@ -212,6 +252,7 @@ fn judge(decision: &PoolDecision, pool: &PoolSnapshot, snapshot: &Snapshot, inco
             violations.push(Violation::StepTooLarge { pool: name(), wanted, least, policy: policy.into() });
         }
     }
+    let floor = reactive_floor(config, share(pool, snapshot) * Demand::on(&config.service, incoming, 0, Quantile::MEDIAN).observed_rate);
     if decision.blocked.is_none() {
         if active < bounds.min_instances {
             violations.push(Violation::BelowMin { pool: name(), active, min: bounds.min_instances });
@@ -219,8 +260,6 @@ fn judge(decision: &PoolDecision, pool: &PoolSnapshot, snapshot: &Snapshot, inco
         if bounds.frozen.is_none() && warm < bounds.min_warm {
             violations.push(Violation::BelowMinWarm { pool: name(), warm, min: bounds.min_warm });
         }
-        let floor =
-            reactive_floor(config, share(pool, snapshot) * Demand::on(&config.service, incoming, 0, Quantile::MEDIAN).observed_rate);
         if active < floor {
             violations.push(Violation::BelowReactiveFloor { pool: name(), active, floor });
         }
@@ -228,11 +267,45 @@ fn judge(decision: &PoolDecision, pool: &PoolSnapshot, snapshot: &Snapshot, inco
             violations.push(Violation::ImpossibleRate { pool: name(), rate: config.rate_per_instance });
         }
     }
+    mixed(decision, pool, (&bounds, floor), violations);
     let reason = &decision.reason;
     let figures = [("demand_rate", reason.demand_rate), ("median_rate", reason.median_rate), ("observed_rate", reason.observed_rate)];
     for (figure, value) in figures.into_iter().filter(|(_, value)| !value.is_finite() || *value < 0.0) {
         violations.push(Violation::BadFigure { pool: name(), figure, value });
     }
+}
+
+/// Judges how the instances are divided between the pool's markets.
+fn mixed(decision: &PoolDecision, pool: &PoolSnapshot, (bounds, floor): (&Bounds<'_>, u32), violations: &mut Vec<Violation>) {
+    let (name, total, spot) = (|| decision.pool.clone(), decision.total(), decision.spot());
+    if let Some(budget) = pool.config.costs.max_per_hour.filter(|_| bounds.frozen.is_none()) {
+        let cost = cost_of(pool, total, spot);
+        if cost > u128::from(budget.0).max(cost_of(pool, pool.config.promised(), 0)) {
+            violations.push(Violation::AbovePoolBudget { pool: name(), cost: micro(cost), budget });
+        }
+    }
+    if spot == 0 {
+        return;
+    }
+    let Some((terms, market)) = Terms::of(pool, decision.reason.quantile).zip(pool.config.spot.as_ref()) else {
+        return violations.push(Violation::TooMuchSpot { pool: name(), spot, total, reason: "the pool has no [pool.spot]".into() });
+    };
+    // A budget cuts both parts alike, which may round up by one.
+    let most = terms.most(total).saturating_add(1).min(total);
+    if spot > total || (spot > most && bounds.frozen.is_none()) {
+        let reason = format!("max_share is {}, and spot instances have to be the cheaper ones", market.max_share);
+        violations.push(Violation::TooMuchSpot { pool: name(), spot, total, reason });
+        return;
+    }
+    let lost = terms.lost(spot);
+    let (left, floor) = (total - lost, floor.min(total));
+    if left < floor && decision.mix.as_ref().is_none_or(|mix| mix.exposed.is_none()) {
+        violations.push(Violation::Exposed { pool: name(), spot, lost, left, floor });
+    }
+}
+
+fn micro(cost: u128) -> MicroUsd {
+    MicroUsd(u64::try_from(cost).unwrap_or(u64::MAX))
 }
 
 /// Whether the plan costs more than the region may spend: what no budget takes is paid for in any case, the rest from what is left.
@@ -241,11 +314,10 @@ fn above_budget(plan: &RegionalResourcePlan, snapshot: &Snapshot) -> Option<Viol
     let (mut all, mut bound) = (0, 0);
     for decision in &plan.decisions {
         let Some(pool) = snapshot.pools.iter().find(|pool| pool.config.name == decision.pool) else { continue };
-        let total = total(decision);
+        let total = decision.total();
         let frozen = Bounds::of(pool, snapshot).frozen.is_some();
-        all += cost(pool, total);
-        bound += cost(pool, untouchable(pool, total, frozen));
+        all += cost_of(pool, total, decision.spot());
+        bound += u128::from(price(pool, decision).0) * u128::from(untouchable(pool, total, frozen));
     }
-    let micro = |cost: u128| MicroUsd(u64::try_from(cost).unwrap_or(u64::MAX));
     (all > u128::from(budget.0).max(bound)).then_some(Violation::AboveBudget { cost: micro(all), budget })
 }

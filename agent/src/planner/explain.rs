@@ -3,18 +3,20 @@
 //! Made from the plan and the snapshot that it was made from, when somebody asks; nothing here decides.
 //!
 //! What an alternative is expected to cost is the price of its instances and the late cost of what is missing on average in the
-//! highest step within the lead time: `C + r * E[(D - C)+]` in prices of one instance. The demand's distribution is the planner's
-//! own: its quantiles above the median as they are provided for, mirrored below it, linear in between, and ending at the 99.9 % quantile.
+//! highest step within the lead time: `C + r * E[(D - C)+]` in prices of one instance, by the planner's own [`Distribution`] of the demand; where the pool has
+//! spot instances, by what [`super::spot`] weighs them with.
 
-use super::budget::total;
-use super::costs::{LADDER, break_even, late_cost_ratio, waits};
+use super::costs::{break_even, late_cost_ratio, waits};
 use super::demand::{Demand, Incoming, path_median};
+use super::distribution::{Distribution, ladder};
 use super::own::Provided;
+use super::risk;
 use super::sizing::{need, usable};
+use super::spot::{Terms, bid};
 use super::{PoolSnapshot, Snapshot, lead, share};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tradewind_protocol::api::{Alternative, AlternativeKind, CostTerms, PlanExplanation, PoolExplanation, SourceShare};
+use tradewind_protocol::api::{Alternative, AlternativeKind, CostTerms, PlanExplanation, PoolExplanation, SourceShare, SpotTerms};
 use tradewind_protocol::{PoolDecision, Quantile, RegionId, RegionalResourcePlan, ServiceName};
 
 /// The most sources that are told of one pool, the largest: nobody reads more.
@@ -54,6 +56,7 @@ fn one(decision: &PoolDecision, pool: &PoolSnapshot, lead: usize, snapshot: &Sna
             late_cost_stated: pool.config.costs.late_per_instance_hour.is_some(),
             scale_in_wait_ms: millis(waits(pool, snapshot)),
             break_even_ms: millis(break_even(pool, snapshot)),
+            spot: spot_terms(decision, pool),
             max_cost_per_hour: pool.config.costs.max_per_hour,
             region_max_cost_per_hour: snapshot.config.max_cost_per_hour,
         },
@@ -66,78 +69,51 @@ fn one(decision: &PoolDecision, pool: &PoolSnapshot, lead: usize, snapshot: &Sna
     }
 }
 
-fn ladder() -> impl Iterator<Item = Quantile> {
-    LADDER.iter().filter_map(|thousandths| Quantile::per_mille(*thousandths).ok())
-}
-
 /// Which of the steps after the last closed one is the highest within the lead, from 0.
 fn peak(pool: &PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming: &Incoming) -> usize {
     let quantile = pool.quantile(snapshot);
     Provided::of(pool, snapshot, quantile).peak(&Demand::on(&pool.config.service, incoming, lead, quantile).steps)
 }
 
-/// The demand on a pool in one step, in instances.
-struct Distribution {
-    /// Probability and value, both ascending.
-    points: Vec<(f64, f64)>,
-}
-
-impl Distribution {
-    fn of(pool: &PoolSnapshot, lead: usize, step: usize, snapshot: &Snapshot, incoming: &Incoming) -> Self {
-        let rate = pool.config.rate_per_instance;
-        let demand = |level: Quantile| Demand::on(&pool.config.service, incoming, lead, level);
-        let median = demand(Quantile::MEDIAN).steps.get(step).map_or(0.0, |step| share(pool, snapshot) * step.median_rate / rate);
-        let above = |level: Quantile| {
-            let provided = demand(level).steps.get(step).map_or(0.0, |demand| Provided::of(pool, snapshot, level).rate(step, demand));
-            (provided / rate - median).max(0.0)
-        };
-        // Quantiles of forecasts ascend; sums of them do as far as they are not clipped.
-        let mut upper: Vec<(f64, f64)> = ladder().map(|level| (level.probability(), above(level))).collect();
-        let mut highest = 0.0f64;
-        for (_, value) in &mut upper {
-            highest = highest.max(*value);
-            *value = highest;
-        }
-        let lower = upper.iter().rev().map(|(p, value)| (1.0 - p, (median - value).max(0.0)));
-        let points = lower.chain(upper.iter().map(|(p, value)| (*p, median + value))).collect();
-        Self { points }
-    }
-
-    /// What `level` of the ladder provides for.
-    fn at(&self, level: Quantile) -> f64 {
-        self.points.iter().find(|(p, _)| *p >= level.probability() - 1e-9).map_or(0.0, |(_, value)| *value)
-    }
-
-    /// What is missing on average where `instances` stand ready.
-    fn missing(&self, instances: f64) -> f64 {
-        let part = |(p0, v0): (f64, f64), (p1, v1): (f64, f64)| {
-            let (a, b, width) = (v0 - instances, v1 - instances, p1 - p0);
-            if a >= 0.0 {
-                width * (a + b) / 2.0
-            } else if b > 0.0 {
-                width * b * b / (2.0 * (b - a))
-            } else {
-                0.0
-            }
-        };
-        let inner: f64 = self.points.windows(2).map(|pair| part(pair[0], pair[1])).sum();
-        let last = self.points.last().map_or(0.0, |(p, value)| (1.0 - p) * (value - instances).max(0.0));
-        inner + last
-    }
+/// What the pool's mix was weighed with.
+fn spot_terms(decision: &PoolDecision, pool: &PoolSnapshot) -> Option<SpotTerms> {
+    let (config, spot) = (pool.config.spot.as_ref()?, pool.spot.as_ref()?);
+    let terms = Terms::of(pool, decision.reason.quantile)?;
+    let risk = &pool.memory.spot.risk;
+    let prices = risk.prices(spot.past);
+    Some(SpotTerms {
+        instance_hour_price: terms.price,
+        bid: bid(config, pool),
+        interruptions_per_hour: terms.per_hour,
+        prior_per_hour: risk::prior(config).0,
+        interruptions: risk.interruptions,
+        instance_hours: risk.instance_hours,
+        crossings: prices.crossings,
+        market_hours: prices.hours,
+        outage_ms: millis(terms.outage),
+        max_share: config.max_share,
+        at_once: config.at_once,
+    })
 }
 
 fn alternatives(decision: &PoolDecision, pool: &PoolSnapshot, demand: &Distribution) -> Vec<Alternative> {
-    let chosen = total(decision);
+    let chosen = decision.total();
     let quantile = decision.reason.quantile;
     let ratio = late_cost_ratio(pool, quantile);
-    let expected = |instances: u32| {
-        let missing = demand.missing(f64::from(instances));
-        (missing, f64::from(instances) + ratio * missing)
+    let terms = Terms::of(pool, quantile);
+    let expected = |instances: u32, spot: u32| match &terms {
+        Some(terms) => (terms.missing(instances - spot, spot, demand), terms.cost(instances - spot, spot, demand)),
+        None => {
+            let missing = demand.missing(f64::from(instances));
+            (missing, f64::from(instances) + ratio * missing)
+        }
     };
-    let (_, paid) = expected(chosen);
+    let (_, paid) = expected(chosen, decision.spot());
     let lower = ladder().filter(|level| *level < quantile).last();
     let higher = ladder().find(|level| *level > quantile);
     let for_level = |level: Quantile| need(demand.at(level), 1.0);
+    // What differs from what was chosen differs in spot instances.
+    let kept = chosen - decision.spot();
     let candidates = [
         (AlternativeKind::Chosen, Some(chosen), Some(quantile)),
         (AlternativeKind::OneFewer, chosen.checked_sub(1), None),
@@ -145,23 +121,60 @@ fn alternatives(decision: &PoolDecision, pool: &PoolSnapshot, demand: &Distribut
         (AlternativeKind::LowerQuantile, lower.map(for_level), lower),
         (AlternativeKind::HigherQuantile, higher.map(for_level), higher),
         (AlternativeKind::AsBefore, Some(pool.standing().total()), None),
+        (AlternativeKind::AllOnDemand, terms.map(|_| chosen), None),
+        (AlternativeKind::AllSpot, terms.map(|_| chosen), None),
     ];
     let mut alternatives: Vec<Alternative> = candidates
         .into_iter()
         .filter_map(|(kind, instances, quantile)| {
             let instances = instances?;
-            let (expected_missing, expected_cost) = expected(instances);
-            let rejected = (kind != AlternativeKind::Chosen).then(|| rejected(instances, expected_cost - paid, decision));
-            Some(Alternative { kind, instances, quantile, expected_missing, expected_cost, rejected })
+            let spot = match kind {
+                AlternativeKind::AllOnDemand => 0,
+                AlternativeKind::AllSpot => instances,
+                _ if terms.is_some_and(|terms| terms.most(instances) > 0) => instances.saturating_sub(kept),
+                _ => 0,
+            };
+            let (expected_missing, expected_cost) = expected(instances, spot);
+            let dearer = expected_cost - paid;
+            let rejected = match (kind, &terms) {
+                (AlternativeKind::Chosen, _) => None,
+                (AlternativeKind::AllOnDemand | AlternativeKind::AllSpot, Some(terms)) => {
+                    Some(rejected_mix((instances, spot), dearer, terms, decision))
+                }
+                (_, _) => Some(rejected(instances, dearer, decision)),
+            };
+            let spot = terms.map(|_| spot);
+            Some(Alternative { kind, instances, spot, quantile, expected_missing, expected_cost, rejected })
         })
         .collect();
     alternatives.sort_by_key(|alternative| alternative.instances);
     alternatives
 }
 
+/// Why `spot` of as many `instances` as were chosen, which is expected to cost `dearer` more, was not.
+fn rejected_mix((instances, spot): (u32, u32), dearer: f64, terms: &Terms, decision: &PoolDecision) -> String {
+    let floor = decision.reason.reactive_floor.min(instances);
+    let left = instances - terms.lost(spot);
+    if spot == decision.spot() {
+        return "the same mix".into();
+    }
+    let compared =
+        if dearer > 0.0 { format!("costs {dearer:.2} instances more") } else { format!("would cost {:.2} instances less", -dearer) };
+    let rule = decision.mix.as_ref().map_or("", |mix| mix.rule.as_str());
+    if left < floor {
+        format!("{compared}, and an interruption would leave {left} of {floor} that the demand seen last needs")
+    } else if spot > terms.most(instances) {
+        format!("{compared}; {} of {instances} may be spot", terms.most(instances))
+    } else if dearer > 0.0 {
+        compared
+    } else {
+        format!("{compared}; decided by {rule}")
+    }
+}
+
 /// Why `instances`, which are expected to cost `dearer` more, were not chosen.
 fn rejected(instances: u32, dearer: f64, decision: &PoolDecision) -> String {
-    let (chosen, reason) = (total(decision), &decision.reason);
+    let (chosen, reason) = (decision.total(), &decision.reason);
     if instances == chosen {
         return "the same number".into();
     }
@@ -221,16 +234,6 @@ mod tests {
     use super::*;
     use crate::planner::plan;
     use tradewind_protocol::pool::MicroUsd;
-
-    #[test]
-    fn what_is_missing_is_the_integral_of_the_quantiles_above_capacity() {
-        // Uniform between 0 and 10.
-        let uniform = Distribution { points: vec![(0.0, 0.0), (0.5, 5.0), (1.0, 10.0)] };
-        for capacity in [0.0, 3.0, 5.0, 9.5, 12.0f64] {
-            let exact = (10.0 - capacity).max(0.0).powi(2) / 20.0;
-            assert!((uniform.missing(capacity) - exact).abs() < 1e-12, "{capacity}");
-        }
-    }
 
     #[test]
     fn an_explanation_tells_sources_costs_and_what_else_was_possible() {

@@ -14,7 +14,7 @@ use super::costs::{late_cost_ratio, waits};
 use super::history::RecentNeeds;
 use super::sizing::need;
 use super::tuner::{Outcome, Tuner};
-use super::{PoolSnapshot, Snapshot, Standing};
+use super::{PoolSnapshot, Snapshot, SpotMemory, Standing};
 use crate::config::PoolConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -238,6 +238,9 @@ pub struct Memory {
     pub margins: Margins,
     /// What the last round planned.
     pub standing: Option<Standing>,
+    /// What is known of its spot instances.
+    #[serde(default)]
+    pub spot: SpotMemory,
 }
 
 /// How the step that was closed last came out for a pool, beside its demand.
@@ -267,6 +270,10 @@ impl Memory {
             });
         }
         self.recent.note(step, decision, config);
+        if let Some(mix) = &decision.mix {
+            self.spot.note(step, mix);
+            self.spot.learn(pool, snapshot);
+        }
         self.standing = Some(Standing { active: decision.active, warm: decision.warm });
     }
 
@@ -279,7 +286,7 @@ impl Memory {
     /// The memory that `bytes` keep, as far as it makes sense; `None` for bytes of another kind.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let memory: Self = serde_json::from_slice(bytes).ok()?;
-        Some(Self { recent: memory.recent.sound(), margins: memory.margins.sound(), standing: memory.standing })
+        Some(Self { recent: memory.recent.sound(), margins: memory.margins.sound(), standing: memory.standing, spot: memory.spot.sound() })
     }
 }
 

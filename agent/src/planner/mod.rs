@@ -17,12 +17,14 @@
 //!    forecast needs again within that time.
 //! 4. `min_instances` and `min_warm` are added from below; `max_instances`, the pool's capacity, its policies (`policy`) and its budget cut
 //!    from above, and then the decision says that it is blocked, and by what. A frozen pool stays as it is.
-//! 5. Where all pools together cost more than the region may spend, they are cut together (`budget`).
+//! 5. Of a pool with a spot market, part of the instances is bought there: as many as are the cheapest with interruptions counted (`spot`, `risk`).
+//! 6. Where all pools together cost more than the region may spend, they are cut together (`budget`).
 
 mod budget;
 mod check;
 mod costs;
 mod demand;
+mod distribution;
 mod explain;
 pub mod foresight;
 mod graph;
@@ -31,7 +33,9 @@ mod margins;
 mod needs;
 mod own;
 mod policy;
+mod risk;
 mod sizing;
+mod spot;
 mod tuner;
 
 pub use check::{ValidatedPlan, Violation, check};
@@ -43,12 +47,15 @@ pub use margins::{Margins, Memory, Outturn};
 pub use needs::needs;
 pub use own::{OwnDemand, Round, rounds};
 pub use policy::{MINUTES_A_DAY, Policy, StepLimit, Weekly, When};
+pub use risk::{Counted, PastPrices};
+pub use spot::{SpotMemory, SpotSnapshot};
 pub use tuner::Tuner;
 
 use crate::config::{PlannerConfig, PoolConfig};
 use crate::marks::{bug, sometimes};
 use budget::Share;
 use demand::{Demand, Incoming, lead_steps};
+use distribution::Distribution;
 use own::Provided;
 use serde::{Deserialize, Serialize};
 use sizing::{Bounds, Limit, need, usable};
@@ -123,6 +130,8 @@ pub struct PoolSnapshot {
     pub observed: Option<f64>,
     /// What its own demand foretells, in hundredths of its maximum, once that is known for long enough.
     pub foreseen: Option<Foreseen>,
+    /// Its spot market, if it has one.
+    pub spot: Option<SpotSnapshot>,
 }
 
 impl PoolSnapshot {
@@ -172,7 +181,10 @@ pub fn plan(snapshot: &Snapshot) -> RegionalResourcePlan {
     pools.dedup_by(|a, b| a.config.name == b.config.name);
     let mut notes = Notes::default();
     let leads: Vec<usize> = pools.iter().map(|pool| lead(pool, snapshot)).collect();
-    let levels = pools.iter().map(|pool| pool.quantile(snapshot)).collect();
+    let mut levels: BTreeSet<Quantile> = pools.iter().map(|pool| pool.quantile(snapshot)).collect();
+    if pools.iter().any(|pool| pool.spot.is_some()) {
+        levels.extend(distribution::ladder());
+    }
     let incoming = Incoming::of(snapshot, reach(snapshot, &leads), levels);
     let mut shares: Vec<Share> =
         pools.into_iter().zip(leads).map(|(pool, lead)| decide(pool, lead, snapshot, &incoming, &mut notes)).collect();
@@ -180,6 +192,7 @@ pub fn plan(snapshot: &Snapshot) -> RegionalResourcePlan {
         budget::keep(budget, &mut shares);
     }
     notes.0.extend(shares.iter().filter_map(|share| share.pool.price_doubt.clone()));
+    notes.0.extend(shares.iter().filter_map(|share| share.pool.spot.as_ref()).flat_map(|spot| spot.doubts.clone()));
     let decisions: Vec<PoolDecision> = shares.into_iter().map(|share| share.decision).collect();
     decisions.iter().for_each(|decision| notes.below_floor(decision));
     RegionalResourcePlan {
@@ -268,6 +281,12 @@ fn decide<'a>(pool: &'a PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming
     };
     let bounds = Bounds::of(pool, snapshot);
     let Sized { active, warm, rule, blocked } = wanted.size(pool, &bounds);
+    let mix = (pool.spot.is_some() && usable(config.rate_per_instance)).then(|| {
+        let demand = Distribution::of(pool, lead, at, snapshot, incoming);
+        spot::mix(pool, snapshot, &bounds, spot::Wanted { total: active.saturating_add(warm), floor, quantile, demand: &demand })
+    });
+    let mix = mix.flatten();
+    let warm = warm.saturating_add(mix.as_ref().map_or(0, |mix| mix.reserve));
     let decision = PoolDecision {
         pool: config.name.clone(),
         service: config.service.clone(),
@@ -288,6 +307,7 @@ fn decide<'a>(pool: &'a PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming
             stale_sources: demand.stale.into_iter().collect(),
             rule,
         },
+        mix,
         blocked,
     };
     Share { pool, decision, frozen: bounds.frozen.is_some() }

@@ -1,7 +1,7 @@
 //! From a rate to instances, and from instances to what a pool may have.
 
 use super::policy::Policy;
-use super::{PoolSnapshot, Snapshot, Standing};
+use super::{PoolSnapshot, Snapshot, Standing, spot};
 use crate::config::PoolConfig;
 use tradewind_protocol::Timestamp;
 use tradewind_protocol::pool::MicroUsd;
@@ -64,7 +64,7 @@ impl<'a> Limit<'a> {
             }
         }
         match config.costs.max_per_hour {
-            Some(budget) => limit.cut(paid_by(budget, pool.price).max(promised), LimitedBy::Budget),
+            Some(budget) => limit.cut(spot::paid_by(pool, budget).max(promised), LimitedBy::Budget),
             None => limit,
         }
     }
@@ -84,7 +84,8 @@ impl<'a> Limit<'a> {
             LimitedBy::Policy(name) => format!("max_instances of policy {name} is {}", self.instances),
             LimitedBy::Budget => {
                 let budget = config.costs.max_per_hour.unwrap_or_default();
-                format!("max_cost_per_hour_usd ({}) pays for {} at {} each", usd(budget), self.instances, usd(pool.price))
+                let mixed = if pool.spot.is_some() { ", as many of them spot as may be" } else { "" };
+                format!("max_cost_per_hour_usd ({}) pays for {} at {} each{mixed}", usd(budget), self.instances, usd(pool.price))
             }
             LimitedBy::Step(name) => format!("policy {name} lets a round go up to {}", self.instances),
         }

@@ -39,6 +39,7 @@ pub(super) fn config(name: &str) -> PoolConfig {
         costs: Default::default(),
         policies: vec![],
         provider: ProviderConfig::Process(ProcessConfig { command: vec!["worker".into()], env: vec![] }),
+        spot: None,
     }
 }
 
@@ -52,6 +53,7 @@ pub(super) fn pool(config: PoolConfig) -> PoolSnapshot {
         memory: Memory::default(),
         observed: None,
         foreseen: None,
+        spot: None,
     }
 }
 
@@ -76,6 +78,11 @@ pub(super) fn forecast(source: &str, observed: f64, rows: &[(f64, f64)]) -> Sour
         score: ForecastScore::default(),
     };
     SourceForecast { source: region(source), age: Duration::ZERO, live: true, prediction: Arc::new(prediction) }
+}
+
+/// The same, for tests of other modules with a `snapshot` of their own.
+pub(super) fn region_snapshot(forecasts: Vec<SourceForecast>, pools: Vec<PoolSnapshot>) -> Snapshot {
+    snapshot(forecasts, pools)
 }
 
 pub(super) fn snapshot(forecasts: Vec<SourceForecast>, pools: Vec<PoolSnapshot>) -> Snapshot {
@@ -392,7 +399,7 @@ fn an_idle_instance_is_kept_as_long_as_that_is_cheaper_than_a_start() {
     assert!(rented.reason.rule.starts_with("scale-in waits"));
 }
 
-fn policy(name: &str) -> Policy {
+pub(super) fn policy(name: &str) -> Policy {
     let none = StepLimit::default();
     Policy {
         name: name.into(),
@@ -407,7 +414,7 @@ fn policy(name: &str) -> Policy {
 }
 
 /// Nothing learned, and so many instances planned before.
-fn stood(active: u32, warm: u32) -> Memory {
+pub(super) fn stood(active: u32, warm: u32) -> Memory {
     Memory { standing: Some(Standing { active, warm }), ..Memory::default() }
 }
 
@@ -558,7 +565,7 @@ prop_compose! {
             decision.reason.demand_rate = rate;
             recent.note(KNOWN.offset(at), &decision, &config);
         }
-        PoolSnapshot { measured_startup: measured.map(Duration::from_secs), memory: Memory { recent, margins: Margins::with_tuner(Tuner::with_margin(margin)), standing: None }, ..pool(config) }
+        PoolSnapshot { measured_startup: measured.map(Duration::from_secs), memory: Memory { recent, margins: Margins::with_tuner(Tuner::with_margin(margin)), standing: None, spot: SpotMemory::default() }, ..pool(config) }
     }
 }
 

@@ -8,7 +8,7 @@ use super::{PoolError, Samples, Setup, Shutdown, Snapshot, Totals};
 use crate::config::{PoolConfig, ReservationConfig};
 use crate::env::{Clock, Env};
 use crate::events::EventLog;
-use crate::provider::{Order, ProviderError, carry_out};
+use crate::provider::{Order, ProviderError, carry_out, chain};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,10 +79,11 @@ impl Actor {
         let mut pages: BTreeMap<PoolName, PageSetup> =
             pools.iter().map(|pool| (pool.name.clone(), page(pool, &reservations, mode))).collect();
         let mut opened = vec![];
-        let configured: BTreeSet<PoolName> = pools.iter().map(|pool| pool.name.clone()).collect();
+        let spot_names = pools.iter().filter_map(|pool| pool.spot.as_ref().map(|spot| &spot.name));
+        let configured: BTreeSet<PoolName> = pools.iter().map(|pool| &pool.name).chain(spot_names).cloned().collect();
         for pool in pools {
             let refused = |error: anyhow::Error| PoolError::Provider { pool: pool.name.clone(), reason: format!("{error:#}") };
-            let provider = env.providers.open(&pool).map_err(refused)?;
+            let provider = chain::open(&*env.providers, &pool).map_err(refused)?;
             opened.push((pool.name.clone(), Some(pool), provider));
         }
         for (name, provider) in env.providers.open_retired(&configured).map_err(|error| PoolError::Retired(format!("{error:#}")))? {
@@ -264,7 +265,7 @@ impl Actor {
         for (name, orders) in planned {
             let Some(fleet) = self.fleets.get_mut(&name) else { continue };
             let promised = self.ledger_failure.is_none();
-            let (given, withheld): (Vec<_>, Vec<_>) = orders.into_iter().partition(|(order, _)| promised || *order != Order::Start);
+            let (given, withheld): (Vec<_>, Vec<_>) = orders.into_iter().partition(|(order, _)| promised || !order.is_start());
             fleet.retract(&withheld);
             self.give(&name, given);
         }
@@ -298,6 +299,7 @@ impl Actor {
             snapshot.pools.extend(fleet.status());
             snapshot.instances.extend(fleet.instances());
             snapshot.providers.extend(fleet.providers());
+            snapshot.spot.extend(fleet.spot().map(|seen| (fleet.name.clone(), seen)));
             snapshot.health_reasons.extend(fleet.health_reasons(self.mode));
         }
         snapshot.health_reasons.extend(self.ledger_failure.clone());

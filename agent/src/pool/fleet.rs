@@ -4,7 +4,7 @@
 use super::accounting::{Accounting, Closed, Standing};
 use super::book::Book;
 use super::reconcile::{Action, Desired, Limits, Member, Obedience, Reason, reconcile};
-use super::{Totals, limits};
+use super::{SpotSeen, Totals, limits};
 use crate::backoff::Backoff;
 use crate::config::PoolConfig;
 use crate::marks::{bug, sometimes};
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tradewind_protocol::api::{InstanceState, InstanceView, ProviderView, Severity};
 use tradewind_protocol::region::Mode;
 use tradewind_protocol::reservation::ledger::{Error, Reservation};
-use tradewind_protocol::{InstanceCounts, InstanceId, PoolName, ResourcePool, Resources, Step, Timestamp, reservation};
+use tradewind_protocol::{InstanceCounts, InstanceId, Market, PoolName, ResourcePool, Resources, Step, Timestamp, reservation};
 
 /// After so many failed orders in a row an instance is replaced: with the backoff's waits it had
 /// some four seconds to come round.
@@ -30,6 +30,10 @@ const CAREFUL_FROM: u32 = 3;
 /// How many measured start-up times the published one is the longest of. The longest, because a
 /// plan that relies on it must not be late; few, so that it follows.
 const STARTUPS_KEPT: usize = 8;
+
+/// For so long after spot instances were taken, what is missing is bought on demand: what takes one takes more, and what it has taken cannot be
+/// had. A guess.
+const SPOT_PAUSE: Duration = Duration::from_secs(300);
 
 /// How many orders of one pool are carried out at the same time.
 const MAX_IN_FLIGHT: usize = 64;
@@ -74,6 +78,11 @@ pub(super) struct Fleet {
     listed: bool,
     /// Its providers as they stood at the last look, if it has several.
     links: Vec<LinkStatus>,
+    spot: SpotSeen,
+    /// Until when the spot instances are counted.
+    spot_counted: Duration,
+    /// Until when nothing is bought on the spot market.
+    spot_pauses: Duration,
 }
 
 /// What is known of one instance.
@@ -86,6 +95,9 @@ struct Card {
     handle: String,
     in_flight: Option<Order>,
     obedience: Backoff,
+    market: Market,
+    /// Whether it was told to end, or has been counted as taken: its end is no news.
+    leaving: bool,
 }
 
 impl Fleet {
@@ -108,6 +120,9 @@ impl Fleet {
             chance: StdRng::from_seed(begin.seed),
             listed: false,
             links: vec![],
+            spot: SpotSeen::default(),
+            spot_counted: Duration::ZERO,
+            spot_pauses: Duration::ZERO,
         }
     }
 
@@ -124,8 +139,10 @@ impl Fleet {
     pub(super) fn want(&mut self, desired: Desired, news: &mut Vec<News>) {
         let before = self.desired.replace(desired);
         if before != Some(desired) {
-            let was = before.map_or_else(|| "nothing was planned before".into(), |d| format!("was {} + {}", d.active, d.warm));
-            let words = format!("{}: {} active + {} warm wanted ({was})", self.name, desired.active, desired.warm);
+            let was =
+                before.map_or_else(|| "nothing was planned before".into(), |d| format!("was {} + {}{}", d.active, d.warm, of_spot(d)));
+            let Desired { active, warm, .. } = desired;
+            let words = format!("{}: {active} active + {warm} warm{} wanted ({was})", self.name, of_spot(desired));
             news.push((Severity::Info, "pool.target_changed", words));
         }
     }
@@ -157,7 +174,7 @@ impl Fleet {
             Ok(listed) => {
                 self.list_failure = None;
                 let listed: BTreeMap<InstanceId, Observed> = listed.into_iter().map(|seen| (seen.id.clone(), seen)).collect();
-                let starting = |card: &Card| card.in_flight == Some(Order::Start);
+                let starting = |card: &Card| card.in_flight.is_some_and(Order::is_start);
                 let gone: Vec<_> = self
                     .members
                     .iter()
@@ -185,7 +202,8 @@ impl Fleet {
     fn look_at_links(&mut self, news: &mut Vec<News>) {
         let links = self.provider.links();
         for link in &links {
-            let before = self.links.iter().find(|before| before.kind == link.kind).and_then(|before| before.failing.as_ref());
+            let same = |before: &&LinkStatus| (before.kind, before.market) == (link.kind, link.market);
+            let before = self.links.iter().find(same).and_then(|before| before.failing.as_ref());
             match (before, &link.failing) {
                 (None, Some(reason)) => {
                     let words = format!("{}: {} fails, others take over: {reason}", self.name, link.kind);
@@ -205,6 +223,7 @@ impl Fleet {
         self.links.iter().map(|link| ProviderView {
             pool: self.name.clone(),
             provider: link.kind.into(),
+            market: link.market,
             configured: link.standing == provider::Standing::Configured,
             instances: u32::try_from(link.instances).unwrap_or(u32::MAX),
             failing: link.failing.clone(),
@@ -219,7 +238,12 @@ impl Fleet {
             sometimes!("pool.adopted");
             totals.adopted += 1;
             news.push((Severity::Info, "pool.instance_adopted", format!("{} {} ({}): {:?}", self.name, seen.id, seen.handle, seen.state)));
-            self.members.insert(seen.id, Card::new(seen.state, seen.handle, now));
+            let card = Card {
+                leaving: seen.state == InstanceState::Draining,
+                market: self.provider.market(&seen.id),
+                ..Card::new(seen.state, seen.handle, now)
+            };
+            self.members.insert(seen.id, card);
             return;
         };
         card.handle = seen.handle;
@@ -235,6 +259,13 @@ impl Fleet {
             let words = format!("{} {} ({}) was ready after {} ms", self.name, seen.id, card.handle, took.as_millis());
             news.push((Severity::Info, "pool.instance_ready", words));
         }
+        if seen.state == InstanceState::Draining && card.market == Market::Spot && !card.leaving {
+            card.leaving = true;
+            let words = format!("{} {} ({}) is being taken by its market", self.name, seen.id, card.handle);
+            news.push((Severity::Warning, "pool.spot_interrupted", words));
+            self.spot.interrupted += 1;
+            self.spot_pauses = now.uptime + SPOT_PAUSE;
+        }
         tracing::debug!(pool = %self.name, instance = %seen.id, from = ?card.state, to = ?seen.state, "instance changed");
         (card.state, card.since, card.entered) = (seen.state, now.clock, now.uptime);
     }
@@ -247,7 +278,15 @@ impl Fleet {
             None => draining,
         };
         let reason = ended.map_or_else(|| "it is no longer there".into(), |ended| ended.reason);
-        if ordered {
+        let was_ready = matches!(card.state, InstanceState::Warm | InstanceState::Active);
+        if card.market == Market::Spot && !ordered && !card.leaving && was_ready {
+            // That it is taken is its nature: other starts do not wait for it.
+            let words = format!("{} {id} ({:?}) was taken by its market: {reason}", self.name, card.state);
+            news.push((Severity::Warning, "pool.spot_interrupted", words));
+            self.spot.interrupted += 1;
+            self.spot_pauses = now.uptime + SPOT_PAUSE;
+            totals.lost += 1;
+        } else if ordered || (card.market == Market::Spot && card.leaving) {
             totals.ended += 1;
             news.push((Severity::Info, "pool.instance_ended", format!("{} {id}: {reason}", self.name)));
         } else {
@@ -280,15 +319,20 @@ impl Fleet {
         card.in_flight = None;
         let Err(error) = result else {
             card.obedience.reset();
-            totals.started += u64::from(order == Order::Start);
+            totals.started += u64::from(order.is_start());
             return;
         };
         totals.failed_orders += 1;
         card.obedience.fail(now.uptime, jitter);
         let words = format!("{}: {error}", self.name);
-        if order == Order::Start {
-            self.members.remove(id);
-            self.fail(now, words.clone());
+        match order {
+            Order::Start => {
+                self.members.remove(id);
+                self.fail(now, words.clone());
+            }
+            // Others are started on demand, and nothing waits.
+            Order::StartSpot => drop(self.members.remove(id)),
+            Order::Activate | Order::Deactivate | Order::Drain | Order::Stop => {}
         }
         news.push((Severity::Warning, "pool.order_failed", words));
     }
@@ -341,6 +385,7 @@ impl Fleet {
         let found = Desired {
             active: self.count(InstanceState::Active),
             warm: self.count(InstanceState::Warm) + self.count(InstanceState::Starting),
+            spot: self.spot_members(),
         };
         let desired = *self.desired.get_or_insert(found);
         if self.count(InstanceState::Starting) == 0 {
@@ -354,7 +399,7 @@ impl Fleet {
             self.assign(desired, &lent, now);
         }
         let owed: u32 = lent.iter().map(|reservation| reservation.terms.units).fold(0, u32::saturating_add);
-        let desired = Desired { active: desired.active.saturating_add(owed), ..desired };
+        let desired = Desired { active: desired.active.saturating_add(owed), spot: self.spot_to_be_had(desired.spot, now), ..desired };
         let members: Vec<Member> = self.members.iter().map(|(id, card)| card.member(id, self.provider.rank(id), now)).collect();
         let round = reconcile(desired, &self.limits, &members);
         let mut room = MAX_IN_FLIGHT.saturating_sub(members.iter().filter(|member| member.in_flight.is_some()).count());
@@ -376,16 +421,17 @@ impl Fleet {
                     }
                     if let Some(card) = self.members.get_mut(&id) {
                         card.in_flight = Some(order);
+                        card.leaving |= matches!(order, Order::Drain | Order::Stop);
                     }
                     if order != Order::Drain || !bug!("drain-forgotten") {
                         orders.push((order, id));
                     }
                     room -= 1;
                 }
-                Action::Start(reason) if starts > 0 => match self.reserve(now) {
-                    Ok(id) => {
-                        tracing::debug!(pool = %self.name, instance = %id, %reason, "starting");
-                        orders.push((Order::Start, id));
+                Action::Start(market, reason) if starts > 0 => match self.reserve(market, now) {
+                    Ok((order, id)) => {
+                        tracing::debug!(pool = %self.name, instance = %id, %order, %reason, "starting");
+                        orders.push((order, id));
                         starts -= 1;
                         room -= 1;
                     }
@@ -396,7 +442,7 @@ impl Fleet {
                     }
                 },
                 // Too early to find out whether it fits by now.
-                Action::Start(_) => blocked = blocked.or_else(|| self.blocked.clone()),
+                Action::Start(_, _) => blocked = blocked.or_else(|| self.blocked.clone()),
             }
         }
         if blocked.is_some() && self.blocked.is_none() {
@@ -408,7 +454,7 @@ impl Fleet {
     }
 
     /// Reserves the resources of one more instance, and makes room for it among the members.
-    fn reserve(&mut self, now: Now) -> Result<InstanceId, String> {
+    fn reserve(&mut self, market: Market, now: Now) -> Result<(Order, InstanceId), String> {
         let id =
             InstanceId::new(&format!("{}-{:012x}", self.name, self.chance.random::<u64>() >> 16)).map_err(|error| error.to_string())?;
         let unit = self.instance_resources();
@@ -421,20 +467,43 @@ impl Fleet {
             }
             other => other.to_string(),
         })?;
+        let order = match market {
+            Market::OnDemand => Order::Start,
+            Market::Spot => Order::StartSpot,
+        };
         let card = Card {
-            in_flight: Some(Order::Start),
+            in_flight: Some(order),
             ordered: Some(now.uptime),
+            market,
             ..Card::new(InstanceState::Starting, "no process yet".into(), now)
         };
         self.members.insert(id.clone(), card);
-        Ok(id)
+        Ok((order, id))
+    }
+
+    /// How many spot instances there are or will be, as far as is known.
+    fn spot_members(&self) -> u32 {
+        let there =
+            self.members.values().filter(|card| card.market == Market::Spot && card.state != InstanceState::Draining && !card.leaving);
+        u32::try_from(there.count()).unwrap_or(u32::MAX)
+    }
+
+    /// How many of `wanted` spot instances can be had now: those that are there, while the market is said to have no more.
+    fn spot_to_be_had(&self, wanted: u32, now: Now) -> u32 {
+        let open = self.provider.offers_spot() && now.uptime >= self.spot_pauses;
+        if open { wanted } else { wanted.min(self.spot_members()) }
+    }
+
+    /// What was seen of the pool's spot instances in this life of the agent, if it has any.
+    pub(super) fn spot(&self) -> Option<SpotSeen> {
+        self.config.as_ref().is_some_and(|config| config.spot.is_some()).then_some(self.spot)
     }
 
     /// Takes orders back that could not be given.
     pub(super) fn retract(&mut self, orders: &[(Order, InstanceId)]) {
         for (order, id) in orders {
             match order {
-                Order::Start => drop(self.members.remove(id)),
+                Order::Start | Order::StartSpot => drop(self.members.remove(id)),
                 Order::Activate | Order::Deactivate | Order::Drain | Order::Stop => {
                     if let Some(card) = self.members.get_mut(id) {
                         card.in_flight = None;
@@ -459,7 +528,7 @@ impl Fleet {
     pub(super) fn everything(&mut self) -> Vec<(Order, InstanceId)> {
         let idle = self.members.iter_mut().filter(|(_, card)| card.in_flight.is_none());
         idle.map(|(id, card)| {
-            card.in_flight = Some(Order::Stop);
+            (card.in_flight, card.leaving) = (Some(Order::Stop), true);
             (Order::Stop, id.clone())
         })
         .collect()
@@ -467,6 +536,12 @@ impl Fleet {
 
     /// Brings the accounts up to date; the steps that have ended.
     pub(super) fn account(&mut self, now: Now) -> Vec<Closed> {
+        let since = std::mem::replace(&mut self.spot_counted, now.uptime);
+        let ready = |card: &&Card| card.market == Market::Spot && matches!(card.state, InstanceState::Warm | InstanceState::Active);
+        let ready = self.members.values().filter(ready).count();
+        let ms = u64::try_from(now.uptime.saturating_sub(since).as_millis()).unwrap_or(u64::MAX);
+        self.spot.instance_ms = self.spot.instance_ms.saturating_add(ms.saturating_mul(ready as u64));
+        self.spot.instances = self.spot_members();
         let standing = Standing { ready: self.count(InstanceState::Active), paid: self.counts().total() };
         self.accounting.observe(now.clock, standing)
     }
@@ -479,7 +554,8 @@ impl Fleet {
                 (card.state == InstanceState::Starting).then_some(card.entered + self.limits.start_deadline + Duration::from_millis(1));
             [overdue.filter(|at| *at > now.uptime), card.obedience.next(now.uptime)].into_iter().flatten().min()
         });
-        let due = cards.chain(self.starts.next(now.uptime)).min().map(|at| at.saturating_sub(now.uptime));
+        let paused = (self.spot_pauses > now.uptime).then_some(self.spot_pauses);
+        let due = cards.chain(self.starts.next(now.uptime)).chain(paused).min().map(|at| at.saturating_sub(now.uptime));
         due.map_or(step, |due| due.min(step))
     }
 
@@ -527,6 +603,7 @@ impl Fleet {
             state: card.state,
             since: card.since,
             handle: card.handle.clone(),
+            market: card.market,
         })
     }
 
@@ -560,6 +637,11 @@ impl Fleet {
     }
 }
 
+/// How many of them are spot, in words.
+fn of_spot(desired: Desired) -> String {
+    if desired.spot > 0 { format!(" ({} of them spot)", desired.spot) } else { String::new() }
+}
+
 /// What a fleet begins with.
 pub(super) struct Begin {
     pub(super) step: Step,
@@ -570,7 +652,17 @@ pub(super) struct Begin {
 
 impl Card {
     fn new(state: InstanceState, handle: String, now: Now) -> Self {
-        Self { state, since: now.clock, entered: now.uptime, ordered: None, handle, in_flight: None, obedience: Backoff::default() }
+        Self {
+            state,
+            since: now.clock,
+            entered: now.uptime,
+            ordered: None,
+            handle,
+            in_flight: None,
+            obedience: Backoff::default(),
+            market: Market::OnDemand,
+            leaving: false,
+        }
     }
 
     fn member(&self, id: &InstanceId, rank: usize, now: Now) -> Member {
@@ -582,6 +674,6 @@ impl Card {
             Obedience::Good
         };
         let age = now.uptime.saturating_sub(self.entered);
-        Member { id: id.clone(), state: self.state, age, in_flight: self.in_flight, standing, rank }
+        Member { id: id.clone(), state: self.state, age, in_flight: self.in_flight, standing, rank, market: self.market }
     }
 }

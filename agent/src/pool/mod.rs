@@ -89,6 +89,8 @@ pub struct Target {
     pub active: u32,
     /// How many more are to stand by.
     pub warm: u32,
+    /// How many of both are to be bought on the spot market.
+    pub spot: u32,
 }
 
 /// Targets of pools that exist, one a pool, within the pools' limits.
@@ -144,10 +146,23 @@ pub struct Snapshot {
     pub instances: Vec<InstanceView>,
     /// The providers of the pools that have several, in the order in which they are tried.
     pub providers: Vec<ProviderView>,
+    /// What was seen of spot instances, of the pools that may have some.
+    pub spot: BTreeMap<PoolName, SpotSeen>,
     /// What does not work, in words; empty when all is well.
     pub health_reasons: Vec<String>,
     /// What happened in this life of the agent.
     pub totals: Totals,
+}
+
+/// What was seen of a pool's spot instances in this life of the agent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpotSeen {
+    /// How many there are or are ordered.
+    pub instances: u32,
+    /// How many were taken.
+    pub interrupted: u64,
+    /// For how long one stood ready, all together, in milliseconds.
+    pub instance_ms: u64,
 }
 
 /// Counts of one life of the agent.
@@ -229,13 +244,13 @@ impl PoolHandle {
     /// Checks targets against the configuration.
     pub fn validate(&self, targets: Vec<Target>) -> Result<ValidatedTargets, TargetError> {
         let mut checked = BTreeMap::new();
-        for Target { pool, active, warm } in targets {
+        for Target { pool, active, warm, spot } in targets {
             let limits = self.limits.get(&pool).ok_or_else(|| TargetError::UnknownPool(pool.clone()))?;
             let (min, max) = (limits.min_instances, limits.max_instances);
             if active < min || active.checked_add(warm).is_none_or(|all| all > max) {
                 return Err(TargetError::OutOfBounds { pool, active, warm, min, max });
             }
-            if checked.insert(pool.clone(), Desired { active, warm }).is_some() {
+            if checked.insert(pool.clone(), Desired { active, warm, spot }).is_some() {
                 return Err(TargetError::Twice(pool));
             }
         }
@@ -263,6 +278,11 @@ impl PoolHandle {
     /// The providers of the pools that have several.
     pub fn providers(&self) -> Vec<ProviderView> {
         self.snapshot.borrow().providers.clone()
+    }
+
+    /// What was seen of spot instances, of the pools that may have some.
+    pub fn spot(&self) -> BTreeMap<PoolName, SpotSeen> {
+        self.snapshot.borrow().spot.clone()
     }
 
     /// What does not work, in words; empty when all is well.

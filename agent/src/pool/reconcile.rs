@@ -8,7 +8,9 @@
 //! - to serve less: active instances return to warm if warm ones are wanted, and drain if not, the
 //!   newest first (they have had the least time to gather sessions);
 //! - to stand by less: cancel what is starting, then drain what is warm, the newest first;
-//! - where a pool has several providers, those of the last one go before all newer ones.
+//! - where a pool has several providers, those of the last one go before all newer ones;
+//! - where it has two markets, what is started is bought where too few are, and what goes is of the one that has too many. Where both have what
+//!   they should not, they are exchanged one by one: the new one is ready before the old one goes, as long as there is room for both.
 //!
 //! Invariant: no start lifts the number of existing instances, draining ones included, above
 //! [`Limits::max_instances`]: their resources are not free before they are gone.
@@ -17,14 +19,16 @@ use crate::marks::{bug, sometimes};
 use crate::provider::Order;
 use std::fmt;
 use std::time::Duration;
-use tradewind_protocol::InstanceId;
 use tradewind_protocol::api::InstanceState;
+use tradewind_protocol::{InstanceId, Market};
 
 /// How many instances should be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Desired {
     pub(crate) active: u32,
     pub(crate) warm: u32,
+    /// How many of them are to be bought on the spot market.
+    pub(crate) spot: u32,
 }
 
 /// What a pool's configuration allows.
@@ -46,7 +50,7 @@ impl Limits {
     pub(crate) fn clamp(&self, desired: Desired) -> Desired {
         let active = desired.active.max(self.min_instances).min(self.max_instances);
         let warm = desired.warm.max(self.min_warm).min(self.max_instances - active);
-        Desired { active, warm }
+        Desired { active, warm, spot: desired.spot.min(active + warm) }
     }
 }
 
@@ -62,6 +66,8 @@ pub(crate) struct Member {
     pub(crate) standing: Obedience,
     /// Which of its pool's providers runs it, the preferred one being 0.
     pub(crate) rank: usize,
+    /// On which terms it was bought.
+    pub(crate) market: Market,
 }
 
 /// How an instance took its last orders.
@@ -78,8 +84,8 @@ pub(crate) enum Obedience {
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Start one more instance.
-    Start(Reason),
+    /// Start one more instance, bought on these terms.
+    Start(Market, Reason),
     /// Give an order to an instance.
     Order(Order, InstanceId, Reason),
 }
@@ -91,6 +97,7 @@ pub(crate) enum Reason {
     MoreWarm,
     FewerActive,
     FewerStandBy,
+    OtherMarket,
     Overdue,
     Broken,
 }
@@ -102,6 +109,7 @@ impl fmt::Display for Reason {
             Reason::MoreWarm => "more warm instances are wanted",
             Reason::FewerActive => "fewer active instances are wanted",
             Reason::FewerStandBy => "fewer instances are wanted on stand-by",
+            Reason::OtherMarket => "one of the other market is to take its place",
             Reason::Overdue => "it takes too long to start",
             Reason::Broken => "it does not obey",
         })
@@ -119,9 +127,12 @@ pub(crate) struct Round {
 
 /// What to do so that `members` become what is `desired`.
 pub(crate) fn reconcile(desired: Desired, limits: &Limits, members: &[Member]) -> Round {
-    let wanted = limits.clamp(desired);
+    let mut wanted = limits.clamp(desired);
     let mut round = Round::default();
-    let mut sides = Sides::sort(limits, members, &mut round.actions);
+    let mut sides = Sides::sort(limits, members, wanted, &mut round.actions);
+    let room = limits.max_instances.saturating_sub(u32::try_from(members.len()).unwrap_or(u32::MAX));
+    let exchanged = sides.exchanged(room);
+    wanted.warm += exchanged;
     let activated = sides.activate(wanted.active, &mut round.actions);
     let active = sides.active.count + activated;
     let missing = wanted.active.saturating_sub(active);
@@ -131,14 +142,15 @@ pub(crate) fn reconcile(desired: Desired, limits: &Limits, members: &[Member]) -
     let stand_by = sides.warm.count + starting + returning;
     let needed = missing + wanted.warm;
     if stand_by < needed {
-        let room = limits.max_instances.saturating_sub(u32::try_from(members.len()).unwrap_or(u32::MAX));
         let room = if bug!("max-not-kept") { u32::MAX } else { room };
         let starts = (needed - stand_by).min(room);
         let serving = missing.saturating_sub(stand_by).min(starts);
+        let more_warm = if exchanged > 0 { Reason::OtherMarket } else { Reason::MoreWarm };
         let reasons = std::iter::repeat_n(Reason::MoreActive, serving as usize);
-        let reasons = reasons.chain(std::iter::repeat_n(Reason::MoreWarm, (starts - serving) as usize));
-        round.actions.extend(reasons.map(Action::Start));
-        round.waiting_for_room = needed - stand_by - starts;
+        let reasons = reasons.chain(std::iter::repeat_n(more_warm, (starts - serving) as usize));
+        round.actions.extend(reasons.map(|reason| Action::Start(sides.mix.buy(), reason)));
+        // What is exchanged can wait.
+        round.waiting_for_room = needed.saturating_sub(exchanged + stand_by + starts);
         if round.waiting_for_room > 0 {
             sometimes!("pool.waits-for-room");
         }
@@ -153,21 +165,79 @@ pub(crate) fn reconcile(desired: Desired, limits: &Limits, members: &[Member]) -
 struct Side {
     count: u32,
     /// Those that can be given an order now, with rank and age: the preferred provider's first, and of these the oldest.
-    free: Vec<(usize, Duration, InstanceId)>,
+    free: Vec<Free>,
+}
+
+/// An instance that can be given an order now.
+struct Free {
+    rank: usize,
+    age: Duration,
+    id: InstanceId,
+    market: Market,
+}
+
+/// How many instances are too many, by market; negative where too few are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mix {
+    on_demand: i64,
+    spot: i64,
+    /// The same without those that are starting.
+    ready_on_demand: i64,
+    ready_spot: i64,
+}
+
+impl Mix {
+    fn of(&mut self, market: Market) -> &mut i64 {
+        match market {
+            Market::OnDemand => &mut self.on_demand,
+            Market::Spot => &mut self.spot,
+        }
+    }
+
+    /// Where the next one is bought.
+    fn buy(&mut self) -> Market {
+        let market = if self.spot < 0 { Market::Spot } else { Market::OnDemand };
+        *self.of(market) += 1;
+        market
+    }
+
+    /// The market of which there are too many while there are none too many of the other, if so.
+    fn surplus_of_all(&self) -> Option<Market> {
+        match (self.on_demand > 0, self.spot > 0) {
+            (true, false) => Some(Market::OnDemand),
+            (false, true) => Some(Market::Spot),
+            (true, true) | (false, false) => None,
+        }
+    }
+
+    /// The market of which there are too many while there are too few of the other, if so.
+    fn surplus(&self) -> Option<Market> {
+        match (self.ready_on_demand > 0 && self.ready_spot < 0, self.ready_spot > 0 && self.ready_on_demand < 0) {
+            (true, _) => Some(Market::OnDemand),
+            (false, true) => Some(Market::Spot),
+            (false, false) => None,
+        }
+    }
 }
 
 impl Side {
     fn add(&mut self, member: &Member) {
         self.count += 1;
         if member.in_flight.is_none() && member.standing == Obedience::Good {
-            self.free.push((member.rank, member.age, member.id.clone()));
+            self.free.push(Free { rank: member.rank, age: member.age, id: member.id.clone(), market: member.market });
         }
     }
 
-    /// Takes out up to `count`: the last provider's first, and of these the newest.
-    fn take_newest(&mut self, count: u32) -> Vec<InstanceId> {
-        let keep = self.free.len().saturating_sub(count as usize);
-        let taken: Vec<_> = self.free.drain(keep..).rev().map(|(_, _, id)| id).collect();
+    /// Takes out up to `count`: those of a market that has too many first, then the last provider's, and of these the newest.
+    fn take_newest(&mut self, count: u32, mix: &mut Mix) -> Vec<Free> {
+        let mut taken = vec![];
+        for _ in 0..count {
+            let Some(last) = self.free.len().checked_sub(1) else { break };
+            let surplus = self.free.iter().rposition(|free| *mix.of(free.market) > 0);
+            let free = self.free.remove(surplus.unwrap_or(last));
+            *mix.of(free.market) -= 1;
+            taken.push(free);
+        }
         self.count -= u32::try_from(taken.len()).unwrap_or(u32::MAX).min(self.count);
         taken
     }
@@ -178,18 +248,23 @@ struct Sides {
     starting: Side,
     warm: Side,
     active: Side,
+    mix: Mix,
+    /// The markets of those that are being activated.
+    activated: Vec<Market>,
 }
 
 impl Sides {
     /// Sorts the members, and ends those that there is no hope for.
-    fn sort(limits: &Limits, members: &[Member], actions: &mut Vec<Action>) -> Self {
-        let mut sides = Self::default();
+    fn sort(limits: &Limits, members: &[Member], wanted: Desired, actions: &mut Vec<Action>) -> Self {
+        let (spot, on_demand) = (i64::from(wanted.spot), i64::from(wanted.active + wanted.warm - wanted.spot));
+        let mix = Mix { on_demand: -on_demand, spot: -spot, ready_on_demand: -on_demand, ready_spot: -spot };
+        let mut sides = Self { mix, ..Self::default() };
         for member in members {
             let state = match member.in_flight {
                 Some(Order::Drain | Order::Stop) => InstanceState::Draining,
                 Some(Order::Activate) => InstanceState::Active,
                 Some(Order::Deactivate) => InstanceState::Warm,
-                Some(Order::Start) | None => member.state,
+                Some(Order::Start | Order::StartSpot) | None => member.state,
             };
             let overdue = state == InstanceState::Starting && member.age > limits.start_deadline;
             let hopeless = match member.standing {
@@ -200,6 +275,17 @@ impl Sides {
                 actions.push(Action::Order(Order::Stop, member.id.clone(), reason));
                 continue;
             }
+            if state != InstanceState::Draining && (state == InstanceState::Active || member.standing == Obedience::Good) {
+                *sides.mix.of(member.market) += 1;
+                if member.in_flight == Some(Order::Activate) {
+                    sides.activated.push(member.market);
+                }
+                match (member.market, state) {
+                    (_, InstanceState::Starting) => {}
+                    (Market::OnDemand, _) => sides.mix.ready_on_demand += 1,
+                    (Market::Spot, _) => sides.mix.ready_spot += 1,
+                }
+            }
             match (state, member.standing) {
                 // It serves, whatever it thinks of our orders.
                 (InstanceState::Active, _) => sides.active.add(member),
@@ -209,17 +295,31 @@ impl Sides {
             }
         }
         for side in [&mut sides.starting, &mut sides.warm, &mut sides.active] {
-            side.free.sort_by(|(r, a, x), (s, b, y)| r.cmp(s).then_with(|| b.cmp(a)).then_with(|| x.cmp(y)));
+            side.free.sort_by(|a, b| a.rank.cmp(&b.rank).then_with(|| b.age.cmp(&a.age)).then_with(|| a.id.cmp(&b.id)));
         }
         sides
+    }
+
+    /// How many are to be there on top while they are exchanged for such of the other market: one, from when it is ordered until it is ready, if
+    /// there is room for it.
+    fn exchanged(&self, room: u32) -> u32 {
+        let mix = &self.mix;
+        let Some(surplus) = mix.surplus() else { return 0 };
+        let lacking = match surplus {
+            Market::OnDemand => mix.spot - mix.ready_spot,
+            Market::Spot => mix.on_demand - mix.ready_on_demand,
+        };
+        // Otherwise there is no surplus to be had: what is ready is what is wanted, or less.
+        let none_is_spare = mix.ready_on_demand + mix.ready_spot <= 0;
+        u32::from(none_is_spare && (lacking > 0 || room > 0))
     }
 
     /// Activates warm instances up to `wanted`; how many.
     fn activate(&mut self, wanted: u32, actions: &mut Vec<Action>) -> u32 {
         let missing = if bug!("activation-forgotten") { 0 } else { wanted.saturating_sub(self.active.count) as usize };
         let taken = missing.min(self.warm.free.len());
-        for (_, _, id) in self.warm.free.drain(..taken) {
-            actions.push(Action::Order(Order::Activate, id, Reason::MoreActive));
+        for free in self.warm.free.drain(..taken) {
+            actions.push(Action::Order(Order::Activate, free.id, Reason::MoreActive));
         }
         let taken = u32::try_from(taken).unwrap_or(u32::MAX);
         self.warm.count -= taken.min(self.warm.count);
@@ -230,15 +330,19 @@ impl Sides {
     /// How many are going to, but have to wait for another order to be done: nothing needs to be
     /// started in their place.
     fn retire_active(&mut self, surplus: u32, wanted_warm: u32, actions: &mut Vec<Action>) -> u32 {
-        let taken = self.active.take_newest(surplus);
+        // What is exchanged goes once the other one serves.
+        let awaited = self.mix.surplus_of_all().map_or(0, |market| self.activated.iter().filter(|other| **other != market).count());
+        let going = surplus.saturating_sub(u32::try_from(awaited).unwrap_or(u32::MAX));
+        let taken = self.active.take_newest(going, &mut self.mix);
         let busy = surplus - u32::try_from(taken.len()).unwrap_or(u32::MAX).min(surplus);
-        for id in taken {
+        for free in taken {
             let order = if self.warm.count < wanted_warm { Order::Deactivate } else { Order::Drain };
             if order == Order::Deactivate {
                 sometimes!("pool.returned-to-warm");
                 self.warm.count += 1;
+                *self.mix.of(free.market) += 1;
             }
-            actions.push(Action::Order(order, id, Reason::FewerActive));
+            actions.push(Action::Order(order, free.id, Reason::FewerActive));
         }
         busy.min(wanted_warm.saturating_sub(self.warm.count))
     }
@@ -246,13 +350,30 @@ impl Sides {
     /// Ends `surplus` instances that do not serve: starting ones first, also when their turn has to
     /// wait for an order in flight.
     fn retire_stand_by(&mut self, surplus: u32, actions: &mut Vec<Action>) {
-        let warm = surplus.saturating_sub(self.starting.count);
-        for id in self.starting.take_newest(surplus) {
-            actions.push(Action::Order(Order::Stop, id, Reason::FewerStandBy));
+        let mut warm = surplus.saturating_sub(self.starting.count);
+        for free in self.starting.take_newest(surplus, &mut self.mix) {
+            actions.push(Action::Order(Order::Stop, free.id, Reason::FewerStandBy));
         }
-        for id in self.warm.take_newest(warm) {
-            actions.push(Action::Order(Order::Drain, id, Reason::FewerStandBy));
+        warm = warm.saturating_sub(self.spared(warm, actions));
+        for free in self.warm.take_newest(warm, &mut self.mix) {
+            actions.push(Action::Order(Order::Drain, free.id, Reason::FewerStandBy));
         }
+    }
+
+    /// How many of the `surplus` instances that stand by are not to go, since none of them is of the market that has too many: those of it that serve
+    /// are. One that stands by begins to serve in the place of one of these, which goes in the next round.
+    fn spared(&mut self, surplus: u32, actions: &mut Vec<Action>) -> u32 {
+        let Some(market) = self.mix.surplus_of_all() else { return 0 };
+        let of = |side: &Side| side.free.iter().any(|free| free.market == market);
+        if surplus == 0 || of(&self.warm) {
+            return 0;
+        }
+        if of(&self.active) && !self.warm.free.is_empty() {
+            let free = self.warm.free.remove(0);
+            self.warm.count -= 1;
+            actions.push(Action::Order(Order::Activate, free.id, Reason::OtherMarket));
+        }
+        u32::try_from(*self.mix.of(market)).unwrap_or(0)
     }
 }
 

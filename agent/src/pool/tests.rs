@@ -1,17 +1,18 @@
 //! The pools as a whole, over simulated instances in virtual time.
 
 use super::*;
-use crate::config::{ProcessConfig, ProviderConfig};
+use crate::config::{ProcessConfig, ProviderConfig, SpotConfig};
 use crate::env::{Clock, Offload, Providers, Storage};
 use crate::provider::simulated::{Durations, SimulatedProvider, TokioClock};
 use crate::provider::{Observed, Order, Provider};
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tradewind_protocol::api::InstanceState::{self, Active, Warm};
 use tradewind_protocol::api::Severity;
 use tradewind_protocol::pool::MicroUsd;
-use tradewind_protocol::{RegionId, Resources, ServiceName};
+use tradewind_protocol::reservation::{Confidence, Terms, Tier, Window};
+use tradewind_protocol::{Market, RegionId, Resources, ServiceName};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -20,6 +21,7 @@ struct Region {
     _dir: tempfile::TempDir,
     env: Env,
     disk_is_full: Arc<AtomicBool>,
+    syncs: Arc<AtomicU32>,
     clock: Arc<TokioClock>,
     world: Arc<World>,
     events: EventLog,
@@ -41,17 +43,17 @@ impl Providers for World {
     }
 }
 
-/// A disk that takes no more writes once it is full.
-struct FillingDisk(Arc<dyn Storage>, Arc<AtomicBool>);
+/// A disk that takes no more writes once it is full, and counts what it makes durable.
+struct FillingDisk(Arc<dyn Storage>, Arc<AtomicBool>, Arc<AtomicU32>);
 
 impl Storage for FillingDisk {
     fn open(&self, name: &str) -> io::Result<Box<dyn redb::StorageBackend>> {
-        Ok(Box::new(FillingFile(self.0.open(name)?, Arc::clone(&self.1))))
+        Ok(Box::new(FillingFile(self.0.open(name)?, Arc::clone(&self.1), Arc::clone(&self.2))))
     }
 }
 
 #[derive(Debug)]
-struct FillingFile(Box<dyn redb::StorageBackend>, Arc<AtomicBool>);
+struct FillingFile(Box<dyn redb::StorageBackend>, Arc<AtomicBool>, Arc<AtomicU32>);
 
 impl FillingFile {
     fn room(&self) -> io::Result<()> {
@@ -70,6 +72,7 @@ impl redb::StorageBackend for FillingFile {
         self.room().and_then(|()| self.0.set_len(len))
     }
     fn sync_data(&self) -> io::Result<()> {
+        self.2.fetch_add(1, Ordering::Relaxed);
         self.room().and_then(|()| self.0.sync_data())
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -89,10 +92,11 @@ impl Region {
         let world = Arc::new(World { providers: pools.iter().map(provider).collect() });
         let real = Env::real(dir.path()).unwrap();
         let disk_is_full = Arc::new(AtomicBool::new(false));
-        let storage = Arc::new(FillingDisk(real.storage.clone(), Arc::clone(&disk_is_full)));
+        let syncs = Arc::new(AtomicU32::new(0));
+        let storage = Arc::new(FillingDisk(real.storage.clone(), Arc::clone(&disk_is_full), Arc::clone(&syncs)));
         let env = Env { clock: clock.clone(), offload: Offload::Inline, providers: world.clone(), storage, ..real };
         let events = EventLog::new(RegionId::new("here").unwrap(), clock.clone());
-        Self { _dir: dir, env, disk_is_full, clock, world, events }
+        Self { _dir: dir, env, disk_is_full, syncs, clock, world, events }
     }
 
     async fn start(&self, pools: Vec<PoolConfig>, mode: Mode) -> PoolHandle {
@@ -134,11 +138,12 @@ fn pool(name: &str) -> PoolConfig {
         costs: Default::default(),
         policies: vec![],
         provider: ProviderConfig::Process(ProcessConfig { command: vec!["unused".into()], env: vec![] }),
+        spot: None,
     }
 }
 
 async fn apply(pools: &PoolHandle, active: u32, warm: u32) {
-    let target = Target { pool: PoolName::new("edge").unwrap(), active, warm };
+    let target = Target { pool: PoolName::new("edge").unwrap(), active, warm, spot: 0 };
     pools.apply(pools.validate(vec![target]).unwrap()).await.unwrap();
 }
 
@@ -322,7 +327,7 @@ async fn advisory_mode_only_watches() {
 async fn instances_of_a_pool_that_is_no_longer_configured_are_drained() {
     let region = Region::new(&["edge", "old"]);
     let pools = region.start(vec![pool("edge"), pool("old")], Mode::Active).await;
-    let target = Target { pool: PoolName::new("old").unwrap(), active: 2, warm: 1 };
+    let target = Target { pool: PoolName::new("old").unwrap(), active: 2, warm: 1, spot: 0 };
     pools.apply(pools.validate(vec![target]).unwrap()).await.unwrap();
     until(&pools, "they run", |s| s.pools[1].instances.active == 2).await;
     pools.shutdown(Shutdown::KeepInstances).await;
@@ -360,7 +365,7 @@ async fn the_configured_minimum_needs_no_plan_and_targets_respect_the_bounds() {
     let pools = region.start(vec![config], Mode::Active).await;
     until_counts(&pools, 1, 2).await;
     let refused = |name: &str, active, warm| {
-        let target = || Target { pool: PoolName::new(name).unwrap(), active, warm };
+        let target = || Target { pool: PoolName::new(name).unwrap(), active, warm, spot: 0 };
         pools.validate(vec![target(), target()]).unwrap_err().to_string()
     };
     assert!(refused("nowhere", 1, 1).contains("no pool nowhere"));
@@ -401,4 +406,134 @@ async fn the_same_seed_gives_the_same_instances() {
         lives.push(ids(&pools));
     }
     assert_eq!(lives[0], lives[1]);
+}
+
+/// A pool with a spot market of its own.
+fn spotted() -> PoolConfig {
+    let spot = SpotConfig {
+        name: "edge-spot".parse().unwrap(),
+        provider: ProviderConfig::Process(ProcessConfig { command: vec!["unused".into()], env: vec![] }),
+        price: None,
+        instance_hour_price: MicroUsd(300),
+        bid: None,
+        max_share: 1.0,
+        at_once: 1.0,
+        notice: Duration::ZERO,
+        interruptions_per_hour: None,
+        history: None,
+    };
+    PoolConfig { spot: Some(spot), ..pool("edge") }
+}
+
+async fn apply_mixed(pools: &PoolHandle, active: u32, spot: u32) {
+    let target = Target { pool: PoolName::new("edge").unwrap(), active, warm: 0, spot };
+    pools.apply(pools.validate(vec![target]).unwrap()).await.unwrap();
+}
+
+impl Region {
+    /// How many run on demand, and how many on the spot market.
+    fn mix(&self) -> (usize, usize) {
+        (self.provider("edge").census().len(), self.provider("edge-spot").census().len())
+    }
+
+    async fn until_mix(&self, pools: &PoolHandle, on_demand: u32, spot: u32) {
+        let total = on_demand + spot;
+        let wanted = InstanceCounts { active: total, ..InstanceCounts::default() };
+        let mix = (on_demand as usize, spot as usize);
+        until(pools, &format!("{mix:?} run"), |snapshot| snapshot.pools[0].instances == wanted && self.mix() == mix).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_market_runs_what_is_bought_there_and_a_mix_is_changed_without_a_gap() {
+    let region = Region::new(&["edge", "edge-spot"]);
+    let pools = region.start(vec![spotted()], Mode::Active).await;
+    apply_mixed(&pools, 4, 3).await;
+    region.until_mix(&pools, 1, 3).await;
+    assert_eq!(pools.instances().iter().filter(|instance| instance.market == Market::Spot).count(), 3);
+    let providers: Vec<_> = pools.providers().iter().map(|view| (view.provider.clone(), view.market, view.instances)).collect();
+    assert_eq!(providers, [("process".into(), Market::OnDemand, 1), ("process".into(), Market::Spot, 3)]);
+    // One by one, and never fewer than four serve.
+    let mut fewest = 4;
+    apply_mixed(&pools, 4, 0).await;
+    let mut snapshots = pools.subscribe();
+    while region.mix() != (4, 0) {
+        snapshots.changed().await.unwrap();
+        fewest = fewest.min(snapshots.borrow_and_update().pools[0].instances.active);
+    }
+    assert_eq!(fewest, 4);
+    assert_eq!(pools.totals(), Totals { started: 7, ended: 3, ..Totals::default() });
+    // The next life finds each in its market.
+    apply_mixed(&pools, 4, 2).await;
+    region.until_mix(&pools, 2, 2).await;
+    pools.shutdown(Shutdown::KeepInstances).await;
+    let pools = region.start(vec![spotted()], Mode::Active).await;
+    assert_eq!(pools.instances().iter().filter(|instance| instance.market == Market::Spot).count(), 2);
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(region.mix(), (2, 2));
+    // Without its table the market's instances end, and are replaced.
+    pools.shutdown(Shutdown::KeepInstances).await;
+    let pools = region.start(vec![pool("edge")], Mode::Active).await;
+    apply_mixed(&pools, 4, 0).await;
+    region.until_mix(&pools, 4, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_market_takes_is_replaced_at_once_on_demand_and_bought_there_again_later() {
+    let region = Region::new(&["edge", "edge-spot"]);
+    let pools = region.start(vec![spotted()], Mode::Active).await;
+    apply_mixed(&pools, 4, 3).await;
+    region.until_mix(&pools, 1, 3).await;
+    tokio::time::sleep(60 * SECOND).await;
+    for instance in region.provider("edge-spot").census() {
+        region.provider("edge-spot").kill(&instance.id);
+    }
+    region.until_mix(&pools, 4, 0).await;
+    let seen = pools.spot()[&PoolName::new("edge").unwrap()];
+    assert_eq!((seen.interrupted, region.events("pool.spot_interrupted").len(), pools.health_reasons().len()), (3, 3, 0));
+    assert!((180_000..190_000).contains(&seen.instance_ms), "three for a minute: {seen:?}");
+    region.until_mix(&pools, 1, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_market_has_none_instances_are_bought_on_demand() {
+    let region = Region::new(&["edge", "edge-spot"]);
+    for _ in 0..2 {
+        region.provider("edge-spot").refuse_next(Order::Start, "no capacity");
+    }
+    let pools = region.start(vec![spotted()], Mode::Active).await;
+    apply_mixed(&pools, 2, 2).await;
+    region.until_mix(&pools, 2, 0).await;
+    assert!(pools.health_reasons().iter().any(|reason| reason.contains("no capacity")), "{:?}", pools.health_reasons());
+    // It is tried again, by one at a time, until it works.
+    region.until_mix(&pools, 0, 2).await;
+    until(&pools, "all is well", |snapshot| snapshot.health_reasons.is_empty()).await;
+}
+
+/// With the simulator's rule that a hold costs one round trip, this is what a firm hold in another region takes.
+#[tokio::test(start_paused = true)]
+async fn a_hold_is_answered_after_one_write_is_durable_and_holds_that_wait_together_share_it() {
+    let region = Region::new(&["edge"]);
+    let pools = region.start(vec![pool("edge")], Mode::Active).await;
+    apply(&pools, 1, 0).await;
+    until_counts(&pools, 1, 0).await;
+    let from = RegionId::new("there").unwrap();
+    let soon = region.clock.now().after(60 * SECOND);
+    let hold = |number| {
+        let terms = Terms {
+            tenant: Default::default(),
+            unit: pool("edge").instance,
+            units: 1,
+            window: Window::of(soon, 60 * SECOND),
+            tier: Tier::Firm,
+            confidence: Confidence::CERTAIN,
+        };
+        pools.reserve(&from, Message::Hold { pool: "edge".parse().unwrap(), number, nonce: 1, terms, ttl_ms: 30_000, settled_below: 0 })
+    };
+    let before = region.syncs.load(Ordering::Relaxed);
+    assert!(matches!(hold(1).await, Answer::Held { .. }));
+    assert_eq!(region.syncs.load(Ordering::Relaxed), before + 1);
+    let (two, three, four) = tokio::join!(hold(2), hold(3), hold(4));
+    assert!([two, three, four].iter().all(|answer| matches!(answer, Answer::Held { .. })));
+    assert!(region.syncs.load(Ordering::Relaxed) <= before + 3, "the first, and then the others together");
 }

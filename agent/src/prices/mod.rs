@@ -1,12 +1,16 @@
 //! What instances cost now: prices from tables, files and URLs, refreshed and dated.
 //!
 //! The [`Book`] is a plain value: the last known price of every `[[price]]`, when it was read, and what is wrong since. A source that cannot be
-//! read changes no price; the last known one is used, and shown as stale once it is older than the source says. Prices survive a restart.
+//! read changes no price; the last known one is used, and shown as stale once it is older than the source says. Prices survive a restart. What prices
+//! of the past tell of a spot market is read once, at the start ([`read_past`]).
 //! Read next: [`JsonPath`], which finds the number in a document.
 
+mod past;
+
 use crate::client::{Ask, Client, Identity};
-use crate::config::{JsonPath, PoolConfig, PriceConfig, PriceSource};
+use crate::config::{JsonPath, PoolConfig, PriceConfig, PriceSource, SpotConfig};
 use crate::env::{Clock, Offload};
+use crate::planner::PastPrices;
 use crate::stop::told;
 use crate::store::{Facts, Store};
 use serde::{Deserialize, Serialize};
@@ -52,6 +56,13 @@ impl Book {
         quote.map_or(pool.instance_hour_price, |quote| quote.price)
     }
 
+    /// What a spot instance of the pool costs an hour, if that is known.
+    pub(crate) fn of_spot(&self, spot: &SpotConfig) -> Option<MicroUsd> {
+        let quote = spot.price.as_ref().and_then(|name| self.quotes.get(name));
+        let stated = (spot.instance_hour_price.0 > 0 || spot.price.is_none()).then_some(spot.instance_hour_price);
+        quote.map(|quote| quote.price).or(stated)
+    }
+
     /// The pools' states with the prices that their instances have now.
     pub(crate) fn priced(&self, mut pools: Vec<ResourcePool>, configs: &[PoolConfig]) -> Vec<ResourcePool> {
         for pool in &mut pools {
@@ -64,7 +75,11 @@ impl Book {
 
     /// What is to be said of the pool's price, if it is not as it should be.
     pub(crate) fn doubt(&self, pool: &PoolConfig, now: Timestamp) -> Option<String> {
-        let name = pool.costs.price.as_ref()?;
+        self.doubt_of(pool.costs.price.as_ref()?, now)
+    }
+
+    /// What is to be said of the price called `name`, if it is not as it should be.
+    pub(crate) fn doubt_of(&self, name: &PoolName, now: Timestamp) -> Option<String> {
         let source = self.sources.iter().find(|source| source.name == *name)?;
         let why = self.failed.get(name).map_or_else(String::new, |why| format!(": {why}"));
         match self.quotes.get(name) {
@@ -101,6 +116,24 @@ impl PriceConfig {
     fn is_stale(&self, quote: &Quote, now: Timestamp) -> bool {
         self.source.is_read() && now.since(quote.read_at) > self.stale_after
     }
+}
+
+/// What prices of the past tell of the pools' spot markets, or why they tell nothing: of the pools that name a file.
+pub(crate) async fn read_past(pools: &[PoolConfig], offload: Offload) -> BTreeMap<PoolName, Result<PastPrices, String>> {
+    let mut all = BTreeMap::new();
+    for pool in pools {
+        let Some((spot, file)) = pool.spot.as_ref().and_then(|spot| Some((spot, spot.history.clone()?))) else { continue };
+        let bid = spot.bid.unwrap_or(pool.instance_hour_price);
+        let read = offload.run(move || past::read(&file, bid)).await;
+        if let Err(why) = &read {
+            tracing::warn!(pool = %pool.name, %why, "the history of its spot prices cannot be read");
+        }
+        all.insert(
+            pool.name.clone(),
+            read.map_err(|why| format!("pool {}: the history of its spot prices tells nothing: {why}", pool.name)),
+        );
+    }
+    all
 }
 
 /// Where prices are looked up. Clones share it.

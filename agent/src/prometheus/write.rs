@@ -113,6 +113,10 @@ impl Writer {
                 let names = [("region", region), ("pool", decision.pool.as_str()), ("state", state)];
                 out.add("tradewind_planned_instances", &names, f64::from(count));
             }
+            if let Some(mix) = &decision.mix {
+                let names = [("region", region), ("pool", decision.pool.as_str())];
+                out.add("tradewind_planned_spot_instances", &names, f64::from(mix.spot));
+            }
         }
         out.bytes
     }

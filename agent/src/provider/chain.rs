@@ -3,21 +3,23 @@
 //! A start goes to the first provider that does not fail; one that has failed is left alone for a while, ever longer, and then tried
 //! again. Every other order goes to the provider that runs the instance. What there is is what all of them list; one that cannot be
 //! listed is taken to run what it ran when it last could. When fewer instances are wanted, those of the last provider go first
-//! ([`Provider::rank`]). Retired providers start nothing: they only end what they still run.
+//! ([`Provider::rank`]). Retired providers start nothing: they only end what they still run. Each link has its market; a start goes to those of its own.
 //!
 //! A provider fails that refuses a start, or whose instance ends by itself before it was ever ready. One whose instance never becomes
 //! ready and never ends is not noticed here; the pool gives such an instance up.
 
 use super::{EndCause, Ended, LinkStatus, Observed, Order, Provider, ProviderError, Standing, carry_out};
 use crate::backoff;
+use crate::config::PoolConfig;
+use crate::env::Providers;
 use async_trait::async_trait;
 use futures_util::future::{join_all, select_all};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
-use tradewind_protocol::InstanceId;
 use tradewind_protocol::api::InstanceState;
+use tradewind_protocol::{InstanceId, Market};
 
 /// The first pause after a failed start; each further one is twice as long, up to the longest. Long, since the next provider
 /// serves meanwhile, and each try costs a start its time.
@@ -34,11 +36,16 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(9);
 /// For so long after the start, what a provider that cannot be listed runs is not taken for nothing: then the others go on without it.
 const FIRST_LIST: Duration = Duration::from_secs(30);
 
+/// More than a chain ever has: a kind each, and those that are no longer configured.
+const MAX_LINKS: usize = 64;
+
 /// One provider of a chain.
 pub(crate) struct Link {
     /// What kind it is.
     pub(crate) kind: &'static str,
     pub(crate) provider: Arc<dyn Provider>,
+    /// On which terms what it runs is bought.
+    pub(crate) market: Market,
     pub(crate) standing: Standing,
 }
 
@@ -93,6 +100,15 @@ impl Trial {
     fn waits(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)
     }
+}
+
+/// What runs `pool`: its provider, with that of its spot instances if it has any.
+pub(crate) fn open(providers: &dyn Providers, pool: &PoolConfig) -> anyhow::Result<Arc<dyn Provider>> {
+    let on_demand = providers.open(pool)?;
+    let (Some(flavour), Some(spot)) = (pool.spot_flavour(), &pool.spot) else { return Ok(on_demand) };
+    let link = |kind, provider, market| Link { kind, provider, market, standing: Standing::Configured };
+    let spot = link(spot.provider.kind(), providers.open(&flavour)?, Market::Spot);
+    Ok(Arc::new(Chain::new(vec![link(pool.provider.kind(), on_demand, Market::OnDemand), spot])))
 }
 
 impl Chain {
@@ -235,36 +251,21 @@ impl Provider for Chain {
     }
 
     async fn start(&self, id: &InstanceId) -> Result<(), ProviderError> {
-        let known = self.state().owners.get(id).map(|owner| owner.link);
-        if let Some(at) = known {
-            return self.links[at].provider.start(id).await;
-        }
-        let mut reasons = vec![];
-        for (at, link) in self.links.iter().enumerate().filter(|(_, link)| link.standing == Standing::Configured) {
-            {
-                let mut state = self.state();
-                let starts = &state.links[at].starts;
-                if starts.waits(Instant::now()) {
-                    reasons.push(format!("{}: {} (left alone for now)", link.kind, starts.reason.as_deref().unwrap_or_default()));
-                    continue;
-                }
-                state.owners.insert(id.clone(), Owner { link: at, ready: false, starting: true });
-            }
-            let underway = Underway { chain: self, id };
-            let started = link.provider.start(id).await;
-            drop(underway);
-            match started {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    tracing::warn!(provider = link.kind, instance = %id, %error, "a start failed; the next provider is tried");
-                    let mut state = self.state();
-                    state.owners.remove(id);
-                    state.links[at].starts.fail(error.to_string(), LONGEST_PAUSE, Instant::now());
-                    reasons.push(format!("{}: {error}", link.kind));
-                }
-            }
-        }
-        Err(ProviderError::order(Order::Start, id, reasons.join("; ")))
+        self.start_on(Order::Start, Market::OnDemand, id).await
+    }
+
+    async fn start_spot(&self, id: &InstanceId) -> Result<(), ProviderError> {
+        self.start_on(Order::StartSpot, Market::Spot, id).await
+    }
+
+    fn offers_spot(&self) -> bool {
+        let state = self.state();
+        self.of(Market::Spot).any(|(at, _)| !state.links[at].starts.waits(Instant::now()))
+    }
+
+    fn market(&self, id: &InstanceId) -> Market {
+        let owner = self.state().owners.get(id).map(|owner| owner.link);
+        owner.map_or(Market::OnDemand, |link| self.links[link].market)
     }
 
     async fn activate(&self, id: &InstanceId) -> Result<(), ProviderError> {
@@ -297,24 +298,77 @@ impl Provider for Chain {
     }
 
     fn rank(&self, id: &InstanceId) -> usize {
-        self.state().owners.get(id).map_or(0, |owner| owner.link)
+        let owner = self.state().owners.get(id).map(|owner| owner.link);
+        owner.map_or(0, |link| link * MAX_LINKS + self.links[link].provider.rank(id).min(MAX_LINKS - 1))
     }
 
     fn links(&self) -> Vec<LinkStatus> {
         let state = self.state();
-        let status = |(at, (link, health)): (usize, (&Link, &Health))| LinkStatus {
-            kind: link.kind,
-            standing: link.standing,
-            instances: state.owners.values().filter(|owner| owner.link == at).count(),
-            failing: health.starts.reason.clone().or_else(|| health.lists.reason.clone()),
+        let status = |(at, (link, health)): (usize, (&Link, &Health))| {
+            let own = LinkStatus {
+                kind: link.kind,
+                market: link.market,
+                standing: link.standing,
+                instances: state.owners.values().filter(|owner| owner.link == at).count(),
+                failing: health.starts.reason.clone().or_else(|| health.lists.reason.clone()),
+            };
+            // A chain in a chain tells of its own links.
+            let inner = link.provider.links().into_iter().map(|inner| LinkStatus { market: link.market, ..inner });
+            let inner: Vec<LinkStatus> = inner.collect();
+            if inner.is_empty() { vec![own] } else { inner }
         };
-        self.links.iter().zip(&state.links).enumerate().map(status).collect()
+        self.links.iter().zip(&state.links).enumerate().flat_map(status).collect()
     }
 
     async fn close(&self) {
         for link in &self.links {
             link.provider.close().await;
         }
+    }
+}
+
+impl Chain {
+    /// The configured providers of `market`.
+    fn of(&self, market: Market) -> impl Iterator<Item = (usize, &Link)> {
+        self.links.iter().enumerate().filter(move |(_, link)| link.standing == Standing::Configured && link.market == market)
+    }
+
+    async fn start_on(&self, order: Order, market: Market, id: &InstanceId) -> Result<(), ProviderError> {
+        let known = self.state().owners.get(id).map(|owner| owner.link);
+        if let Some(at) = known {
+            return self.links[at].provider.start(id).await;
+        }
+        // Nobody takes over for the only one: its pool tries it as often as it thinks right. For spot instances those on demand do.
+        let alone = market == Market::OnDemand && self.of(market).count() == 1;
+        let mut reasons = vec![];
+        for (at, link) in self.of(market) {
+            {
+                let mut state = self.state();
+                let starts = &state.links[at].starts;
+                if starts.waits(Instant::now()) && !alone {
+                    reasons.push(format!("{}: {} (left alone for now)", link.kind, starts.reason.as_deref().unwrap_or_default()));
+                    continue;
+                }
+                state.owners.insert(id.clone(), Owner { link: at, ready: false, starting: true });
+            }
+            let underway = Underway { chain: self, id };
+            let started = link.provider.start(id).await;
+            drop(underway);
+            match started {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(provider = link.kind, instance = %id, %error, "a start failed; the next provider is tried");
+                    let mut state = self.state();
+                    state.owners.remove(id);
+                    state.links[at].starts.fail(error.to_string(), LONGEST_PAUSE, Instant::now());
+                    reasons.push(format!("{}: {error}", link.kind));
+                }
+            }
+        }
+        if reasons.is_empty() {
+            reasons.push("no provider is configured for it".into());
+        }
+        Err(ProviderError::order(order, id, reasons.join("; ")))
     }
 }
 
@@ -341,8 +395,12 @@ mod tests {
         }
 
         fn over(first: SimulatedProvider, second: SimulatedProvider) -> Self {
-            let link =
-                |kind, provider: &SimulatedProvider| Link { kind, provider: Arc::new(provider.clone()), standing: Standing::Configured };
+            let link = |kind, provider: &SimulatedProvider| Link {
+                kind,
+                provider: Arc::new(provider.clone()),
+                market: Market::OnDemand,
+                standing: Standing::Configured,
+            };
             let chain = Arc::new(Chain::new(vec![link("first", &first), link("second", &second)]));
             Self { first, second, chain }
         }
@@ -462,7 +520,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_provider_runs_that_was_never_listed_is_not_taken_for_nothing_too_soon() {
         let second = SimulatedProvider::new(TokioClock::start(), DURATIONS);
-        let link = |kind, provider: Arc<dyn Provider>| Link { kind, provider, standing: Standing::Configured };
+        let link = |kind, provider: Arc<dyn Provider>| Link { kind, provider, market: Market::OnDemand, standing: Standing::Configured };
         let chain = Chain::new(vec![link("away", Arc::new(Away)), link("second", Arc::new(second))]);
         let early = chain.list().await.unwrap_err().to_string();
         assert!(early.contains("away: cannot list instances: no route to it"), "{early}");

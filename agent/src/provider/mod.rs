@@ -34,7 +34,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use tradewind_protocol::api::InstanceState;
-use tradewind_protocol::{InstanceId, PoolName};
+use tradewind_protocol::{InstanceId, Market, PoolName};
 
 /// One instance as the provider sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub enum EndCause {
 pub enum Order {
     /// Start a new instance, which becomes warm when it is ready.
     Start,
+    /// The same, bought on the spot market.
+    StartSpot,
     /// Let a warm instance serve.
     Activate,
     /// Return an active instance to warm.
@@ -82,10 +84,21 @@ pub enum Order {
     Stop,
 }
 
+impl Order {
+    /// Whether it makes an instance.
+    pub(crate) fn is_start(self) -> bool {
+        match self {
+            Order::Start | Order::StartSpot => true,
+            Order::Activate | Order::Deactivate | Order::Drain | Order::Stop => false,
+        }
+    }
+}
+
 impl fmt::Display for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Order::Start => "start",
+            Order::StartSpot => "start on the spot market",
             Order::Activate => "activate",
             Order::Deactivate => "deactivate",
             Order::Drain => "drain",
@@ -137,6 +150,8 @@ pub enum Standing {
 pub struct LinkStatus {
     /// What kind it is: `docker`.
     pub kind: &'static str,
+    /// On which terms what it runs is bought.
+    pub market: Market,
     /// Whether it is configured.
     pub standing: Standing,
     /// How many instances it runs, as far as is known.
@@ -154,6 +169,19 @@ pub trait Provider: Send + Sync + 'static {
     async fn list(&self) -> Result<Vec<Observed>, ProviderError>;
     /// Starts a new instance, which becomes warm when it is ready.
     async fn start(&self, id: &InstanceId) -> Result<(), ProviderError>;
+    /// The same on the spot market. A provider that knows of none refuses.
+    async fn start_spot(&self, id: &InstanceId) -> Result<(), ProviderError> {
+        Err(ProviderError::order(Order::StartSpot, id, "the pool has no [pool.spot] table: add one to its configuration"))
+    }
+    /// Whether it is worth to order a start on the spot market now.
+    fn offers_spot(&self) -> bool {
+        false
+    }
+    /// On which terms an instance was bought.
+    fn market(&self, id: &InstanceId) -> Market {
+        let _ = id;
+        Market::OnDemand
+    }
     /// Lets a warm instance serve. It does when this returns.
     async fn activate(&self, id: &InstanceId) -> Result<(), ProviderError>;
     /// Returns an active instance to warm. It is when this returns.
@@ -189,7 +217,12 @@ fn origin(kind: &str, config: &impl serde::Serialize) -> serde_json::Value {
 /// Opens the provider that made `record`, to end what it still runs; none if nobody knows it.
 fn open_retired(data_dir: &Path, pool: &PoolName, record: Record) -> anyhow::Result<Option<Link>> {
     let mut origin = record.origin;
-    let link = |kind, provider: DeclaredProvider| Link { kind, provider: Arc::new(provider), standing: Standing::Retired };
+    let link = |kind, provider: DeclaredProvider| Link {
+        kind,
+        provider: Arc::new(provider),
+        market: Market::OnDemand,
+        standing: Standing::Retired,
+    };
     Ok(if let Some(exec) = origin.get_mut(exec::ORIGIN) {
         Some(link(exec::ORIGIN, exec::open_retired(data_dir, pool, serde_json::from_value(exec.take())?)?))
     } else if let Some(hook) = origin.get_mut(webhook::ORIGIN) {
@@ -220,6 +253,7 @@ pub(crate) fn retired(data_dir: &Path, configured: impl Fn(&PoolName, &str) -> b
 pub(crate) async fn carry_out(provider: &dyn Provider, order: Order, id: &InstanceId) -> Result<(), ProviderError> {
     match order {
         Order::Start => provider.start(id).await,
+        Order::StartSpot => provider.start_spot(id).await,
         Order::Activate => provider.activate(id).await,
         Order::Deactivate => provider.deactivate(id).await,
         Order::Drain => provider.drain(id).await,

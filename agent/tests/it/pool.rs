@@ -31,7 +31,7 @@ async fn start(data_dir: &Path, pools: Vec<PoolConfig>) -> PoolHandle {
 }
 
 async fn apply(pools: &PoolHandle, active: u32, warm: u32) {
-    let target = Target { pool: PoolName::new("edge").unwrap(), active, warm };
+    let target = Target { pool: PoolName::new("edge").unwrap(), active, warm, spot: 0 };
     pools.apply(pools.validate(vec![target]).unwrap()).await.unwrap();
 }
 

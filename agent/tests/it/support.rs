@@ -44,6 +44,7 @@ pub(crate) fn pool(name: &str, process: ProcessConfig) -> PoolConfig {
         costs: Default::default(),
         policies: vec![],
         provider: ProviderConfig::Process(process),
+        spot: None,
     }
 }
 

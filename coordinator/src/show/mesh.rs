@@ -6,8 +6,8 @@ use crate::human;
 use crate::output::{Output, Tone};
 use crate::table::Column::{Left, Right};
 use crate::table::Table;
-use tradewind_protocol::Resources;
 use tradewind_protocol::api::{InstanceState, InstanceView, PriceView, RegionPools, RegionView};
+use tradewind_protocol::{Market, Resources};
 
 pub(super) fn print_regions(regions: &[RegionView], out: &mut Output) -> Result<(), Failure> {
     let mut table = Table::new(&[
@@ -114,9 +114,18 @@ fn print_providers(regions: &[RegionPools], out: &mut Output) -> Result<(), Fail
             None if provider.configured => ("good".to_owned(), Tone::Plain),
             None => ("no longer configured".to_owned(), Tone::Faint),
         };
-        table.row(tone, [provider.pool.to_string(), provider.provider.clone(), provider.instances.to_string(), state]);
+        let name = bought(&provider.provider, provider.market);
+        table.row(tone, [provider.pool.to_string(), name, provider.instances.to_string(), state]);
     }
     table.print(out)
+}
+
+/// `what`, with its market where that is not the usual one.
+fn bought(what: &str, market: Market) -> String {
+    match market {
+        Market::OnDemand => what.to_owned(),
+        Market::Spot => format!("{what} (spot)"),
+    }
 }
 
 /// The share of the kind of resource that is used the most.
@@ -169,7 +178,8 @@ pub(super) fn print_instances(instances: &[InstanceView], out: &mut Output) -> R
             InstanceState::Draining => ("draining", Tone::Faint),
         };
         let since = human::time(instance.since);
-        table.row(tone, [instance.pool.to_string(), instance.id.to_string(), state.to_owned(), since, instance.handle.clone()]);
+        let runs_as = bought(&instance.handle, instance.market);
+        table.row(tone, [instance.pool.to_string(), instance.id.to_string(), state.to_owned(), since, runs_as]);
     }
     table.print(out)
 }

@@ -6,7 +6,10 @@ use crate::human::{self, clean};
 use crate::output::{Output, Tone};
 use crate::table::Column::{Left, Right};
 use crate::table::{Table, print_pairs};
-use tradewind_protocol::api::{Alternative, AlternativeKind, MarginReasons, PlanExplanation, PoolExplanation, ScaleOutcome, SourceShare};
+use tradewind_protocol::SpotMix;
+use tradewind_protocol::api::{
+    Alternative, AlternativeKind, MarginReasons, PlanExplanation, PoolExplanation, ScaleOutcome, SourceShare, SpotTerms,
+};
 use tradewind_protocol::plan::{PoolDecision, RegionalResourcePlan};
 use tradewind_protocol::region::Mode;
 
@@ -101,12 +104,26 @@ fn print_reason(decision: &PoolDecision, out: &mut Output) -> Result<(), Failure
         let blocked = out.paint(Tone::Bad, &format!("  blocked: {}", clean(blocked)));
         out.line(&blocked)?;
     }
+    if let Some(mix) = &decision.mix {
+        out.line(&format!("  {}: {}", mixed(decision, mix), clean(&mix.rule)))?;
+        if let Some(exposed) = &mix.exposed {
+            let exposed = out.paint(Tone::Warning, &format!("  {}", clean(exposed)));
+            out.line(&exposed)?;
+        }
+    }
     if !reason.stale_sources.is_empty() {
         let names: Vec<&str> = reason.stale_sources.iter().map(|r| r.as_str()).collect();
         let stale = out.paint(Tone::Warning, &format!("  no fresh forecast from {}: left to the reactive floor", names.join(", ")));
         out.line(&stale)?;
     }
     Ok(())
+}
+
+/// `4 on demand and 3 spot`, with what is there for interruptions only.
+fn mixed(decision: &PoolDecision, mix: &SpotMix) -> String {
+    let on_demand = decision.total().saturating_sub(mix.spot);
+    let reserve = if mix.reserve > 0 { format!(", {} of them a reserve for interruptions", mix.reserve) } else { String::new() };
+    format!("{on_demand} on demand and {} spot{reserve}", mix.spot)
 }
 
 /// How many sources are told in a table; the other formats have them all.
@@ -167,10 +184,36 @@ fn print_pool(pool: &PoolExplanation, out: &mut Output) -> Result<(), Failure> {
         ),
         ("budget", budget, Tone::Plain),
     ];
-    print_pairs(&facts.into_iter().chain(blocked).collect::<Vec<_>>(), out)?;
+    let spot = costs.spot.iter().flat_map(spot_facts);
+    let mix = decision.mix.as_ref().map(|mix| ("mix", format!("{}: {}", mixed(decision, mix), mix.rule), Tone::Plain));
+    let exposed = decision.mix.as_ref().and_then(|mix| mix.exposed.clone()).map(|why| ("exposed", why, Tone::Warning));
+    let all = facts.into_iter().chain(mix).chain(spot).chain(exposed).chain(blocked);
+    print_pairs(&all.collect::<Vec<_>>(), out)?;
     print_alternatives(&pool.alternatives, out)?;
     print_sources(&pool.sources, out)?;
     print_margin(&pool.margin, out)
+}
+
+fn spot_facts(spot: &SpotTerms) -> [(&'static str, String, Tone); 3] {
+    // A rate may be small.
+    let rate = |per_hour: f64| format!("{per_hour:.4} an hour");
+    let price = format!("{} /h, taken above {}", human::money(spot.instance_hour_price), human::money(spot.bid));
+    let limits = format!(
+        "at most {} of the pool is spot, of which {} may be taken at once",
+        human::share(spot.max_share),
+        human::share(spot.at_once)
+    );
+    let taken = format!(
+        "{} expected, missing for {} each; {} before anything was seen, {} taken in {} instance-hours, price above the bid {} times in {} h",
+        rate(spot.interruptions_per_hour),
+        human::millis(spot.outage_ms),
+        rate(spot.prior_per_hour),
+        human::quantity(spot.interruptions),
+        human::quantity(spot.instance_hours),
+        human::quantity(spot.crossings),
+        human::quantity(spot.market_hours)
+    );
+    [("spot price", price, Tone::Plain), ("spot limits", limits, Tone::Plain), ("interruptions", taken, Tone::Plain)]
 }
 
 fn print_alternatives(alternatives: &[Alternative], out: &mut Output) -> Result<(), Failure> {
@@ -185,6 +228,8 @@ fn print_alternatives(alternatives: &[Alternative], out: &mut Output) -> Result<
             (AlternativeKind::OneFewer, _) => "one fewer".to_owned(),
             (AlternativeKind::OneMore, _) => "one more".to_owned(),
             (AlternativeKind::AsBefore, _) => "as before".to_owned(),
+            (AlternativeKind::AllOnDemand, _) => "all on demand".to_owned(),
+            (AlternativeKind::AllSpot, _) => "all spot".to_owned(),
             (AlternativeKind::LowerQuantile | AlternativeKind::HigherQuantile, Some(level)) => {
                 format!("q{}", quantile(level.thousandths()))
             }

@@ -13,7 +13,8 @@ mod staging;
 use crate::calendar::{CalendarEvent, Effect};
 use crate::region::{Coordinates, Dropped, Health, Mode};
 use crate::{
-    EventName, InstanceId, PoolName, PredictionData, RegionId, RegionalResourcePlan, ResourcePool, ServiceName, Step, StepIndex, Timestamp,
+    EventName, InstanceId, Market, PoolName, PredictionData, RegionId, RegionalResourcePlan, ResourcePool, ServiceName, Step, StepIndex,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,7 @@ pub use anomaly::{Anomaly, AnomalyKind, Direction};
 pub use explain::{ExpertReasons, ForecastExplanation, ForecastReasons, HorizonReasons};
 pub use plan::{
     Alternative, AlternativeKind, CostTerms, MarginChoice, MarginReasons, PlanExplanation, PoolExplanation, PriceView, SourceShare,
+    SpotTerms,
 };
 pub use reservation::{ClaimView, ReservationView, Reservations};
 pub use staging::{StageState, StageStepView, StagingState, StagingView};
@@ -137,6 +139,9 @@ pub struct ProviderView {
     pub pool: PoolName,
     /// What kind it is: `docker`.
     pub provider: String,
+    /// On which terms what it runs is bought.
+    #[serde(default)]
+    pub market: Market,
     /// Whether it is configured; if not, it only ends what it still runs.
     pub configured: bool,
     /// How many instances it runs, as far as is known.
@@ -158,6 +163,9 @@ pub struct InstanceView {
     pub since: Timestamp,
     /// What it runs as, for instance a process id.
     pub handle: String,
+    /// On which terms it is bought.
+    #[serde(default)]
+    pub market: Market,
 }
 
 /// Where an instance stands in the lifecycle.

@@ -73,12 +73,42 @@ pub struct CostTerms {
     pub scale_in_wait_ms: u64,
     /// For how long keeping an idle instance is cheaper than starting one, in milliseconds.
     pub break_even_ms: u64,
+    /// What the mix with spot instances was weighed with, where the pool has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spot: Option<SpotTerms>,
     /// The most that the pool may cost an hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_cost_per_hour: Option<MicroUsd>,
     /// The most that all pools may cost an hour together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region_max_cost_per_hour: Option<MicroUsd>,
+}
+
+/// What is known of a pool's spot instances.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SpotTerms {
+    /// Price of one for an hour.
+    pub instance_hour_price: MicroUsd,
+    /// The highest price that is paid: above it, they are taken.
+    pub bid: MicroUsd,
+    /// How often an hour one is expected to be taken.
+    pub interruptions_per_hour: f64,
+    /// What is expected before anything is seen.
+    pub prior_per_hour: f64,
+    /// How many were taken, the past discounted.
+    pub interruptions: f64,
+    /// In so many hours of an instance, the past discounted.
+    pub instance_hours: f64,
+    /// How often the price rose above the bid, in the history file and since, the past discounted.
+    pub crossings: f64,
+    /// In so many hours below it, as far as they count.
+    pub market_hours: f64,
+    /// For how long what is taken is missing, in milliseconds.
+    pub outage_ms: u64,
+    /// The most of the pool that may be spot, 0 to 1.
+    pub max_share: f64,
+    /// How much of them may be taken at once, 0 to 1.
+    pub at_once: f64,
 }
 
 /// A number of instances that the plan could have named, and what it is expected to cost in the highest step within the lead time.
@@ -88,6 +118,9 @@ pub struct Alternative {
     pub kind: AlternativeKind,
     /// Active and warm.
     pub instances: u32,
+    /// How many of them are spot, where the pool has two markets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spot: Option<u32>,
     /// The quantile that it provides for, where that is what it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantile: Option<Quantile>,
@@ -116,6 +149,10 @@ pub enum AlternativeKind {
     HigherQuantile,
     /// What the last plan named.
     AsBefore,
+    /// As many, none of them spot.
+    AllOnDemand,
+    /// As many, all of them spot.
+    AllSpot,
 }
 
 /// How the margin over the median came about: the mean of several by their weights, which follow from what each would have cost.

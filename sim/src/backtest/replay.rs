@@ -76,6 +76,7 @@ impl<'a> World<'a> {
             costs: Costs::default(),
             policies: vec![],
             provider: ProviderConfig::Process(ProcessConfig { command: vec![], env: vec![] }),
+            spot: None,
         };
         Self { setting, step, key, pool }
     }
@@ -104,6 +105,7 @@ impl<'a> World<'a> {
                 memory: Memory::default(),
                 observed: None,
                 foreseen: None,
+                spot: None,
             }],
             config: PlannerConfig {
                 quantile: Quantile::CENTRAL_90.1,

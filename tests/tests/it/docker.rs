@@ -65,6 +65,7 @@ fn config(name: &str, socket: &str) -> PoolConfig {
         costs: Default::default(),
         policies: vec![],
         provider: ProviderConfig::Docker(containers(socket)),
+        spot: None,
     }
 }
 

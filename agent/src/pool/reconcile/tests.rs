@@ -9,13 +9,13 @@ const LIMITS: Limits = Limits { min_instances: 0, max_instances: 6, min_warm: 0,
 
 fn member(name: &str, state: InstanceState, age: u64) -> Member {
     let id = InstanceId::new(name).unwrap();
-    Member { id, state, age: Duration::from_secs(age), in_flight: None, standing: Obedience::Good, rank: 0 }
+    Member { id, state, age: Duration::from_secs(age), in_flight: None, standing: Obedience::Good, rank: 0, market: Market::OnDemand }
 }
 
 fn orders(desired: (u32, u32), members: &[Member]) -> Vec<String> {
-    let desired = Desired { active: desired.0, warm: desired.1 };
+    let desired = Desired { active: desired.0, warm: desired.1, spot: 0 };
     let said = |action| match action {
-        Action::Start(_) => "start".into(),
+        Action::Start(_, _) => "start".into(),
         Action::Order(order, id, _) => format!("{order} {id}"),
     };
     reconcile(desired, &LIMITS, members).actions.into_iter().map(said).collect()
@@ -64,7 +64,7 @@ fn nothing_is_started_in_the_place_of_what_is_about_to_return() {
 #[test]
 fn draining_instances_take_room_until_they_are_gone() {
     let members: Vec<_> = ["a", "b", "c", "d", "e"].map(|name| member(name, Draining, 1)).into();
-    let round = reconcile(Desired { active: 3, warm: 0 }, &LIMITS, &members);
+    let round = reconcile(Desired { active: 3, warm: 0, spot: 0 }, &LIMITS, &members);
     assert_eq!((round.actions.len(), round.waiting_for_room), (1, 2));
 }
 
@@ -80,7 +80,7 @@ fn what_hangs_or_disobeys_is_replaced() {
 fn limits_bound_what_is_desired() {
     let limits = Limits { min_instances: 2, min_warm: 1, ..LIMITS };
     for (desired, wanted) in [((0, 0), (2, 1)), ((9, 9), (6, 0)), ((4, 9), (4, 2))] {
-        let clamped = limits.clamp(Desired { active: desired.0, warm: desired.1 });
+        let clamped = limits.clamp(Desired { active: desired.0, warm: desired.1, spot: 0 });
         assert_eq!((clamped.active, clamped.warm), wanted);
     }
 }
@@ -94,8 +94,8 @@ struct World {
 impl World {
     fn carry_out(&mut self, action: &Action) {
         match action {
-            Action::Start(_) => {
-                self.members.push(member(&format!("new-{}", self.next), Starting, 0));
+            Action::Start(market, _) => {
+                self.members.push(Member { market: *market, ..member(&format!("new-{}", self.next), Starting, 0) });
                 self.next += 1;
             }
             Action::Order(order, id, _) => {
@@ -105,7 +105,7 @@ impl World {
                     Order::Activate => assert_eq!(member.state, Warm),
                     Order::Deactivate => assert_eq!(member.state, Active),
                     Order::Drain | Order::Stop => assert_ne!(member.state, Draining),
-                    Order::Start => panic!("a start has no instance"),
+                    Order::Start | Order::StartSpot => panic!("a start has no instance"),
                 }
                 member.in_flight = Some(*order);
             }
@@ -124,7 +124,7 @@ impl World {
             (Some(Order::Deactivate), _) => Some(Warm),
             (Some(Order::Drain), _) => Some(Draining),
             (Some(Order::Stop), _) | (None, Draining) => None,
-            (Some(Order::Start), _) => Some(Starting),
+            (Some(Order::Start | Order::StartSpot), _) => Some(Starting),
             (None, Starting) => Some(Warm),
             (None, state) => Some(state),
         };
@@ -157,7 +157,7 @@ proptest! {
         desired in (0u32..9, 0u32..9),
         progress in prop::collection::vec(0usize..100, 0..200),
     ) {
-        let desired = Desired { active: desired.0, warm: desired.1 };
+        let desired = Desired { active: desired.0, warm: desired.1, spot: 0 };
         let wanted = LIMITS.clamp(desired);
         let members = initial.into_iter().enumerate().map(|(n, (state, age, in_flight))| {
             Member { in_flight, ..member(&format!("old-{n}"), state, age) }
@@ -183,10 +183,53 @@ proptest! {
         prop_assert_eq!((count(Active), count(Warm), count(Starting), count(Draining)), (wanted.active, wanted.warm, 0, 0));
     }
 
+    /// The same with two markets: where there is room for one more, the mix becomes what is wanted, and nothing is missing meanwhile that was there.
+    #[test]
+    fn the_mix_is_reached_one_by_one(
+        initial in prop::collection::vec((any_member(), any::<bool>()), 0..8),
+        desired in (0u32..4, 0u32..3, 0u32..6),
+        progress in prop::collection::vec(0usize..100, 0..200),
+    ) {
+        let desired = Desired { active: desired.0, warm: desired.1, spot: desired.2 };
+        let wanted = LIMITS.clamp(desired);
+        let members = initial.into_iter().enumerate().map(|(n, ((state, age, in_flight), spot))| {
+            let market = if spot { Market::Spot } else { Market::OnDemand };
+            Member { in_flight, market, ..member(&format!("old-{n}"), state, age) }
+        });
+        let mut world = World { members: members.collect(), next: 0 };
+        let ready = |world: &World| {
+            let ready = |m: &&Member| matches!(m.state, Warm | Active) && !matches!(m.in_flight, Some(Order::Drain | Order::Stop));
+            world.members.iter().filter(ready).count() as u32
+        };
+        let mut ordered = BTreeSet::new();
+        let quiet = std::iter::repeat_n((0..40usize).rev(), 80).flatten();
+        for which in progress.into_iter().chain(quiet) {
+            let before = ready(&world);
+            // What goes makes way for what is exchanged next, and then there is nothing more to order.
+            for asked in 0..3 {
+                let round = reconcile(desired, &LIMITS, &world.members);
+                prop_assert!(asked < 2 || round.actions.is_empty(), "{:?}", round);
+                for action in &round.actions {
+                    world.carry_out(action);
+                    if let Action::Order(order, id, _) = action {
+                        prop_assert!(!id.as_str().starts_with("new") || *order == Order::Activate, "{order} {id}: what was just started is ended again");
+                        prop_assert!(ordered.insert((id.clone(), *order)), "{order} {id} twice");
+                    }
+                }
+                prop_assert!(ready(&world) >= before.min(wanted.active + wanted.warm), "{:?}", round);
+            }
+            world.progress(which);
+        }
+        let count = |state| world.members.iter().filter(|m| m.state == state).count() as u32;
+        prop_assert_eq!((count(Active), count(Warm), count(Starting), count(Draining)), (wanted.active, wanted.warm, 0, 0));
+        let spot = world.members.iter().filter(|m| m.market == Market::Spot).count() as u32;
+        prop_assert_eq!(spot, wanted.spot);
+    }
+
     /// The same question has the same answer, in whatever order the members are listed.
     #[test]
     fn the_order_of_the_list_does_not_matter(initial in prop::collection::vec(any_member(), 0..10), desired in (0u32..9, 0u32..9), turn in 0usize..10) {
-        let desired = Desired { active: desired.0, warm: desired.1 };
+        let desired = Desired { active: desired.0, warm: desired.1, spot: 0 };
         let mut members: Vec<Member> = initial.into_iter().enumerate().map(|(n, (state, age, in_flight))| {
             Member { in_flight, ..member(&format!("old-{n}"), state, age) }
         }).collect();
@@ -204,4 +247,26 @@ fn what_the_last_provider_runs_goes_first_and_what_the_preferred_one_runs_serves
     assert_eq!(orders((1, 0), &active), ["drain stand-in"], "although it is the older one");
     let warm = [of(1, "stand-in", Warm, 9), of(0, "preferred", Warm, 1)];
     assert_eq!(orders((1, 1), &warm), ["activate preferred"]);
+}
+
+#[test]
+fn markets_are_exchanged_by_starting_first_and_ending_then() {
+    let on = |market, name: &str, state| Member { market, ..member(name, state, 1) };
+    let said = |members: &[Member]| {
+        let action = |action| match action {
+            Action::Start(market, _) => format!("start {market:?}"),
+            Action::Order(order, id, _) => format!("{order} {id}"),
+        };
+        reconcile(Desired { active: 2, warm: 0, spot: 1 }, &LIMITS, members).actions.into_iter().map(action).collect::<Vec<_>>()
+    };
+    let old = [on(Market::OnDemand, "a", Active), on(Market::OnDemand, "b", Active)];
+    let with = |state| [&old[..], &[on(Market::Spot, "s", state)]].concat();
+    assert_eq!(said(&[]), ["start Spot", "start OnDemand"]);
+    assert_eq!(said(&old), ["start Spot"]);
+    assert_eq!(said(&with(Starting)), [""; 0], "it is waited for");
+    assert_eq!(said(&with(Warm)), ["activate s"]);
+    assert_eq!(said(&with(Active)), ["drain b"]);
+    assert_eq!(said(&with(Active)[1..]), [""; 0]);
+    let full: Vec<_> = ["a", "b", "c", "d", "e", "f"].map(|name| on(Market::OnDemand, name, Draining)).into();
+    assert_eq!(said(&[&old[..], &full[..4]].concat()), [""; 0], "there is no room to exchange in");
 }

@@ -287,7 +287,9 @@ impl ProcessProvider {
         let (line, wanted) = match order {
             Order::Activate => (ToWorker::Activate, InstanceState::Active),
             Order::Deactivate => (ToWorker::Deactivate, InstanceState::Warm),
-            Order::Start | Order::Drain | Order::Stop => return Err(ProviderError::order(order, id, "it is not a turn")),
+            Order::Start | Order::StartSpot | Order::Drain | Order::Stop => {
+                return Err(ProviderError::order(order, id, "it is not a turn"));
+            }
         };
         let refused = |reason: &str| ProviderError::order(order, id, reason);
         let slot = self.shared.slot(id).ok_or_else(|| refused("there is no such instance"))?;

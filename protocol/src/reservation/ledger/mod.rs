@@ -28,6 +28,7 @@ use crate::{InstanceId, RegionId, Resources, TenantName, Timestamp};
 use spent::{Raised, Spent};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 /// The most reservations of other regions in one ledger: at this many it was measured.
@@ -56,8 +57,8 @@ pub struct Ledger {
     timeline: Timeline,
     /// Of tenants with a quota that have something.
     tenants: BTreeMap<TenantName, Timeline>,
-    /// Soft ones that can give way, the first to do so first.
-    soft: BTreeSet<(super::terms::Confidence, Reverse<u64>, ReservationId)>,
+    /// Soft ones that can give way, the first to do so first, and when they count.
+    soft: BTreeMap<(super::terms::Confidence, Reverse<u64>, ReservationId), Window>,
     expiries: BTreeSet<(Duration, ReservationId)>,
     window_ends: BTreeSet<(Timestamp, ReservationId)>,
     holders: BTreeMap<RegionId, Spent>,
@@ -91,7 +92,7 @@ impl Ledger {
             live: BTreeMap::new(),
             timeline: Timeline::default(),
             tenants: BTreeMap::new(),
-            soft: BTreeSet::new(),
+            soft: BTreeMap::new(),
             expiries: BTreeSet::new(),
             window_ends: BTreeSet::new(),
             holders: BTreeMap::new(),
@@ -409,16 +410,18 @@ impl Ledger {
     /// least confident give way first, of equals the newest, and only where it helps.
     fn preempt_for(&mut self, window: Window, total: Resources, now: Now, out: &mut Vec<Output>) {
         let room = Load::room_for_all(self.overbooked).beside(Load::soft(total));
-        if self.timeline.first_excess(window, &room).is_none() {
-            return;
-        }
-        let candidates: Vec<ReservationId> = self.soft.iter().map(|(_, _, id)| id.clone()).collect();
-        for id in candidates {
-            let Some(entry) = self.live.get(&id) else { continue };
-            let Some(both) = entry.reservation.counted().intersection(&window) else { continue };
-            if self.timeline.first_excess(both, &room).is_some() {
-                self.give_way(&id, window.from, now, out);
-            }
+        let mut after = Bound::Unbounded;
+        // One that is over before the first instant at which too much is promised does not help.
+        while let Some((excess, _)) = self.timeline.first_excess(window, &room) {
+            let helps = |counted: &Window| {
+                counted.until > excess
+                    && counted.intersection(&window).is_some_and(|both| self.timeline.first_excess(both, &room).is_some())
+            };
+            let mut candidates = self.soft.range((after, Bound::Unbounded));
+            let Some((next, _)) = candidates.find(|(_, counted)| helps(counted)) else { return };
+            let next = next.clone();
+            self.give_way(&next.2, window.from, now, out);
+            after = Bound::Excluded(next);
         }
     }
 
@@ -539,7 +542,7 @@ impl Ledger {
             }
         };
         if reservation.terms.tier == Tier::Soft && !window.is_empty() {
-            self.soft.insert((reservation.terms.confidence, Reverse(reservation.sequence), id.clone()));
+            self.soft.insert((reservation.terms.confidence, Reverse(reservation.sequence), id.clone()), window);
         }
         self.live.insert(id, Entry { reservation, expires, nonce });
     }
