@@ -49,10 +49,9 @@ const TAIL: Duration = Duration::from_secs(3);
 /// The largest database that any scenario may leave: a loose bound, which only what grows without end breaks.
 const MAX_DATABASE_BYTES: u64 = 256 << 20;
 
-/// The fastest that an agent's memory may grow in the last third of a run, in one life: by this, and by so much for each region of the
-/// mesh. While series, logs and caches fill it is 1 to 20 KB with up to 8 regions and 50 with 30.
-const MAX_GROWTH_BYTES_PER_S: f64 = 12_288.0;
-const MAX_GROWTH_BYTES_PER_S_AND_REGION: f64 = 3_072.0;
+/// The fastest that an agent's memory may grow in the last third of a run, in one life. While series, logs and caches fill it is 1 to 4 KB,
+/// with 30 regions as with 4.
+const MAX_GROWTH_BYTES_PER_S: f64 = 8_192.0;
 
 /// How to run a scenario.
 pub struct Options {
@@ -450,14 +449,13 @@ impl<'a> Simulation<'a> {
             }
         }
         let (mut largest_memory_bytes, mut fastest_growth) = (0, 0.0f64);
-        let bound = MAX_GROWTH_BYTES_PER_S + MAX_GROWTH_BYTES_PER_S_AND_REGION * scenario.regions.len() as f64;
         for (region, (life, bytes)) in holdings(scenario, &world) {
             largest_memory_bytes = largest_memory_bytes.max(bytes);
             // A young agent's memory still fills.
             if let Some((_, before)) = held.get(&region).filter(|(before, _)| *before == life) {
                 let growth = 3.0 * (bytes - before) as f64 / now.max(TICK).as_secs_f64();
                 fastest_growth = fastest_growth.max(growth);
-                if growth > bound {
+                if growth > MAX_GROWTH_BYTES_PER_S {
                     oracle.on_finding(now, Rule::Slim, &region, format!("{bytes} bytes, and {growth:.0} more a second"));
                 }
             }
@@ -523,12 +521,12 @@ impl Topology for World {
     }
 }
 
-/// Which life each agent that is up is in, and the memory that it holds; its disk, which is simulated in memory, is not of it.
+/// Which life each agent that is up is in, and the memory that it holds.
 fn holdings(scenario: &Scenario, world: &World) -> BTreeMap<RegionId, (u64, i64)> {
     let up = scenario.regions.iter().filter(|region| world.is_up(region.id.as_str()));
     let held = up.filter_map(|region| {
         let machine = world.machine(region.id.as_str()).ok()?;
-        let bytes = memory::held(trace::number_of(region.id.as_str())?) - machine.disk.bytes().cast_signed();
+        let bytes = memory::held(trace::number_of(region.id.as_str())?);
         Some((region.id.clone(), (machine.boots(), bytes)))
     });
     held.collect()
