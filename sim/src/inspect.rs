@@ -5,9 +5,13 @@
 //! is what any operator could ask. An answer that is out of step with another by a hair is no finding:
 //! what may be in flight has to be wrong in [`PATIENCE`] looks in a row.
 
+mod recovery;
+
 use crate::client::{Client, Sight};
 use crate::clock::{virtual_now, wall_time};
 use crate::oracle::Rule;
+use crate::promises::{Broken, Look};
+use recovery::Recovery;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tradewind_agent::config::{Config, PoolConfig};
@@ -83,6 +87,7 @@ pub(crate) struct Inspector {
     versions: BTreeMap<RegionId, (u64, u64)>,
     /// How often in a row each thing was wrong.
     wrong: BTreeMap<(Rule, &'static str), u32>,
+    recovery: Recovery,
 }
 
 impl Inspector {
@@ -103,6 +108,7 @@ impl Inspector {
             last_event: 0,
             versions: BTreeMap::new(),
             wrong: BTreeMap::new(),
+            recovery: Recovery::default(),
         }
     }
 
@@ -111,12 +117,14 @@ impl Inspector {
         let mut counts = 0;
         loop {
             self.count();
+            self.see_end();
             // An agent that is away is another rule's matter.
             let _ = self.judge_excess().await;
             counts += 1;
             if counts % COUNTS_PER_LOOK == 0 {
                 self.begin_life();
                 // An agent that is away is another rule's matter.
+                let _ = self.recover().await;
                 if self.look().await.is_err() {
                     self.wrong.clear();
                 }
@@ -128,8 +136,12 @@ impl Inspector {
     fn begin_life(&mut self) {
         let life = self.client.machine.boots();
         if life != self.life {
+            let in_order = self.begin_recovery();
             (self.life, self.since, self.last_event) = (life, virtual_now(), 0);
-            self.plans.clear();
+            if !in_order {
+                // What was needed lately is durable now and then only.
+                self.plans.clear();
+            }
             self.judged = None;
             self.lent.clear();
             self.versions.clear();
@@ -175,8 +187,7 @@ impl Inspector {
                 self.judge_promise(&event.message);
             }
         }
-        let reservations: Reservations = self.client.get("/v1/reservations").await?;
-        self.note_lent(&reservations);
+        self.judge_reservations().await?;
         // In this order: forecasts are made before the plan of a step.
         let plan: RegionalResourcePlan = self.client.get("/v1/plan").await?;
         let forecasts = self.forecasts_to_one().await?;
@@ -215,6 +226,29 @@ impl Inspector {
         self.looks += 1;
         let Some(other) = self.others.get(self.looks % self.others.len().max(1)) else { return Ok(vec![]) };
         self.client.get(&format!("/v1/forecasts?from={}&to={other}", self.client.region)).await
+    }
+
+    /// What is promised to others, and what others have promised.
+    async fn judge_reservations(&mut self) -> anyhow::Result<()> {
+        let asked = virtual_now();
+        let reservations: Reservations = self.client.get("/v1/reservations").await?;
+        self.note_lent(&reservations);
+        let look = Look { life: self.life, asked, answered: virtual_now(), shown: reservations };
+        let mut book = self.client.book.borrow_mut();
+        if self.life != self.client.machine.boots() {
+            return Ok(());
+        }
+        let broken = book.promises.see(&self.client.region, look);
+        for (owner, what) in broken {
+            if book.disk_losses.get(&owner).is_none_or(|losses| losses() == 0) {
+                let (rule, what) = match what {
+                    Broken::Forgotten(what) => (Rule::Kept, what),
+                    Broken::Altered(what) => (Rule::Recovers, what),
+                };
+                book.see(&owner, Sight::Broken(rule, what));
+            }
+        }
+        Ok(())
     }
 
     /// Two round trips would be one too many; commits take no virtual time.

@@ -1,7 +1,7 @@
 //! One simulation from beginning to end: builds the world of a scenario, steps it, breaks and mends
 //! it when the scenario says so, and reports what the oracle found.
 
-use crate::agents::{API_PORT, Cast};
+use crate::agents::{API_PORT, Cast, StopSwitch};
 use crate::chaos;
 use crate::client::{Book, Client, Sight};
 use crate::clock::wall_time;
@@ -30,7 +30,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
 use tradewind_agent::pool::RuleWatch;
 use tradewind_protocol::RegionId;
 
@@ -94,6 +93,9 @@ pub struct Report {
     pub repeated_after_restart: u64,
     /// Series whose counts were compared with what was acknowledged.
     pub series_compared: u64,
+    /// Lives of agents whose durable state was compared with the reference model.
+    #[serde(default)]
+    pub lives_compared: u64,
     /// How long the views took to be right after each change.
     pub settled: Vec<Settled>,
     /// What was measured beside the rules.
@@ -153,7 +155,7 @@ struct Simulation<'a> {
     scale: Scale,
     /// When clients stop posting.
     posted_until: Duration,
-    stops: BTreeMap<RegionId, Rc<Notify>>,
+    stops: BTreeMap<RegionId, Rc<StopSwitch>>,
     watches: Rc<RefCell<BTreeMap<RegionId, RuleWatch>>>,
     lying: Rc<Cell<bool>>,
     /// How the paths are when nothing is wrong with them.
@@ -173,7 +175,7 @@ impl<'a> Simulation<'a> {
         let cast = Cast::new(scenario, options.seed, &world, certificates)?;
         let mut stops = BTreeMap::new();
         for region in &scenario.regions {
-            let stop = Rc::<Notify>::default();
+            let stop = Rc::<StopSwitch>::default();
             stops.insert(region.id.clone(), stop.clone());
             world.add_machine(region.id.as_str(), cast.program(&region.id, stop)?);
         }
@@ -219,6 +221,9 @@ impl<'a> Simulation<'a> {
             let mut book = simulation.book.borrow_mut();
             book.boots.insert(region.id.clone(), Box::new(move || machine.boots()));
             book.disk_losses.insert(region.id.clone(), Box::new(move || disk.losses()));
+            if let Some(stop) = simulation.stops.get(&region.id).cloned() {
+                book.ended.insert(region.id.clone(), Box::new(move || stop.ended.get()));
+            }
         }
         simulation.changed(Duration::ZERO, "start");
         Ok(simulation)
@@ -380,7 +385,7 @@ impl<'a> Simulation<'a> {
                 if self.world.is_up(region.as_str())
                     && let Some(stop) = self.stops.get(&region)
                 {
-                    stop.notify_one();
+                    stop.stop.notify_one();
                     self.world.on_stop(region.as_str());
                 }
                 format!("stop of {region}")
@@ -492,6 +497,7 @@ impl<'a> Simulation<'a> {
             retries: book.retries,
             repeated_after_restart: book.repeated,
             series_compared: book.compared,
+            lives_compared: book.recovered,
             settled: oracle.settled().to_vec(),
             violations: oracle.violations().cloned().collect(),
             crossings,
@@ -572,8 +578,14 @@ impl Report {
             ),
             format!("  {} datagrams, {:.0} bytes per agent and second", self.trace.packets, self.bytes_per_agent_second),
             format!(
-                "  {} batches acknowledged ({} transactions), {} posts repeated, {} batches posted again after a restart, {} series compared",
-                self.acknowledged_batches, self.acknowledged_transactions, self.retries, self.repeated_after_restart, self.series_compared
+                "  {} batches acknowledged ({} transactions), {} posts repeated, {} batches posted again after a restart, {} series compared, \
+                 {} lives compared",
+                self.acknowledged_batches,
+                self.acknowledged_transactions,
+                self.retries,
+                self.repeated_after_restart,
+                self.series_compared,
+                self.lives_compared
             ),
             format!("  trace {} ({} lines)", self.trace.digest, self.trace.lines),
         ];
