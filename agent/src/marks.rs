@@ -113,7 +113,8 @@ pub const BUGS: &[Bug] = bugs! {
         "scale-in-at-once" => "scale-in does not wait",
         "stale-forecasts-used" => "a forecast is never too old",
         "max-ignored" => "a plan may have more instances than the pool",
-        "lead-ignored" => "a plan looks one step ahead, however long a start takes"
+        "lead-ignored" => "a plan looks one step ahead, however long a start takes",
+        "plan-flaps" => "every other plan has an instance more than is needed"
     }
     "pool": {
         "released-before-gone" => "a draining instance no longer counts in the ledger",

@@ -11,6 +11,7 @@ use crate::client::{Client, Sight};
 use crate::clock::{virtual_now, wall_time};
 use crate::oracle::Rule;
 use crate::promises::{Broken, Look};
+use crate::steady::{self, Point};
 use recovery::Recovery;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -213,6 +214,9 @@ impl Inspector {
             }
         }
         self.note_plan(plan);
+        if calm {
+            self.judge_steadiness();
+        }
         if calm && self.config.mode == Mode::Active {
             for pool in self.config.pools.clone() {
                 self.judge_pool(&pool);
@@ -249,6 +253,26 @@ impl Inspector {
             }
         }
         Ok(())
+    }
+
+    /// The newest plan against those of the calm before it, in the same life.
+    fn judge_steadiness(&self) {
+        let settling = if self.chaos { CHAOS_SETTLING } else { Duration::ZERO };
+        let calm = self.client.book.borrow().sound_since.get(&self.client.region).map_or(Duration::MAX, |since| *since + settling);
+        let waits = self.config.step.count_covering(self.config.planner.scale_in_after);
+        for pool in &self.config.pools {
+            let plans = self.plans.iter().filter(|(at, _)| *at >= calm.max(self.since));
+            let points = plans.filter_map(|(_, plan)| {
+                let decision = plan.decisions.iter().find(|decision| decision.pool == pool.name)?;
+                let (total, seen) = (decision.active + decision.warm, decision.reason.observed_rate / pool.rate_per_instance);
+                Some(Point { known_until: plan.known_until, total, seen, blocked: decision.blocked.is_some() })
+            });
+            let points: Vec<Point> = points.collect();
+            let wrong = steady::flap(&points, waits, pool.min_warm).or_else(|| steady::oscillation(&points, pool.min_warm));
+            if let Some(words) = wrong {
+                self.broken(Rule::Steady, format!("pool {}: {words}", pool.name));
+            }
+        }
     }
 
     /// Two round trips would be one too many; commits take no virtual time.

@@ -18,6 +18,7 @@
 //! | `inspect` | what is asked of an agent about its capacity and after a restart, and held against what is |
 //! | `model` | the reference model of what is durable of an agent |
 //! | `promises` | what two agents know of one reservation |
+//! | `steady` | whether plans go up and down without a need |
 //! | [`run`] | one scenario from beginning to end |
 //! | [`forecast`] | forecasts, scored on recorded series |
 //! | [`nab`] | anomaly detection, scored on labelled series |
@@ -56,6 +57,7 @@ pub mod provider;
 pub mod report;
 pub mod run;
 pub mod scenario;
+mod steady;
 pub mod sweep;
 mod switch;
 pub mod tls;

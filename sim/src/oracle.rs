@@ -82,11 +82,13 @@ pub enum Rule {
     Kept,
     /// So does everything else that is durable.
     Recovers,
+    /// Plans do not oscillate.
+    Steady,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 30] = [
+    pub const ALL: [Rule; 31] = [
         Rule::Converges,
         Rule::Fresh,
         Rule::Detects,
@@ -117,6 +119,7 @@ impl Rule {
         Rule::Lean,
         Rule::Kept,
         Rule::Recovers,
+        Rule::Steady,
     ];
 
     /// The rule in words.
@@ -152,6 +155,7 @@ impl Rule {
             Rule::Lean => "no agent's database grows beyond its bound",
             Rule::Kept => "no owner forgets a reservation that its holder may still rely upon, also after a restart (R2, R5)",
             Rule::Recovers => "after a restart an agent shows all durable state that it showed or acknowledged before",
+            Rule::Steady => "no plan goes up and down without what it needs doing so",
         }
     }
 }
