@@ -71,7 +71,11 @@ pub const BUGS: &[Bug] = bugs! {
         "batch-keys-not-read" => "idempotency keys are forgotten at restart",
         "record-ids-not-written" => "record ids are not made durable",
         "counts-not-read" => "counts are forgotten at restart",
-        "generation-not-written" => "the agent's generation is not made durable"
+        "generation-not-written" => "the agent's generation is not made durable",
+        "receipts-not-written" => "what a sender was told of a batch is not made durable",
+        "events-not-read" => "events of the calendar are forgotten at restart",
+        "staging-not-read" => "what was staged is forgotten at restart",
+        "memories-not-read" => "what the planner has learned is forgotten at restart"
     }
     "ingest": {
         "ack-before-commit" => "a batch is acknowledged before it is durable",
@@ -109,12 +113,14 @@ pub const BUGS: &[Bug] = bugs! {
         "scale-in-at-once" => "scale-in does not wait",
         "stale-forecasts-used" => "a forecast is never too old",
         "max-ignored" => "a plan may have more instances than the pool",
-        "lead-ignored" => "a plan looks one step ahead, however long a start takes"
+        "lead-ignored" => "a plan looks one step ahead, however long a start takes",
+        "plan-flaps" => "every other plan has an instance more than is needed"
     }
     "pool": {
         "released-before-gone" => "a draining instance no longer counts in the ledger",
         "ledger-not-read" => "the ledger is forgotten at restart",
         "ledger-not-written" => "the ledger is not made durable",
+        "terms-read-short" => "after a restart the ledger has a unit less of what is promised",
         "hold-always-fits" => "the ledger grants what does not fit",
         "max-not-kept" => "the reconciler starts instances beyond the maximum",
         "double-start" => "instances that are starting are started again",

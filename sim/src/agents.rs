@@ -1,5 +1,6 @@
 //! The cast of a scenario: one real agent a region, with a configuration and a certificate.
 
+use crate::clock::virtual_now;
 use crate::entropy::EPOCH;
 use crate::env::simulation_seed;
 use crate::liar::{self, Papers};
@@ -42,6 +43,13 @@ const FIRST_BOOTS_MS: u64 = 1_000;
 
 /// The keys in a scenario's `[agent]` table that the simulator sets itself.
 const OWN_KEYS: [&str; 3] = ["region", "data_dir", "coordinates"];
+
+/// How an agent is told to end in order, and when its last life that did so had done it.
+#[derive(Debug, Default)]
+pub(crate) struct StopSwitch {
+    pub(crate) stop: Notify,
+    pub(crate) ended: Cell<Option<Duration>>,
+}
 
 /// The configurations of all agents of a scenario.
 pub(crate) struct Cast {
@@ -104,7 +112,7 @@ impl Cast {
     }
 
     /// What runs on the region's machine.
-    pub(crate) fn program(&self, region: &RegionId, stop: Rc<Notify>) -> anyhow::Result<Program> {
+    pub(crate) fn program(&self, region: &RegionId, stop: Rc<StopSwitch>) -> anyhow::Result<Program> {
         let config = self.configs.get(region).with_context(|| format!("no configuration for {region}"))?.clone();
         let mut chance = StdRng::from_seed(self.root.child("first boots").child(region.as_str()).bytes());
         let first_boot = Cell::new(Duration::from_millis(chance.random_range(0..FIRST_BOOTS_MS)));
@@ -117,13 +125,14 @@ impl Cast {
                 // What the life before was told.
                 tokio::select! {
                     biased;
-                    () = stop.notified() => {}
+                    () = stop.stop.notified() => {}
                     () = std::future::ready(()) => {}
                 }
                 let running = Agent::start(config, env).await?;
                 watches.borrow_mut().insert(region, running.pool().rules());
-                stop.notified().await;
+                stop.stop.notified().await;
                 running.shutdown().await;
+                stop.ended.set(Some(virtual_now()));
                 // Until the machine boots again.
                 std::future::pending().await
             })

@@ -8,7 +8,9 @@
 use crate::clock::{virtual_now, wall_time};
 use crate::env::Machine;
 use crate::http::Api;
+use crate::model::{Acknowledged, Model};
 use crate::oracle::Rule;
+use crate::promises::Promises;
 use crate::workload::Traffic;
 use anyhow::{Context as _, bail};
 use std::cell::RefCell;
@@ -16,7 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 use tradewind_protocol::api::{ForecastView, IngestReceipt, RegionView};
-use tradewind_protocol::{RegionId, SeriesKey, Step, StepIndex, TransactionRecord};
+use tradewind_protocol::{RegionId, Step, TransactionRecord};
 
 /// How often an agent's view is looked at. Shorter than the failure detector's reaction, long
 /// enough to cost little beside the agents themselves.
@@ -71,23 +73,27 @@ pub(crate) struct Book {
     pub(crate) boots: BTreeMap<RegionId, Boots>,
     /// How often its disk was lost, likewise.
     pub(crate) disk_losses: BTreeMap<RegionId, Boots>,
-    counts: BTreeMap<SeriesKey, BTreeMap<StepIndex, Count>>,
+    /// When it last ended in order, likewise.
+    pub(crate) ended: BTreeMap<RegionId, Box<dyn Fn() -> Option<Duration>>>,
+    /// Lives whose durable state was compared with the reference model.
+    pub(crate) recovered: u64,
+    /// What owners have promised.
+    pub(crate) promises: Promises,
+    /// What is durable of each agent.
+    models: BTreeMap<RegionId, Model>,
 }
 
 type Boots = Box<dyn Fn() -> u64>;
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Count {
-    acknowledged: u64,
-    /// Posted or about to be, without an answer so far.
-    open: u64,
-}
-
 impl Book {
     /// What was acknowledged, by series and step.
-    pub(crate) fn acknowledged(&self) -> BTreeMap<SeriesKey, BTreeMap<StepIndex, u64>> {
-        let steps = |steps: &BTreeMap<StepIndex, Count>| steps.iter().map(|(step, count)| (*step, count.acknowledged)).collect();
-        self.counts.iter().map(|(series, counts)| (series.clone(), steps(counts))).collect()
+    pub(crate) fn acknowledged(&self) -> Acknowledged {
+        self.models.values().flat_map(Model::acknowledged).collect()
+    }
+
+    /// What is durable of the agent of `region`.
+    pub(crate) fn model(&mut self, region: &RegionId) -> &mut Model {
+        self.models.entry(region.clone()).or_default()
     }
 
     pub(crate) fn see(&mut self, region: &RegionId, sight: Sight) {
@@ -172,16 +178,8 @@ impl Client {
     }
 
     fn open(&self, number: u64, records: Vec<TransactionRecord>) -> anyhow::Result<Batch> {
-        self.count(&records, |count, n| count.open += n);
+        self.book.borrow_mut().model(&self.region).open(&records, self.step);
         Ok(Batch { key: format!("{}-{number}", self.region), body: serde_json::to_vec(&records)?, records })
-    }
-
-    fn count(&self, records: &[TransactionRecord], change: impl Fn(&mut Count, u64)) {
-        let mut book = self.book.borrow_mut();
-        for record in records {
-            let steps = book.counts.entry(record.series()).or_default();
-            change(steps.entry(self.step.index(record.timestamp)).or_default(), record.count);
-        }
     }
 
     /// Posts what waits, oldest first, until the agent does not answer.
@@ -190,7 +188,7 @@ impl Client {
             // Nothing that was acknowledged before can be expected of it.
             life.losses = self.machine.disk.losses();
             acknowledged.clear();
-            self.forgive();
+            self.book.borrow_mut().model(&self.region).lose(life.losses);
         }
         if life.boots != self.machine.boots() {
             if self.repeat(acknowledged).await.is_err() {
@@ -230,24 +228,13 @@ impl Client {
             let why = receipt.refusals.first().map(|refusal| refusal.reason.clone()).unwrap_or_default();
             self.book.borrow_mut().see(&self.region, Sight::Refused(format!("{} records of {}: {why}", receipt.refused, batch.key)));
         }
-        self.count(&batch.records, |count, n| {
-            count.open -= n;
-            count.acknowledged += n;
-        });
         let mut book = self.book.borrow_mut();
+        book.model(&self.region).acknowledge(&batch.key, &batch.records, self.step, receipt);
         book.batches += 1;
         book.transactions += batch.records.iter().map(|record| record.count).sum::<u64>();
         acknowledged.push_back(batch);
         if acknowledged.len() > REPEATED {
             acknowledged.pop_front();
-        }
-    }
-
-    /// The agent may have forgotten everything, or counted it.
-    fn forgive(&self) {
-        let mut book = self.book.borrow_mut();
-        for count in book.counts.iter_mut().filter(|(series, _)| series.source == self.region).flat_map(|(_, steps)| steps.values_mut()) {
-            count.open += std::mem::take(&mut count.acknowledged);
         }
     }
 
@@ -262,6 +249,8 @@ impl Client {
             book.repeated += 1;
             if receipt.accepted > 0 && !receipt.replayed {
                 book.see(&self.region, Sight::Lost(format!("batch {} was acknowledged, and counted again after a restart", batch.key)));
+            } else if let Some(what) = book.model(&self.region).judge_receipt(&key, &receipt) {
+                book.see(&self.region, Sight::Broken(Rule::Recovers, what));
             }
         }
         Ok(())
@@ -277,36 +266,18 @@ impl Client {
 
     /// Compares what the agent has counted with what it acknowledged, step by step.
     async fn compare(&self) {
+        let before = self.book.borrow_mut().model(&self.region).acknowledged();
+        let over = self.step.index(wall_time(virtual_now()));
         let found = self.get::<Vec<ForecastView>>(&format!("/v1/forecasts?from={}", self.region)).await;
-        let forecasts = match found {
-            Ok(forecasts) => forecasts,
-            Err(error) => return self.book.borrow_mut().see(&self.region, Sight::Silence(format!("{error:#}"))),
-        };
         let mut book = self.book.borrow_mut();
-        let mut wrong = vec![];
-        for (series, steps) in book.counts.iter().filter(|(series, _)| series.source == self.region) {
-            if steps.values().all(|count| count.acknowledged == 0) {
-                continue;
+        match found {
+            Ok(forecasts) => {
+                let wrong = book.model(&self.region).judge_counts(&before, &forecasts, over, self.step);
+                book.compared += forecasts.len() as u64;
+                wrong.into_iter().for_each(|what| book.see(&self.region, Sight::Lost(what)));
             }
-            let Some(view) = forecasts.iter().find(|view| view.prediction.series == *series && !view.recent.is_empty()) else {
-                wrong.push(format!("{series} was acknowledged, and is not among the forecasts"));
-                continue;
-            };
-            let first = view.prediction.path.start().offset(-(view.recent.len() as i64));
-            for (i, counted) in view.recent.iter().enumerate() {
-                let step = first.offset(i as i64);
-                let count = steps.get(&step).copied().unwrap_or_default();
-                if *counted < count.acknowledged as f64 || *counted > (count.acknowledged + count.open) as f64 {
-                    let at = self.step.start(step).since(wall_time(Duration::ZERO));
-                    wrong.push(format!(
-                        "{series}, the step that begins after {at:?}: {counted} counted, {} acknowledged, {} open",
-                        count.acknowledged, count.open
-                    ));
-                }
-            }
+            Err(error) => book.see(&self.region, Sight::Silence(format!("{error:#}"))),
         }
-        book.compared += forecasts.len() as u64;
-        wrong.into_iter().for_each(|what| book.see(&self.region, Sight::Lost(what)));
     }
 
     pub(crate) async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {

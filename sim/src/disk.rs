@@ -9,12 +9,14 @@
 //! Invariant: after a cut, nothing that was opened before it reads or writes again, so that
 //! destructors of the crashed agent cannot tidy up what a real power cut would have left.
 
+use crate::memory;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use redb::StorageBackend;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tradewind_agent::env::{Seed, Storage};
@@ -145,8 +147,28 @@ impl SimDisk {
         self.lock().stats
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_> {
+        Locked { inner: self.0.lock().unwrap_or_else(PoisonError::into_inner), _unowned: memory::unowned() }
+    }
+}
+
+/// The disk, as long as nobody else changes it. What it stores is in no agent's memory.
+struct Locked<'a> {
+    inner: MutexGuard<'a, Inner>,
+    _unowned: memory::Unowned,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
     }
 }
 
@@ -329,6 +351,7 @@ impl StorageBackend for Backend {
 
     fn write(&self, at: u64, data: &[u8]) -> Result<(), io::Error> {
         let at = offset(at)?;
+        let _unowned = memory::unowned();
         self.mutate(at.checked_add(data.len()), Change::Write { at, data: data.to_vec() })
     }
 }

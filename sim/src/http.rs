@@ -55,6 +55,19 @@ impl Api {
         self.request([head.as_bytes(), body].concat()).await
     }
 
+    /// `POST path`, with a JSON body.
+    pub(crate) async fn post(&self, path: &str, body: &[u8]) -> anyhow::Result<Response> {
+        let length = body.len();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n", self.to);
+        self.request([head.as_bytes(), body].concat()).await
+    }
+
+    /// `DELETE path`.
+    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<Response> {
+        self.request(format!("DELETE {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.to).into_bytes()).await
+    }
+
     async fn request(&self, bytes: Vec<u8>) -> anyhow::Result<Response> {
         let answered = tokio::time::timeout(TIMEOUT, async {
             if let Some(mut kept) = self.kept() {

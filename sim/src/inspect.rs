@@ -5,9 +5,14 @@
 //! is what any operator could ask. An answer that is out of step with another by a hair is no finding:
 //! what may be in flight has to be wrong in [`PATIENCE`] looks in a row.
 
+mod recovery;
+
 use crate::client::{Client, Sight};
 use crate::clock::{virtual_now, wall_time};
 use crate::oracle::Rule;
+use crate::promises::{Broken, Look};
+use crate::steady::{self, Point};
+use recovery::Recovery;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tradewind_agent::config::{Config, PoolConfig};
@@ -83,6 +88,7 @@ pub(crate) struct Inspector {
     versions: BTreeMap<RegionId, (u64, u64)>,
     /// How often in a row each thing was wrong.
     wrong: BTreeMap<(Rule, &'static str), u32>,
+    recovery: Recovery,
 }
 
 impl Inspector {
@@ -103,6 +109,7 @@ impl Inspector {
             last_event: 0,
             versions: BTreeMap::new(),
             wrong: BTreeMap::new(),
+            recovery: Recovery::default(),
         }
     }
 
@@ -111,12 +118,14 @@ impl Inspector {
         let mut counts = 0;
         loop {
             self.count();
+            self.see_end();
             // An agent that is away is another rule's matter.
             let _ = self.judge_excess().await;
             counts += 1;
             if counts % COUNTS_PER_LOOK == 0 {
                 self.begin_life();
                 // An agent that is away is another rule's matter.
+                let _ = self.recover().await;
                 if self.look().await.is_err() {
                     self.wrong.clear();
                 }
@@ -128,8 +137,12 @@ impl Inspector {
     fn begin_life(&mut self) {
         let life = self.client.machine.boots();
         if life != self.life {
+            let in_order = self.begin_recovery();
             (self.life, self.since, self.last_event) = (life, virtual_now(), 0);
-            self.plans.clear();
+            if !in_order {
+                // What was needed lately is durable now and then only.
+                self.plans.clear();
+            }
             self.judged = None;
             self.lent.clear();
             self.versions.clear();
@@ -175,8 +188,7 @@ impl Inspector {
                 self.judge_promise(&event.message);
             }
         }
-        let reservations: Reservations = self.client.get("/v1/reservations").await?;
-        self.note_lent(&reservations);
+        self.judge_reservations().await?;
         // In this order: forecasts are made before the plan of a step.
         let plan: RegionalResourcePlan = self.client.get("/v1/plan").await?;
         let forecasts = self.forecasts_to_one().await?;
@@ -202,6 +214,9 @@ impl Inspector {
             }
         }
         self.note_plan(plan);
+        if calm {
+            self.judge_steadiness();
+        }
         if calm && self.config.mode == Mode::Active {
             for pool in self.config.pools.clone() {
                 self.judge_pool(&pool);
@@ -215,6 +230,49 @@ impl Inspector {
         self.looks += 1;
         let Some(other) = self.others.get(self.looks % self.others.len().max(1)) else { return Ok(vec![]) };
         self.client.get(&format!("/v1/forecasts?from={}&to={other}", self.client.region)).await
+    }
+
+    /// What is promised to others, and what others have promised.
+    async fn judge_reservations(&mut self) -> anyhow::Result<()> {
+        let asked = virtual_now();
+        let reservations: Reservations = self.client.get("/v1/reservations").await?;
+        self.note_lent(&reservations);
+        let look = Look { life: self.life, asked, answered: virtual_now(), shown: reservations };
+        let mut book = self.client.book.borrow_mut();
+        if self.life != self.client.machine.boots() {
+            return Ok(());
+        }
+        let broken = book.promises.see(&self.client.region, look);
+        for (owner, what) in broken {
+            if book.disk_losses.get(&owner).is_none_or(|losses| losses() == 0) {
+                let (rule, what) = match what {
+                    Broken::Forgotten(what) => (Rule::Kept, what),
+                    Broken::Altered(what) => (Rule::Recovers, what),
+                };
+                book.see(&owner, Sight::Broken(rule, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest plan against those of the calm before it, in the same life.
+    fn judge_steadiness(&self) {
+        let settling = if self.chaos { CHAOS_SETTLING } else { Duration::ZERO };
+        let calm = self.client.book.borrow().sound_since.get(&self.client.region).map_or(Duration::MAX, |since| *since + settling);
+        let waits = self.config.step.count_covering(self.config.planner.scale_in_after);
+        for pool in &self.config.pools {
+            let plans = self.plans.iter().filter(|(at, _)| *at >= calm.max(self.since));
+            let points = plans.filter_map(|(_, plan)| {
+                let decision = plan.decisions.iter().find(|decision| decision.pool == pool.name)?;
+                let (total, seen) = (decision.active + decision.warm, decision.reason.observed_rate / pool.rate_per_instance);
+                Some(Point { known_until: plan.known_until, total, seen, blocked: decision.blocked.is_some() })
+            });
+            let points: Vec<Point> = points.collect();
+            let wrong = steady::flap(&points, waits, pool.min_warm).or_else(|| steady::oscillation(&points, pool.min_warm));
+            if let Some(words) = wrong {
+                self.broken(Rule::Steady, format!("pool {}: {words}", pool.name));
+            }
+        }
     }
 
     /// Two round trips would be one too many; commits take no virtual time.

@@ -15,7 +15,10 @@
 //! | [`oracle`] | what has to hold, as named rules |
 //! | [`data`] | the recordings and measurements that scenarios name |
 //! | [`report`] | what a run was like, as figures and as a page with charts |
-//! | `inspect` | what is asked of an agent about its capacity, and held against what is |
+//! | `inspect` | what is asked of an agent about its capacity and after a restart, and held against what is |
+//! | `model` | the reference model of what is durable of an agent |
+//! | `promises` | what two agents know of one reservation |
+//! | `steady` | whether plans go up and down without a need |
 //! | [`run`] | one scenario from beginning to end |
 //! | [`forecast`] | forecasts, scored on recorded series |
 //! | [`nab`] | anomaly detection, scored on labelled series |
@@ -43,15 +46,18 @@ mod inspect;
 mod liar;
 pub mod memory;
 pub mod meta;
+mod model;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 pub mod nab;
 pub mod net;
 pub mod oracle;
+mod promises;
 pub mod provider;
 pub mod report;
 pub mod run;
 pub mod scenario;
+mod steady;
 pub mod sweep;
 mod switch;
 pub mod tls;

@@ -80,11 +80,15 @@ pub enum Rule {
     Lean,
     /// Promises outlive their owner's restarts.
     Kept,
+    /// So does everything else that is durable.
+    Recovers,
+    /// Plans do not oscillate.
+    Steady,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 29] = [
+    pub const ALL: [Rule; 31] = [
         Rule::Converges,
         Rule::Fresh,
         Rule::Detects,
@@ -114,6 +118,8 @@ impl Rule {
         Rule::Slim,
         Rule::Lean,
         Rule::Kept,
+        Rule::Recovers,
+        Rule::Steady,
     ];
 
     /// The rule in words.
@@ -148,6 +154,8 @@ impl Rule {
             Rule::Slim => "no agent goes on and on taking memory",
             Rule::Lean => "no agent's database grows beyond its bound",
             Rule::Kept => "no owner forgets a reservation that its holder may still rely upon, also after a restart (R2, R5)",
+            Rule::Recovers => "after a restart an agent shows all durable state that it showed or acknowledged before",
+            Rule::Steady => "no plan goes up and down without what it needs doing so",
         }
     }
 }

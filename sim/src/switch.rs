@@ -8,6 +8,7 @@
 //! Invariant: a datagram is read at its time, or at the beginning of the step after if its reader has had its
 //! turn in the step in which it was sent: late by less than a step, and never early.
 
+use crate::memory;
 use crate::world::Delay;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -233,6 +234,8 @@ impl Switch {
 
     /// Takes a datagram that leaves at `leaves`. To an address that nobody is at it is silence, as on a network.
     pub(crate) fn send(&self, from: SocketAddr, to: SocketAddr, contents: &[u8], leaves: Duration) {
+        // What is under way is in neither machine.
+        let _unowned = memory::unowned();
         let mut state = self.state();
         if state.cut.contains(&(from.ip(), to.ip())) {
             return;

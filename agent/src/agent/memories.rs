@@ -3,6 +3,7 @@
 //! Memories are written beside the steps, now and then and at the end: grants wait for the same disk. What is lost with a crash is learned
 //! again.
 
+use crate::marks::bug;
 use crate::planner::{Memory, OwnDemand};
 use crate::store::{Facts, Store};
 use std::collections::BTreeMap;
@@ -52,6 +53,9 @@ impl Memories {
     }
 
     async fn all(&self, facts: Facts) -> BTreeMap<String, Vec<u8>> {
+        if bug!("memories-not-read") {
+            return BTreeMap::new();
+        }
         match self.store.all(facts).await {
             Ok(kept) => kept.into_iter().collect(),
             Err(error) => {

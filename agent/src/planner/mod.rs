@@ -367,6 +367,8 @@ impl Wanted {
             sometimes!("planner.floor-decides");
         }
         let wanted = total.max(active.saturating_add(bounds.min_warm));
+        let wanted =
+            if pool.memory.standing.is_some_and(|last| last.total() <= wanted) && bug!("plan-flaps") { wanted + 1 } else { wanted };
         let rate = pool.config.rate_per_instance;
         let impossible = (!usable(rate)).then(|| format!("rate_per_instance is {rate}; it must be above 0 to size the pool by demand"));
         if let Some((standing, why)) = &bounds.frozen {

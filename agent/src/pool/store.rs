@@ -18,12 +18,23 @@ pub(super) async fn load(store: &Store) -> Result<Vec<(PoolName, Change)>, Store
     for (key, value) in store.all(ENTRIES).await? {
         let pool = key.split_once('/').and_then(|(pool, _)| PoolName::new(pool).ok());
         match (pool, serde_json::from_slice(&value)) {
-            (Some(pool), Ok(change)) => entries.push((pool, change)),
+            (Some(pool), Ok(change)) => entries.push((pool, as_read(change))),
             // Written by another version. What exists is counted anyway, as soon as it is seen.
             (_, _) => tracing::warn!(key, "an entry of the ledger is not understood and left out"),
         }
     }
     Ok(entries)
+}
+
+/// What is in the file, as it is.
+fn as_read(change: Change) -> Change {
+    match change {
+        Change::Live(mut reservation) if !reservation.id.is_instance() && bug!("terms-read-short") => {
+            reservation.terms.units = reservation.terms.units.saturating_sub(1);
+            Change::Live(reservation)
+        }
+        change => change,
+    }
 }
 
 /// Makes all `changes` durable, in their order, or none.

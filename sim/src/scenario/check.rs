@@ -136,6 +136,11 @@ enum RawFault {
         #[serde(default)]
         loses_disk: bool,
     },
+    Stop {
+        at_s: f64,
+        region: String,
+        down_s: Option<f64>,
+    },
     Partition {
         at_s: f64,
         regions: Vec<String>,
@@ -330,6 +335,13 @@ impl Checker {
                 let restart =
                     down_s.map(|down| Fault { at: self.time("fault.at_s + down_s", at_s + down), action: Action::Restart(region) });
                 std::iter::once(Fault { at, action }).chain(restart).collect()
+            }
+            RawFault::Stop { at_s, region, down_s } => {
+                let at = self.time("fault.at_s", at_s);
+                let Some(region) = self.named("fault.region", &region) else { return vec![] };
+                let back = down_s.map(|down| self.time("fault.at_s + down_s", at_s + down));
+                let restart = back.map(|at| Fault { at, action: Action::Restart(region.clone()) });
+                std::iter::once(Fault { at, action: Action::Stop(region) }).chain(restart).collect()
             }
             RawFault::Partition { at_s, regions: names, from, for_s } => {
                 let at = self.time("fault.at_s", at_s);
