@@ -5,6 +5,9 @@ use tradewind_protocol::Market;
 use tradewind_protocol::api::{AlternativeKind, InstanceState, InstanceView, PlanExplanation};
 use tradewind_tests::{Cluster, Setup, eventually, get_text, program};
 
+/// Recorded prices: of 46 markets one rose above 0.202 USD, in 115 hours of all of them.
+const HISTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../agent/data/spot_prices.csv");
+
 /// At least four workers, of which four fifths may be spot.
 fn spotted() -> Setup {
     let worker = program("tradewind-agent");
@@ -12,7 +15,7 @@ fn spotted() -> Setup {
     let tables = format!(
         "[[pool]]\nname = \"workers\"\nservice = \"game\"\nrate_per_instance = 100.0\nmin_instances = 4\nmax_instances = 8\n\
          instance = {{ cpu_millis = 100 }}\nstartup = \"100ms\"\ndrain_timeout = \"5s\"\ninstance_hour_usd = 0.1\n{process}\
-         [pool.spot]\ninstance_hour_usd = 0.03\n{process}"
+         [pool.spot]\ninstance_hour_usd = 0.03\nbid_usd = 0.202\nhistory = {HISTORY:?}\n{process}"
     );
     Setup { top: "mode = \"active\"\n".into(), tables, ..Setup::default() }
 }
@@ -44,7 +47,9 @@ fn a_part_of_a_pool_is_bought_on_the_spot_market_and_replaced_when_it_is_taken()
     });
     let pool = &explained.pools[0];
     let terms = pool.costs.spot.as_ref().unwrap();
-    assert!(terms.interruptions_per_hour > 0.1 && terms.prior_per_hour == 0.04, "{terms:?}");
+    assert!(terms.crossings > 0.9 && terms.market_hours > 50.0, "what prices of the past tell counts: {terms:?}");
+    let expected = (1.0 + terms.interruptions + terms.crossings) / (1.0 / 0.04 + terms.instance_hours + terms.market_hours);
+    assert!((terms.interruptions_per_hour - expected).abs() < 1e-9 && terms.prior_per_hour == 0.04, "{terms:?}");
     for kind in [AlternativeKind::AllOnDemand, AlternativeKind::AllSpot] {
         let other = pool.alternatives.iter().find(|alternative| alternative.kind == kind).unwrap();
         assert!(other.rejected.is_some() || other.spot == Some(pool.decision.spot()), "{other:?}");
