@@ -21,7 +21,7 @@ const LOOKS_PER_EVENT: u64 = 4;
 const EVENTS: u64 = 3;
 
 /// Looks from one at what the margins have learned from to the next: the answer explains all of a plan, and takes some work.
-const LOOKS_PER_EXPLANATION: u64 = 10;
+const LOOKS_PER_EXPLANATION: u64 = 5;
 
 /// How long ago the calendar's events were: long enough that nothing is learnt from them, and not so long that they are forgotten.
 const AGO: Duration = Duration::from_secs(30 * 86_400);
