@@ -178,6 +178,7 @@ impl Inspector {
 
     async fn look(&mut self) -> anyhow::Result<()> {
         let views = self.client.views().await?;
+        self.hear();
         let events: Vec<Event> = self.client.get(&format!("/v1/events?since={}", self.last_event)).await?;
         for event in &events {
             self.last_event = event.id;
