@@ -16,11 +16,14 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use tradewind_agent::marks::{BUGS, Bug, CHOSEN_BY, MARKS, chosen};
 
+/// The scenarios in which all bugs must show and all marks be reached.
+pub const SCENARIOS: &str = "gauntlet,ordeal,relay,lending,power";
+
 /// Which bugs, and how long to look for each.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
     /// Built-in scenarios' names, or TOML files: each seed runs them in this order until one catches the bug.
-    #[arg(default_value = "gauntlet,ordeal,relay,lending", value_delimiter = ',')]
+    #[arg(default_value = SCENARIOS, value_delimiter = ',')]
     pub scenarios: Vec<String>,
     /// How many seeds each bug is looked for with.
     #[arg(long, default_value_t = 20)]
@@ -40,12 +43,15 @@ pub struct Arguments {
     /// Prints the result as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Fails if the agents as they are do not reach a coverage mark.
+    #[arg(long)]
+    pub require_marks: bool,
 }
 
 impl Arguments {
     /// All bugs, by one scenario.
     pub fn one(scenario: String, seeds: u64, seed_base: u64, jobs: usize) -> Self {
-        Self { scenarios: vec![scenario], seeds, seed_base, all_seeds: false, jobs, only: vec![], json: false }
+        Self { scenarios: vec![scenario], seeds, seed_base, all_seeds: false, jobs, only: vec![], json: false, require_marks: false }
     }
 }
 
@@ -92,7 +98,8 @@ pub struct Outcome {
 /// Hunts for all bugs; the result as text, and whether the agents as they are pass and every bug was caught.
 pub fn run(arguments: &Arguments) -> anyhow::Result<(String, bool)> {
     let outcome = hunt(&std::env::current_exe()?, arguments)?;
-    let passed = outcome.control.caught.is_empty() && outcome.survivors.is_empty();
+    let unreached = outcome.marks.values().any(|times| *times == 0);
+    let passed = outcome.control.caught.is_empty() && outcome.survivors.is_empty() && !(arguments.require_marks && unreached);
     let text = if arguments.json { serde_json::to_string_pretty(&outcome)? } else { outcome.to_text() };
     Ok((text, passed))
 }
@@ -147,6 +154,13 @@ pub fn hunt(program: &Path, arguments: &Arguments) -> anyhow::Result<Outcome> {
         hunts,
         marks: MARKS.iter().map(|mark| (*mark, marks.get(*mark).copied().unwrap_or(0))).collect(),
     })
+}
+
+/// The marks that the agents as they are do not reach in these scenarios, with one seed.
+pub fn unreached(program: &Path, scenarios: &[String], seed: u64) -> anyhow::Result<Vec<&'static str>> {
+    let arguments = Arguments { scenarios: scenarios.to_vec(), ..Arguments::one(String::new(), 1, seed, 1) };
+    let (_, reached) = hunt_one(program, &arguments, None)?;
+    Ok(MARKS.iter().copied().filter(|mark| !reached.contains_key(*mark)).collect())
 }
 
 /// One bug, or none: seed after seed until it is caught. Also how often each mark was reached.

@@ -21,7 +21,7 @@ const LOOKS_PER_EVENT: u64 = 4;
 const EVENTS: u64 = 3;
 
 /// Looks from one at what the margins have learned from to the next: the answer explains all of a plan, and takes some work.
-const LOOKS_PER_EXPLANATION: u64 = 10;
+const LOOKS_PER_EXPLANATION: u64 = 5;
 
 /// How long ago the calendar's events were: long enough that nothing is learnt from them, and not so long that they are forgotten.
 const AGO: Duration = Duration::from_secs(30 * 86_400);
@@ -84,13 +84,18 @@ impl Inspector {
     /// A look. An error means that the agent has not answered.
     pub(super) async fn recover(&mut self) -> anyhow::Result<()> {
         match self.recovery.left {
-            Left::Everything => self.judge_beginning().await?,
-            Left::Counts => self.judge_counts(0).await?,
-            Left::Again(times) => self.judge_counts(times).await?,
-            Left::Nothing => self.note().await?,
+            Left::Everything => self.judge_beginning().await,
+            Left::Counts => self.judge_counts(0).await,
+            Left::Again(times) => self.judge_counts(times).await,
+            Left::Nothing => self.note().await,
         }
-        self.recovery.heard = virtual_now();
-        Ok(())
+    }
+
+    /// The agent has answered.
+    pub(super) fn hear(&mut self) {
+        if self.is_same_life().is_ok() {
+            self.recovery.heard = virtual_now();
+        }
     }
 
     /// Whether what was answered was answered by this life.
