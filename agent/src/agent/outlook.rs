@@ -141,7 +141,11 @@ impl Outlook {
     }
 
     /// What forecasts say, with the events that are known to come.
-    pub(super) fn foresee(&mut self, predictions: Vec<PredictionData>, now: Timestamp) -> Arc<Vec<PredictionData>> {
+    pub(super) fn foresee(&mut self, mut predictions: Vec<PredictionData>, now: Timestamp) -> Arc<Vec<PredictionData>> {
+        if self.missed > 0 {
+            // What forecasts went on by was not counted, and is not told as if it had been.
+            predictions.iter_mut().for_each(|prediction| prediction.observed = 0.0);
+        }
         self.undisturbed = Arc::new(predictions);
         let Some(path) = self.undisturbed.first().map(|prediction| &prediction.path) else { return self.undisturbed.clone() };
         let (step, last) = (path.step(), path.start().offset(-1));
