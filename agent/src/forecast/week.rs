@@ -3,7 +3,7 @@
 //! Work days and days off differ in most traffic, and a season cannot know it. A week of steps would take 40 KB a series at steps of a
 //! minute; so the mean of each block of a hundredth of a season is kept, which is as fine as what a week ago tells.
 //!
-//! Read next: [`super::direct_ridge`], which learns how much to believe it.
+//! Read next: [`super::experts`], of which some learn how much to believe it.
 
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
