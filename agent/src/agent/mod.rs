@@ -9,6 +9,7 @@ mod late;
 mod memories;
 mod outlook;
 mod runtime;
+mod silence;
 mod snapshots;
 mod steps;
 mod training;

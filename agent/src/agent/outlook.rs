@@ -4,6 +4,7 @@
 //! say; what comes is compared with that, and what is out of the ordinary is told. Without events, forecasts are
 //! left exactly as they are. Where nothing at all was counted, the records are late, and the forecasts go on by what they foresaw.
 
+use super::silence::Silence;
 use crate::anomaly::{Anomalies, AnomalyReport, in_words};
 use crate::calendar::{Calendar, CalendarHandle};
 use crate::config::Config;
@@ -24,13 +25,6 @@ const MAX_TOLD: usize = 10;
 /// Of the byte budget of the published state, events may take one in so many.
 const EVENT_SHARE: usize = 8;
 
-/// Nothing counted in any series where at least so many transactions were foreseen is no chance, which would have a probability of exp(-30)
-/// (Poisson): records come late, from a client that stood still or over a network that was cut. They are learnt once they are there.
-const MISSED: f64 = 30.0;
-
-/// For so many steps in a row; then it is the truth.
-const MAX_MISSED_STEPS: u32 = 3;
-
 pub(super) struct Outlook {
     config: Arc<Config>,
     calendar: CalendarHandle,
@@ -41,8 +35,7 @@ pub(super) struct Outlook {
     undisturbed: Arc<Vec<PredictionData>>,
     /// The counts of the last closed step, with events: ascending.
     counted: Vec<(SeriesKey, f64)>,
-    /// How many steps in a row nothing came of.
-    missed: u32,
+    silence: Silence,
     surges: bool,
 }
 
@@ -56,7 +49,7 @@ impl Outlook {
             events,
             undisturbed: Arc::default(),
             counted: vec![],
-            missed: 0,
+            silence: Silence::default(),
             surges: false,
         }
     }
@@ -109,11 +102,15 @@ impl Outlook {
         revised.iter_mut().for_each(|(key, window)| calendar.undisturbed_window(key, index, step, window));
         self.counted = closed.counts.clone();
         let mut counts = closed.counts;
-        let late = self.nothing_came(index, &counts);
-        self.missed = if late { self.missed + 1 } else { 0 };
-        if late {
-            let medians = medians(&self.undisturbed, index);
-            counts.iter_mut().for_each(|(key, count)| *count = medians.get(key).copied().unwrap_or(*count));
+        let was_late = self.silence.is_late();
+        self.silence.stand_in(&mut counts, || medians(&self.undisturbed, index));
+        if self.silence.is_late() {
+            if !was_late {
+                sometimes!("steps.nothing-came");
+                let what =
+                    "nothing was counted in a step of which much was foreseen: forecasts go on as if that had come, until the records do";
+                self.events.note(Severity::Warning, "records.late", what.into());
+            }
             return (index, counts);
         }
         let calendar = calendar.during(step.start(index), step.end(index));
@@ -127,22 +124,9 @@ impl Outlook {
         (index, counts)
     }
 
-    /// Whether nothing was counted of a step because its records are late.
-    fn nothing_came(&self, index: StepIndex, counts: &[(SeriesKey, f64)]) -> bool {
-        let foreseen = || medians(&self.undisturbed, index).values().sum::<f64>();
-        let late = self.missed < MAX_MISSED_STEPS && counts.iter().all(|(_, count)| *count == 0.0) && foreseen() >= MISSED;
-        if late && self.missed == 0 {
-            sometimes!("steps.nothing-came");
-            let what =
-                "nothing was counted in a step of which much was foreseen: forecasts go on as if that had come, until the records do";
-            self.events.note(Severity::Warning, "records.late", what.into());
-        }
-        late
-    }
-
     /// What forecasts say, with the events that are known to come.
     pub(super) fn foresee(&mut self, mut predictions: Vec<PredictionData>, now: Timestamp) -> Arc<Vec<PredictionData>> {
-        if self.missed > 0 {
+        if self.silence.is_late() {
             // What forecasts went on by was not counted, and is not told as if it had been.
             predictions.iter_mut().for_each(|prediction| prediction.observed = 0.0);
         }
