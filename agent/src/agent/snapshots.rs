@@ -1,6 +1,6 @@
 //! Forecasts as the next life of the agent finds them: a file beside the database that holds each series as it was within the last hour.
 //!
-//! To learn a series from its counts takes some forty microseconds a step, which for a thousand series of minutes is minutes; to read it and
+//! To learn a series from its counts takes some ten microseconds a step, which for a thousand series of minutes is minutes; to read it and
 //! learn the steps since takes less than a millisecond. Nothing here is true by itself: what is missing, damaged, or of counts that late records have
 //! changed since is learnt from history instead ([`Forecasts::restore`]), and an agent that cannot open the file runs without it. It is a file of its own,
 //! so that hundreds of megabytes are never in the way of a grant or an acknowledgement that waits for the database's one writer.

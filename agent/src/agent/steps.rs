@@ -169,7 +169,10 @@ impl StepLoop {
         self.memories.recall(self.config.pools.iter().map(|pool| pool.name.clone())).await;
         self.drive(requests, stop).await;
         self.memories.finish().await;
-        self.snapshots.finish(&self.forecasts).await;
+        // What is still to be taken up is in the file alone.
+        if self.closed.is_some() && self.recalling.is_none() {
+            self.snapshots.finish(&self.forecasts).await;
+        }
     }
 
     async fn drive(&mut self, mut requests: mpsc::Receiver<Ask>, mut stop: watch::Receiver<bool>) {
@@ -229,9 +232,12 @@ impl StepLoop {
 
     /// Learns the next series from their counts up to the last closed step.
     async fn recall_page(&mut self) -> Result<(), Stopped> {
-        let (Some(after), Some(until)) = (self.recalling.take(), self.closed) else { return Ok(()) };
+        let (Some(after), Some(until)) = (self.recalling.clone(), self.closed) else { return Ok(()) };
         let mut windows = self.history.warm_windows(after, RECALL_PAGE, until, self.rebuild_steps()).await?;
-        let Some((last, _)) = windows.last() else { return Ok(()) };
+        let Some((last, _)) = windows.last() else {
+            self.recalling = None;
+            return Ok(());
+        };
         self.recalling = Some(Some(last.clone()));
         self.outlook.recall(self.offload, until, &mut windows, self.clock.now()).await;
         let kept = self.snapshots.read(windows.iter().map(|(key, _)| key.clone()).collect()).await;
