@@ -396,12 +396,10 @@ fn pool(s: &mut Section, known: &Known) -> Option<PoolConfig> {
     let startup = s.or("startup", startup, duration(Duration::ZERO, HOUR));
     let drain_timeout = s.or("drain_timeout", 30 * SECOND, duration(Duration::ZERO, DAY));
     let price = s.or("instance_hour_usd", 0.0, number(0.0, 1e6));
-    let (costs, price) = costs(s, price, known.prices);
+    let (costs, price, is_read) = costs(s, price, known.prices);
     let policies = super::policy::read(s, known.utc_offset_minutes);
     let provider = super::provider::read(s);
-    let is_read = costs.price.as_ref().is_some_and(|name| known.prices.iter().any(|price| price.name == *name && price.source.is_read()));
-    let wants_spot = s.has("spot");
-    let spot = super::spot::read(s, &name, known.prices, (price, is_read));
+    let spot = s.has("spot").then(|| super::spot::read(s, &name, known.prices, (price, is_read)));
     let max_instances = max_instances?;
     let promised = min_instances.saturating_add(min_warm).min(max_instances);
     super::policy::fit(s, &policies, (min_instances, promised, max_instances));
@@ -436,7 +434,10 @@ fn pool(s: &mut Section, known: &Known) -> Option<PoolConfig> {
         costs,
         policies,
         provider: provider?,
-        spot: if wants_spot { Some(spot?) } else { None },
+        spot: match spot {
+            Some(spot) => Some(spot?),
+            None => None,
+        },
     })
 }
 
@@ -449,8 +450,8 @@ pub(super) fn named_price<'a>(s: &mut Section, prices: &'a [PriceConfig]) -> Opt
     })
 }
 
-/// The pool's costs, and the price of an instance as far as the configuration knows it.
-fn costs(s: &mut Section, price: f64, prices: &[PriceConfig]) -> (Costs, f64) {
+/// The pool's costs, the price of an instance as far as the configuration knows it, and whether it is read from elsewhere.
+fn costs(s: &mut Section, price: f64, prices: &[PriceConfig]) -> (Costs, f64, bool) {
     let source = named_price(s, prices);
     let read = source.is_some_and(|source| source.source.is_read());
     let price = match source.map(|source| &source.source) {
@@ -469,7 +470,7 @@ fn costs(s: &mut Section, price: f64, prices: &[PriceConfig]) -> (Costs, f64) {
             s.problem("late_cost_per_instance_hour_usd", late, remedy);
         }
     }
-    (Costs { max_per_hour, late_per_instance_hour, price: source.map(|source| source.name.clone()), start }, price)
+    (Costs { max_per_hour, late_per_instance_hour, price: source.map(|source| source.name.clone()), start }, price, read)
 }
 
 pub(super) fn resources(s: &mut Section) -> Resources {

@@ -39,10 +39,30 @@ pub struct SpotConfig {
     pub history: Option<PathBuf>,
 }
 
-/// Reads the table, if there is one. `on_demand` is the price of an instance of the pool, in US dollars an hour, as far as it is known, and whether it
+#[cfg(test)]
+impl SpotConfig {
+    /// A market for tests: all of a pool may be bought there, and all may be taken at once.
+    pub(crate) fn any(name: &str, instance_hour_price: MicroUsd) -> Self {
+        let process = super::ProcessConfig { command: vec!["worker".into()], env: vec![] };
+        Self {
+            name: name.parse().unwrap(),
+            provider: ProviderConfig::Process(process),
+            price: None,
+            instance_hour_price,
+            bid: None,
+            max_share: 1.0,
+            at_once: 1.0,
+            notice: Duration::ZERO,
+            interruptions_per_hour: None,
+            history: None,
+        }
+    }
+}
+
+/// Reads the table. `on_demand` is the price of an instance of the pool, in US dollars an hour, as far as it is known, and whether it
 /// is read from elsewhere.
 pub(super) fn read(pool: &mut Section, name: &PoolName, prices: &[PriceConfig], on_demand: (f64, bool)) -> Option<SpotConfig> {
-    pool.has("spot").then(|| pool.table("spot", |s| spot(s, name, prices, on_demand))).flatten()
+    pool.table("spot", |s| spot(s, name, prices, on_demand))
 }
 
 fn spot(s: &mut Section, pool: &PoolName, prices: &[PriceConfig], (on_demand, read): (f64, bool)) -> Option<SpotConfig> {

@@ -101,10 +101,9 @@ impl Past {
         self.foretold
     }
 
-    /// Whether the shape of the season is known, and how many steps it takes.
-    pub(crate) fn shape_known(&self) -> Result<(), super::experts::Silent> {
-        let (seen, needed) = (self.seen, self.profile.needed());
-        if seen >= needed { Ok(()) } else { Err(super::experts::Silent::TooShort { seen, needed }) }
+    /// How many steps have to be seen before the shape of the season is known.
+    pub(crate) fn shape_needs(&self) -> u64 {
+        self.profile.needed()
     }
 
     /// What came a week before the step `ahead` (0: the last one) on top of what the season's shape tells, if there was a week.
@@ -124,7 +123,7 @@ mod tests {
         (0..9).for_each(|at| past.observe([1.0, 4.0, 9.0][at % 3]));
         assert_eq!((past.count(1), past.count(6), past.count(7)), (Some(9.0), Some(1.0), None));
         assert_eq!((past.root(), past.root_a_season_before(1), past.root_a_season_before(6)), (3.0, Some(1.0), Some(3.0)));
-        assert!((past.mean() - 2.0).abs() < 1e-12 && (past.foretold() - 1.0).abs() < 1e-12 && past.shape_known().is_ok());
+        assert!((past.mean() - 2.0).abs() < 1e-12 && (past.foretold() - 1.0).abs() < 1e-12 && past.seen() >= past.shape_needs());
         assert_eq!(past.a_week_before(1), None);
     }
 }

@@ -223,10 +223,14 @@ pub(super) fn paid_by(pool: &PoolSnapshot, budget: MicroUsd) -> u32 {
     let Some(terms) = Terms::of(pool, Quantile::MEDIAN) else { return on_demand };
     let pays = |total: u32| cost_of(pool, total, terms.most(total)) <= u128::from(budget.0);
     // One more instance never costs less, and all of them cost no less than if all were spot.
-    let (mut least, mut most) = (on_demand, sizing::paid_by(budget, terms.price.min(pool.price)));
+    largest(on_demand, sizing::paid_by(budget, terms.price.min(pool.price)), pays)
+}
+
+/// The largest number up to `most` for which `holds`, which is taken to hold for `least` and for none above one for which it does not.
+fn largest(mut least: u32, mut most: u32, holds: impl Fn(u32) -> bool) -> u32 {
     while least < most {
         let middle = least + (most - least).div_ceil(2);
-        (least, most) = if pays(middle) { (middle, most) } else { (least, middle - 1) };
+        (least, most) = if holds(middle) { (middle, most) } else { (least, middle - 1) };
     }
     least
 }
@@ -302,12 +306,8 @@ impl Choice<'_> {
         // What has to be left through an interruption costs more than there is: rather that in danger than less altogether, and as much on demand as
         // is paid for. The fewer there are, the less it costs.
         let pays = |on_demand: u32| self.affordable(on_demand, self.total - on_demand);
-        let (mut least, mut most) = (self.total - self.terms.most(self.total), self.total);
-        while least < most {
-            let middle = least + (most - least).div_ceil(2);
-            (least, most) = if pays(middle) { (middle, most) } else { (least, middle - 1) };
-        }
-        let found = Mixed { on_demand: least, spot: self.total - least, rule: "max_cost_per_hour_usd pays for no more on demand" };
+        let on_demand = largest(self.total - self.terms.most(self.total), self.total, pays);
+        let found = Mixed { on_demand, spot: self.total - on_demand, rule: "max_cost_per_hour_usd pays for no more on demand" };
         if found.spot > 0 { found } else { Mixed { rule: self.rule(found), ..found } }
     }
 

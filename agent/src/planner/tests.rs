@@ -80,11 +80,6 @@ pub(super) fn forecast(source: &str, observed: f64, rows: &[(f64, f64)]) -> Sour
     SourceForecast { source: region(source), age: Duration::ZERO, live: true, prediction: Arc::new(prediction) }
 }
 
-/// The same, for tests of other modules with a `snapshot` of their own.
-pub(super) fn region_snapshot(forecasts: Vec<SourceForecast>, pools: Vec<PoolSnapshot>) -> Snapshot {
-    snapshot(forecasts, pools)
-}
-
 pub(super) fn snapshot(forecasts: Vec<SourceForecast>, pools: Vec<PoolSnapshot>) -> Snapshot {
     let step = Step::new(STEP).unwrap();
     Snapshot {

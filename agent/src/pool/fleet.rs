@@ -259,15 +259,23 @@ impl Fleet {
             let words = format!("{} {} ({}) was ready after {} ms", self.name, seen.id, card.handle, took.as_millis());
             news.push((Severity::Info, "pool.instance_ready", words));
         }
+        let mut taken = None;
         if seen.state == InstanceState::Draining && card.market == Market::Spot && !card.leaving {
             card.leaving = true;
-            let words = format!("{} {} ({}) is being taken by its market", self.name, seen.id, card.handle);
-            news.push((Severity::Warning, "pool.spot_interrupted", words));
-            self.spot.interrupted += 1;
-            self.spot_pauses = now.uptime + SPOT_PAUSE;
+            taken = Some(format!("{} {} ({}) is being taken by its market", self.name, seen.id, card.handle));
         }
         tracing::debug!(pool = %self.name, instance = %seen.id, from = ?card.state, to = ?seen.state, "instance changed");
         (card.state, card.since, card.entered) = (seen.state, now.clock, now.uptime);
+        if let Some(words) = taken {
+            self.interrupt(now, words, news);
+        }
+    }
+
+    /// The market has taken an instance: nothing more is bought there for a while.
+    fn interrupt(&mut self, now: Now, words: String, news: &mut Vec<News>) {
+        news.push((Severity::Warning, "pool.spot_interrupted", words));
+        self.spot.interrupted += 1;
+        self.spot_pauses = now.uptime + SPOT_PAUSE;
     }
 
     fn remove(&mut self, id: &InstanceId, ended: Option<Ended>, now: Now, totals: &mut Totals, news: &mut Vec<News>) {
@@ -282,9 +290,7 @@ impl Fleet {
         if card.market == Market::Spot && !ordered && !card.leaving && was_ready {
             // That it is taken is its nature: other starts do not wait for it.
             let words = format!("{} {id} ({:?}) was taken by its market: {reason}", self.name, card.state);
-            news.push((Severity::Warning, "pool.spot_interrupted", words));
-            self.spot.interrupted += 1;
-            self.spot_pauses = now.uptime + SPOT_PAUSE;
+            self.interrupt(now, words, news);
             totals.lost += 1;
         } else if ordered || (card.market == Market::Spot && card.leaving) {
             totals.ended += 1;

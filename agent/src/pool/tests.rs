@@ -410,19 +410,7 @@ async fn the_same_seed_gives_the_same_instances() {
 
 /// A pool with a spot market of its own.
 fn spotted() -> PoolConfig {
-    let spot = SpotConfig {
-        name: "edge-spot".parse().unwrap(),
-        provider: ProviderConfig::Process(ProcessConfig { command: vec!["unused".into()], env: vec![] }),
-        price: None,
-        instance_hour_price: MicroUsd(300),
-        bid: None,
-        max_share: 1.0,
-        at_once: 1.0,
-        notice: Duration::ZERO,
-        interruptions_per_hour: None,
-        history: None,
-    };
-    PoolConfig { spot: Some(spot), ..pool("edge") }
+    PoolConfig { spot: Some(SpotConfig::any("edge-spot", MicroUsd(300))), ..pool("edge") }
 }
 
 async fn apply_mixed(pools: &PoolHandle, active: u32, spot: u32) {

@@ -13,7 +13,7 @@ impl Forecaster for SeasonalMean {
     }
 
     fn ready(&self, past: &Past, _ahead: usize) -> Result<(), Silent> {
-        past.shape_known()
+        Silent::until(past.shape_needs(), past)
     }
 
     fn point(&self, past: &Past, ahead: usize) -> f64 {

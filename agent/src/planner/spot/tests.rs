@@ -1,8 +1,8 @@
 //! Mixes of one pool and of any.
 
-use super::super::tests::{config, forecast, pool, region_snapshot, stood};
+use super::super::tests::{config, forecast, pool, snapshot as region_snapshot, stood};
 use super::*;
-use crate::config::{Costs, PoolConfig, ProcessConfig, ProviderConfig};
+use crate::config::{Costs, PoolConfig};
 use crate::planner::{Memory, SourceForecast, Violation, check, plan};
 use proptest::prelude::*;
 use tradewind_protocol::api::AlternativeKind;
@@ -12,18 +12,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// All spot instances may be taken at once, and may be the whole pool.
 pub(in crate::planner) fn market() -> SpotConfig {
-    SpotConfig {
-        name: "web-spot".parse().unwrap(),
-        provider: ProviderConfig::Process(ProcessConfig { command: vec!["worker".into()], env: vec![] }),
-        price: None,
-        instance_hour_price: MicroUsd(30_000),
-        bid: None,
-        max_share: 1.0,
-        at_once: 1.0,
-        notice: Duration::ZERO,
-        interruptions_per_hour: None,
-        history: None,
-    }
+    SpotConfig::any("web-spot", MicroUsd(30_000))
 }
 
 /// A pool at 0.10 USD an instance-hour, 0.03 on the spot market.
