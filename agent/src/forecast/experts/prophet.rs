@@ -148,6 +148,17 @@ mod tests {
     }
 
     #[test]
+    fn a_trend_goes_on_for_a_season() {
+        let mut told = Told::new(Prophet::new(24), 24);
+        let root = |at: usize| 10.0 + 0.1 * at as f64;
+        (0..6_000).for_each(|at| told.observe(root(at).powi(2)));
+        let said = |ahead: usize| told.point(ahead).sqrt() - root(5_999);
+        for (ahead, wanted) in [(1, 0.1), (24, 2.4), (1_000, 2.4)] {
+            assert!((said(ahead) - wanted).abs() < 0.01, "{} {ahead} steps ahead", said(ahead));
+        }
+    }
+
+    #[test]
     fn seasons_too_short_for_harmonics_have_none() {
         for season in [1, 2, 3] {
             let mut told = Told::new(Prophet::new(season), season);
