@@ -338,7 +338,7 @@ impl Fleet {
             }
             // Others are started on demand, and nothing waits.
             Order::StartSpot => drop(self.members.remove(id)),
-            Order::Activate | Order::Deactivate | Order::Drain | Order::Stop => {}
+            Order::Activate | Order::Deactivate | Order::Drain | Order::Stop | Order::GiveUp => {}
         }
         news.push((Severity::Warning, "pool.order_failed", words));
     }
@@ -412,7 +412,7 @@ impl Fleet {
         let mut starts = self.starts_allowed(now);
         let mut blocked =
             (round.waiting_for_room > 0).then(|| format!("{} starts wait for draining instances to end", round.waiting_for_room));
-        let mut orders = vec![];
+        let (mut orders, mut given_up) = (vec![], None);
         for action in round.actions {
             if room == 0 {
                 break;
@@ -423,11 +423,11 @@ impl Fleet {
                     if matches!(reason, Reason::Overdue | Reason::Broken) {
                         let words = format!("{} {id} is stopped: {reason}", self.name);
                         news.push((Severity::Warning, "pool.instance_given_up", words.clone()));
-                        self.fail(now, words);
+                        given_up = Some(words);
                     }
                     if let Some(card) = self.members.get_mut(&id) {
                         card.in_flight = Some(order);
-                        card.leaving |= matches!(order, Order::Drain | Order::Stop);
+                        card.leaving |= order.ends();
                     }
                     if order != Order::Drain || !bug!("drain-forgotten") {
                         orders.push((order, id));
@@ -450,6 +450,10 @@ impl Fleet {
                 // Too early to find out whether it fits by now.
                 Action::Start(_, _) => blocked = blocked.or_else(|| self.blocked.clone()),
             }
+        }
+        // What hangs together has one cause, and counts once.
+        if let Some(words) = given_up {
+            self.fail(now, words);
         }
         if blocked.is_some() && self.blocked.is_none() {
             let words = format!("{}: {}", self.name, blocked.as_deref().unwrap_or_default());
@@ -510,7 +514,7 @@ impl Fleet {
         for (order, id) in orders {
             match order {
                 Order::Start | Order::StartSpot => drop(self.members.remove(id)),
-                Order::Activate | Order::Deactivate | Order::Drain | Order::Stop => {
+                Order::Activate | Order::Deactivate | Order::Drain | Order::Stop | Order::GiveUp => {
                     if let Some(card) = self.members.get_mut(id) {
                         card.in_flight = None;
                     }

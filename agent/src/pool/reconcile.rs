@@ -261,18 +261,19 @@ impl Sides {
         let mut sides = Self { mix, ..Self::default() };
         for member in members {
             let state = match member.in_flight {
-                Some(Order::Drain | Order::Stop) => InstanceState::Draining,
+                Some(Order::Drain | Order::Stop | Order::GiveUp) => InstanceState::Draining,
                 Some(Order::Activate) => InstanceState::Active,
                 Some(Order::Deactivate) => InstanceState::Warm,
                 Some(Order::Start | Order::StartSpot) | None => member.state,
             };
             let overdue = state == InstanceState::Starting && member.age > limits.start_deadline;
             let hopeless = match member.standing {
-                Obedience::Broken => Some(Reason::Broken),
-                Obedience::Good | Obedience::Waiting => overdue.then_some(Reason::Overdue),
+                _ if overdue => Some((Order::GiveUp, Reason::Overdue)),
+                Obedience::Broken => Some((Order::Stop, Reason::Broken)),
+                Obedience::Good | Obedience::Waiting => None,
             };
-            if let (Some(reason), None) = (hopeless, member.in_flight) {
-                actions.push(Action::Order(Order::Stop, member.id.clone(), reason));
+            if let (Some((order, reason)), None) = (hopeless, member.in_flight) {
+                actions.push(Action::Order(order, member.id.clone(), reason));
                 continue;
             }
             if state != InstanceState::Draining && (state == InstanceState::Active || member.standing == Obedience::Good) {

@@ -267,11 +267,12 @@ async fn what_dies_is_replaced_and_what_hangs_is_given_up() {
     until_counts(&pools, 1, 1).await;
 
     region.provider("edge").set_durations(Durations { startup: 3_600 * SECOND, drain: SECOND });
-    apply(&pools, 1, 2).await;
-    until(&pools, "the hanging one is given up", |s| s.totals.ended == 1).await;
-    assert!(region.events("pool.instance_given_up")[0].contains("takes too long to start"));
+    apply(&pools, 1, 4).await;
+    until(&pools, "the hanging ones are given up", |s| s.totals.ended == 3).await;
+    assert!(region.events("pool.instance_given_up").iter().all(|words| words.contains("takes too long to start")));
+    assert!(pools.health_reasons()[0].contains("(1 failures in a row)"), "they have one cause: {:?}", pools.health_reasons());
     region.provider("edge").set_durations(Durations { startup: SECOND, drain: SECOND });
-    until_counts(&pools, 1, 2).await;
+    until_counts(&pools, 1, 4).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,8 +5,8 @@
 //! listed is taken to run what it ran when it last could. When fewer instances are wanted, those of the last provider go first
 //! ([`Provider::rank`]). Retired providers start nothing: they only end what they still run. Each link has its market; a start goes to those of its own.
 //!
-//! A provider fails that refuses a start, or whose instance ends by itself before it was ever ready. One whose instance never becomes
-//! ready and never ends is not noticed here; the pool gives such an instance up.
+//! A provider fails that refuses a start, or whose instance ends by itself before it was ever ready, or takes so long for it that the pool
+//! gives it up. When one that has failed is tried again, it is with one instance: until that is ready, the others take the next ones.
 
 use super::{EndCause, Ended, LinkStatus, Observed, Order, Provider, ProviderError, Standing, carry_out};
 use crate::backoff;
@@ -153,6 +153,13 @@ impl Chain {
         }
     }
 
+    /// Notes that an instance which was never ready is none that its provider could start.
+    fn note_never_ready(&self, id: &InstanceId) {
+        let mut state = self.state();
+        let Some(owner) = state.owners.get(id).copied().filter(|owner| !owner.ready) else { return };
+        state.links[owner.link].starts.fail(format!("{id} took too long to become ready"), LONGEST_PAUSE, Instant::now());
+    }
+
     /// Gives an order that ends an instance; where nobody knows it, to all.
     async fn end(&self, order: Order, id: &InstanceId) -> Result<(), ProviderError> {
         if let Some(at) = self.owner(id).await {
@@ -194,6 +201,11 @@ impl Drop for Underway<'_> {
 }
 
 impl State {
+    /// Whether the provider `at` has failed and is being tried again by an instance that is not ready yet.
+    fn is_tried(&self, at: usize) -> bool {
+        self.links[at].starts.failures > 0 && self.owners.values().any(|owner| owner.link == at && !owner.ready)
+    }
+
     /// Takes in what was listed; all that is known to be there, and what runs in two places and is to be ended in one.
     fn merge(&mut self, listed: Vec<Option<Result<Vec<Observed>, String>>>) -> (BTreeMap<InstanceId, Observed>, Vec<(usize, InstanceId)>) {
         for (health, listed) in self.links.iter_mut().zip(listed) {
@@ -284,6 +296,11 @@ impl Provider for Chain {
         self.end(Order::Stop, id).await
     }
 
+    async fn give_up(&self, id: &InstanceId) -> Result<(), ProviderError> {
+        self.note_never_ready(id);
+        self.end(Order::GiveUp, id).await
+    }
+
     async fn changed(&self) {
         let changes: Vec<_> = self.links.iter().map(|link| link.provider.changed()).collect();
         if !changes.is_empty() {
@@ -345,7 +362,7 @@ impl Chain {
             {
                 let mut state = self.state();
                 let starts = &state.links[at].starts;
-                if starts.waits(Instant::now()) && !alone {
+                if (starts.waits(Instant::now()) || state.is_tried(at)) && !alone {
                     reasons.push(format!("{}: {} (left alone for now)", link.kind, starts.reason.as_deref().unwrap_or_default()));
                     continue;
                 }
@@ -483,6 +500,48 @@ mod tests {
         pair.second.refuse_next(Order::Start, "no room");
         let refused = pair.start("c").await.unwrap_err().to_string();
         assert!(refused.contains("first: a ended before it was ready") && refused.contains("second: cannot start c: no room"), "{refused}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_whose_instances_never_become_ready_fails_and_is_tried_again_with_one() {
+        let pair = Pair::new();
+        let hanging = Durations { startup: Duration::from_secs(3_600), ..DURATIONS };
+        pair.first.set_durations(hanging);
+        for name in ["a", "b"] {
+            pair.start(name).await.unwrap();
+        }
+        assert_eq!(pair.census(), (2, 0), "nothing is known against it yet");
+        for name in ["a", "b"] {
+            pair.chain.give_up(&id(name)).await.unwrap();
+        }
+        pair.chain.list().await.unwrap();
+        assert!(
+            pair.failing()[0].as_ref().is_some_and(|reason| reason.contains("b took too long to become ready")),
+            "{:?}",
+            pair.failing()
+        );
+        pair.start("c").await.unwrap();
+        assert_eq!(pair.census(), (0, 1));
+        // Two failures: twice the first pause.
+        tokio::time::sleep(2 * FIRST_PAUSE).await;
+        for name in ["d", "e"] {
+            pair.start(name).await.unwrap();
+        }
+        assert_eq!(pair.census(), (1, 2), "one finds out whether it is well");
+        pair.chain.give_up(&id("d")).await.unwrap();
+        pair.chain.list().await.unwrap();
+        pair.first.set_durations(DURATIONS);
+        tokio::time::sleep(4 * FIRST_PAUSE).await;
+        pair.start("f").await.unwrap();
+        tokio::time::sleep(DURATIONS.startup).await;
+        pair.chain.list().await.unwrap();
+        for name in ["g", "h"] {
+            pair.start(name).await.unwrap();
+        }
+        assert_eq!((pair.census(), pair.failing()), ((3, 2), vec![None, None]), "it is");
+        // What was ready once is not held against it.
+        pair.chain.give_up(&id("f")).await.unwrap();
+        assert_eq!(pair.failing(), [None, None]);
     }
 
     /// Lists nothing: its backend is away.

@@ -82,14 +82,24 @@ pub enum Order {
     Drain,
     /// End an instance now.
     Stop,
+    /// The same for one that has taken too long to become ready.
+    GiveUp,
 }
 
 impl Order {
+    /// Whether it ends one, sooner or later.
+    pub(crate) fn ends(self) -> bool {
+        match self {
+            Order::Drain | Order::Stop | Order::GiveUp => true,
+            Order::Start | Order::StartSpot | Order::Activate | Order::Deactivate => false,
+        }
+    }
+
     /// Whether it makes an instance.
     pub(crate) fn is_start(self) -> bool {
         match self {
             Order::Start | Order::StartSpot => true,
-            Order::Activate | Order::Deactivate | Order::Drain | Order::Stop => false,
+            Order::Activate | Order::Deactivate | Order::Drain | Order::Stop | Order::GiveUp => false,
         }
     }
 }
@@ -103,6 +113,7 @@ impl fmt::Display for Order {
             Order::Deactivate => "deactivate",
             Order::Drain => "drain",
             Order::Stop => "stop",
+            Order::GiveUp => "give up",
         })
     }
 }
@@ -191,6 +202,10 @@ pub trait Provider: Send + Sync + 'static {
     async fn drain(&self, id: &InstanceId) -> Result<(), ProviderError>;
     /// Ends an instance now. Returns at once; it is gone when it is no longer listed.
     async fn stop(&self, id: &InstanceId) -> Result<(), ProviderError>;
+    /// The same for an instance that has taken too long to become ready.
+    async fn give_up(&self, id: &InstanceId) -> Result<(), ProviderError> {
+        self.stop(id).await
+    }
     /// Completes when any instance may have changed since this last completed. One waiter at a time.
     async fn changed(&self);
     /// Takes note of the instances that ended since this was last called.
@@ -258,5 +273,6 @@ pub(crate) async fn carry_out(provider: &dyn Provider, order: Order, id: &Instan
         Order::Deactivate => provider.deactivate(id).await,
         Order::Drain => provider.drain(id).await,
         Order::Stop => provider.stop(id).await,
+        Order::GiveUp => provider.give_up(id).await,
     }
 }

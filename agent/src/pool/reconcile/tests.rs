@@ -73,7 +73,7 @@ fn what_hangs_or_disobeys_is_replaced() {
     let mut members = vec![member("late", Starting, 101), member("broken", Warm, 1), member("waiting", Warm, 1)];
     members[1].standing = Obedience::Broken;
     members[2].standing = Obedience::Waiting;
-    assert_eq!(orders((2, 0), &members), ["stop late", "stop broken", "start", "start"]);
+    assert_eq!(orders((2, 0), &members), ["give up late", "stop broken", "start", "start"]);
 }
 
 #[test]
@@ -105,6 +105,7 @@ impl World {
                     Order::Activate => assert_eq!(member.state, Warm),
                     Order::Deactivate => assert_eq!(member.state, Active),
                     Order::Drain | Order::Stop => assert_ne!(member.state, Draining),
+                    Order::GiveUp => assert_eq!(member.state, Starting),
                     Order::Start | Order::StartSpot => panic!("a start has no instance"),
                 }
                 member.in_flight = Some(*order);
@@ -123,7 +124,7 @@ impl World {
             (Some(Order::Activate), _) => Some(Active),
             (Some(Order::Deactivate), _) => Some(Warm),
             (Some(Order::Drain), _) => Some(Draining),
-            (Some(Order::Stop), _) | (None, Draining) => None,
+            (Some(Order::Stop | Order::GiveUp), _) | (None, Draining) => None,
             (Some(Order::Start | Order::StartSpot), _) => Some(Starting),
             (None, Starting) => Some(Warm),
             (None, state) => Some(state),
@@ -198,7 +199,7 @@ proptest! {
         });
         let mut world = World { members: members.collect(), next: 0 };
         let ready = |world: &World| {
-            let ready = |m: &&Member| matches!(m.state, Warm | Active) && !matches!(m.in_flight, Some(Order::Drain | Order::Stop));
+            let ready = |m: &&Member| matches!(m.state, Warm | Active) && !m.in_flight.is_some_and(Order::ends);
             world.members.iter().filter(ready).count() as u32
         };
         let mut ordered = BTreeSet::new();

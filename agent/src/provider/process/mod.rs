@@ -287,7 +287,7 @@ impl ProcessProvider {
         let (line, wanted) = match order {
             Order::Activate => (ToWorker::Activate, InstanceState::Active),
             Order::Deactivate => (ToWorker::Deactivate, InstanceState::Warm),
-            Order::Start | Order::StartSpot | Order::Drain | Order::Stop => {
+            Order::Start | Order::StartSpot | Order::Drain | Order::Stop | Order::GiveUp => {
                 return Err(ProviderError::order(order, id, "it is not a turn"));
             }
         };
