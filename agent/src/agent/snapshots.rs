@@ -1,4 +1,5 @@
-//! Forecasts as the next life of the agent finds them: a file beside the database that holds each series as it was within the last hour.
+//! Forecasts as the next life of the agent finds them: a file beside the database that holds each series as it was within the last hour, and the
+//! models that are trained on all.
 //!
 //! To learn a series from its counts takes some ten microseconds a step, which for a thousand series of minutes is minutes; to read it and
 //! learn the steps since takes less than a millisecond. Nothing here is true by itself: what is missing, damaged, or of counts that late records have
@@ -7,8 +8,9 @@
 
 use crate::env::Env;
 use crate::forecast::Forecasts;
+use crate::forecast::global::{Globals, Pieces};
 use crate::store::{Store, StoreError};
-use redb::{Database, ReadableDatabase, TableDefinition, TableError};
+use redb::{Database, ReadableDatabase, ReadableTable as _, TableDefinition, TableError};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -19,6 +21,7 @@ use tradewind_protocol::wire::codec;
 /// The file's name.
 const FILE: &str = "forecasts.redb";
 const SERIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("series");
+const GLOBALS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("globals");
 /// All series are written in turn, and again so long after that was begun.
 const EVERY: Duration = Duration::from_secs(3_600);
 /// Series that are written at once: two megabytes or so.
@@ -73,6 +76,23 @@ impl Snapshots {
         }
     }
 
+    /// What was kept of the global models.
+    pub(super) async fn read_globals(&self) -> Pieces {
+        let Some(store) = &self.store else { return Pieces::new() };
+        let read = |database: &Database| match database.begin_read()?.open_table(GLOBALS) {
+            Ok(pieces) => {
+                let pieces = pieces.iter()?.map(|piece| piece.map(|(name, bytes)| (name.value().to_owned(), bytes.value().to_vec())));
+                Ok(pieces.collect::<Result<Pieces, _>>()?)
+            }
+            Err(TableError::TableDoesNotExist(_)) => Ok(Pieces::new()),
+            Err(error) => Err(error.into()),
+        };
+        store.run("reading", read).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what was kept of the global models cannot be read: they are trained again");
+            Pieces::new()
+        })
+    }
+
     /// Returns when a page is to be [kept](Self::keep). Cancel-safe.
     pub(super) async fn turn(&mut self) {
         if self.store.is_none() {
@@ -82,10 +102,14 @@ impl Snapshots {
         sleep_until(self.due).await;
     }
 
-    /// Begins to write the next page of series.
-    pub(super) fn keep(&mut self, forecasts: &Forecasts) {
+    /// Begins to write the next page of series, with the global models before the first.
+    pub(super) fn keep(&mut self, forecasts: &Forecasts, globals: &Globals) {
+        let mut pieces = None;
         if self.last.is_none() {
             self.began = Instant::now();
+            // Of a great many series.
+            let saved = globals.save().inspect_err(|error| tracing::debug!(%error, "the global models are not kept"));
+            pieces = Some(saved.unwrap_or_default());
         }
         let page = forecasts.save(self.last.as_ref(), PAGE);
         self.last = page.last().map(|(key, _)| key.clone());
@@ -104,16 +128,18 @@ impl Snapshots {
             self.due = self.began + EVERY;
         }
         let Some(store) = self.store.clone() else { return };
-        self.writing = Some(tokio::spawn(async move { store.run("writing", move |database| write(database, &rows, kept.as_ref())).await }));
+        self.writing = Some(tokio::spawn(async move {
+            store.run("writing", move |database| write(database, pieces.as_ref(), &rows, kept.as_ref())).await
+        }));
     }
 
-    /// Writes all series as they are at the end, as far as there is time.
-    pub(super) async fn finish(mut self, forecasts: &Forecasts) {
+    /// Writes all as it is at the end, as far as there is time.
+    pub(super) async fn finish(mut self, forecasts: &Forecasts, globals: &Globals) {
         let all = async {
             self.written().await;
             self.last = None;
             loop {
-                self.keep(forecasts);
+                self.keep(forecasts, globals);
                 self.written().await;
                 if self.last.is_none() || self.store.is_none() {
                     return;
@@ -141,9 +167,16 @@ impl Snapshots {
     }
 }
 
-/// Writes `rows`; and forgets all series but those that were `kept`, where all were.
-fn write(database: &Database, rows: &[Row], kept: Option<&BTreeSet<Vec<u8>>>) -> Result<(), redb::Error> {
+/// Writes `rows`, and `globals` for what was kept of them; and forgets all series but those that were `kept`, where all were.
+fn write(database: &Database, globals: Option<&Pieces>, rows: &[Row], kept: Option<&BTreeSet<Vec<u8>>>) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
+    if let Some(globals) = globals {
+        let mut pieces = write.open_table(GLOBALS)?;
+        pieces.retain(|name, _| globals.contains_key(name))?;
+        for (name, bytes) in globals {
+            pieces.insert(name.as_str(), bytes.as_slice())?;
+        }
+    }
     let mut series = write.open_table(SERIES)?;
     for (key, saved) in rows {
         series.insert(key.as_slice(), saved.as_slice())?;
@@ -164,6 +197,7 @@ fn bytes(key: &SeriesKey) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::config::ForecastConfig;
+    use crate::forecast::global::{Effort, GlobalConfig, Kind};
     use tradewind_protocol::{RegionId, Step, StepIndex};
 
     fn key(number: usize) -> SeriesKey {
@@ -188,6 +222,10 @@ mod tests {
         forecasts
     }
 
+    fn untrained() -> Globals {
+        Globals::new(GlobalConfig { effort: Effort::Brief, ..GlobalConfig::of(vec![Kind::Boosting], 6) }, 4, 6)
+    }
+
     async fn restored(env: &Env, series: usize) -> usize {
         let kept = Snapshots::open(env).await.read((0..series).map(key).collect()).await;
         let window: Vec<f64> = (0..30).map(|at| 5.0 + f64::from(at)).collect();
@@ -204,10 +242,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let env = Env::real(dir.path()).unwrap();
         assert_eq!(restored(&env, 50).await, 0);
-        Snapshots::open(&env).await.finish(&told(50)).await;
+        Snapshots::open(&env).await.finish(&told(50), &untrained()).await;
         assert_eq!(restored(&env, 50).await, 50);
-        Snapshots::open(&env).await.finish(&told(20)).await;
+        Snapshots::open(&env).await.finish(&told(20), &untrained()).await;
         assert_eq!(restored(&env, 50).await, 20);
+    }
+
+    #[tokio::test]
+    async fn the_next_life_finds_the_models_of_the_newest_training_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::real(dir.path()).unwrap();
+        let mut globals = untrained();
+        for at in 0..200_i64 {
+            globals.close(StepIndex(at), [(&key(0), 10.0 + (at % 6) as f64)]);
+        }
+        let trained = globals.due().unwrap().run().unwrap();
+        globals.install(trained);
+        Snapshots::open(&env).await.finish(&told(2), &globals).await;
+        let pieces = Snapshots::open(&env).await.read_globals().await;
+        assert_eq!(pieces, globals.save().unwrap());
+        let mut next = untrained();
+        next.restore(StepIndex(199), &pieces).unwrap();
+        assert_eq!(next.trained_on(), Some(200));
+        Snapshots::open(&env).await.finish(&told(2), &untrained()).await;
+        assert_eq!(Snapshots::open(&env).await.read_globals().await, Pieces::new());
     }
 
     #[tokio::test(start_paused = true)]
@@ -218,14 +276,14 @@ mod tests {
         for (pages, series) in [(1, 16), (2, 20)] {
             snapshots.turn().await;
             assert!(began.elapsed() >= EVERY);
-            snapshots.keep(&forecasts);
+            snapshots.keep(&forecasts, &untrained());
             snapshots.written().await;
             let kept = snapshots.read((0..20).map(key).collect()).await;
             assert_eq!(kept.iter().flatten().count(), series, "after {pages} pages");
         }
         // The end is found out, and the next hour waited for.
         snapshots.turn().await;
-        snapshots.keep(&forecasts);
+        snapshots.keep(&forecasts, &untrained());
         snapshots.turn().await;
         assert!(began.elapsed() >= 2 * EVERY);
     }
@@ -236,7 +294,7 @@ mod tests {
         std::fs::write(dir.path().join(FILE), b"notes").unwrap();
         let env = Env::real(dir.path()).unwrap();
         assert_eq!(restored(&env, 3).await, 0);
-        Snapshots::open(&env).await.finish(&told(3)).await;
+        Snapshots::open(&env).await.finish(&told(3), &untrained()).await;
         assert_eq!(std::fs::read(dir.path().join(FILE)).unwrap(), b"notes");
     }
 }

@@ -171,7 +171,7 @@ impl StepLoop {
         self.memories.finish().await;
         // What is still to be taken up is in the file alone.
         if self.closed.is_some() && self.recalling.is_none() {
-            self.snapshots.finish(&self.forecasts).await;
+            self.snapshots.finish(&self.forecasts, &self.globals).await;
         }
     }
 
@@ -199,7 +199,7 @@ impl StepLoop {
                         return;
                     }
                 }
-                () = self.snapshots.turn(), if self.recalling.is_none() => self.snapshots.keep(&self.forecasts),
+                () = self.snapshots.turn(), if self.recalling.is_none() => self.snapshots.keep(&self.forecasts, &self.globals),
             }
         }
     }
@@ -219,6 +219,12 @@ impl StepLoop {
         self.history.close_warm(until, self.cold_steps()).await?;
         self.closed = Some(until);
         self.recalling = Some(None);
+        let pieces = self.snapshots.read_globals().await;
+        if !pieces.is_empty()
+            && let Err(error) = self.globals.restore(until, &pieces)
+        {
+            tracing::info!(%error, "the global models of before are not used: they are trained again");
+        }
         let began = Instant::now();
         while self.recalling.is_some() && began.elapsed() < RECALL_FIRST {
             self.recall_page().await?;

@@ -26,6 +26,9 @@ pub enum SnapshotError {
     /// Horizon, season or experts were others, or it holds what cannot be.
     #[error("it is of another horizon or season")]
     Settings,
+    /// A part is missing, or holds what cannot be.
+    #[error("a part of it is missing or damaged")]
+    Damaged,
     /// It is too old, or was learnt from other counts than those that are known now.
     #[error("it was learnt from other counts, or long ago")]
     Counts,

@@ -11,6 +11,7 @@
 use super::super::horizon::{between, lanes};
 use super::Said;
 use super::quantiles::QUANTILES;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use tradewind_protocol::forecast::pinball;
 use tradewind_protocol::{PredictionData, Quantile, QuantilePath, SeriesKey, StepIndex};
@@ -33,7 +34,9 @@ const EQUAL: f64 = 10.0;
 /// Where the median stands.
 const MEDIAN: usize = 3;
 
-type Row = [f64; QUANTILES];
+pub(super) type Row = [f64; QUANTILES];
+/// What the members of a series have lost lately, by lane.
+pub(super) type Losses = Vec<[Loss; MEMBERS]>;
 
 /// Weights and widths, and what was said to learn them from.
 #[derive(Debug)]
@@ -50,8 +53,8 @@ struct Lane {
     losses: [Loss; MEMBERS],
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Loss {
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct Loss {
     mean: f64,
     seen: u32,
 }
@@ -67,6 +70,27 @@ impl Blend {
     pub(super) fn new(horizon: usize) -> Self {
         let lengths = lanes(horizon);
         Self { widths: vec![[0.0; QUANTILES]; lengths.len()], lengths, series: BTreeMap::new() }
+    }
+
+    /// What was lost by series, but for what waits for its step.
+    pub(super) fn losses(&self) -> impl Iterator<Item = (&SeriesKey, Losses)> {
+        self.series.iter().map(|(key, lanes)| (key, lanes.iter().map(|lane| lane.losses).collect()))
+    }
+
+    pub(super) fn widths(&self) -> &[Row] {
+        &self.widths
+    }
+
+    /// One that has learnt this. Nothing if it does not fit the horizon or is none.
+    pub(super) fn restored(horizon: usize, widths: Vec<Row>, losses: Vec<(SeriesKey, Losses)>) -> Option<Self> {
+        let lengths = lanes(horizon);
+        let sound = |loss: &Loss| loss.mean.is_finite() && loss.mean >= 0.0;
+        let fits = widths.len() == lengths.len()
+            && widths.iter().flatten().all(|width| (WIDTHS.0..=WIDTHS.1).contains(width))
+            && losses.iter().all(|(_, lanes)| lanes.len() == lengths.len() && lanes.iter().flatten().all(sound));
+        let lane = |losses| Lane { losses, ..Lane::default() };
+        let series = losses.into_iter().map(|(key, lanes)| (key, lanes.into_iter().map(lane).collect())).collect();
+        fits.then_some(Self { lengths, series, widths })
     }
 
     /// Learns from what was said of `step`, which closed with these counts.

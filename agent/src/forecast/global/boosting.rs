@@ -13,6 +13,7 @@ use super::math::Chance;
 use super::panel::{Moment, Panel};
 use super::quantiles::{QUANTILES, probabilities};
 use super::window::{Shape, View};
+use serde::{Deserialize, Serialize};
 
 /// Splits on the way to a leaf.
 const DEPTH: usize = 4;
@@ -36,14 +37,14 @@ const MEANS: [usize; 3] = [4, 12, 32];
 const HEAVIEST: f32 = 10.0;
 
 /// Trained trees.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Boosting {
     /// Quantiles by lane before any tree.
     start: Vec<[f32; QUANTILES]>,
     trees: Vec<Tree>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Tree {
     /// Of each inner node, by level: the feature, and the value beyond which it goes right.
     splits: [(u16, f32); LEAVES - 1],
@@ -94,6 +95,11 @@ impl Market {
     }
 }
 
+/// How many features there are.
+fn width(shape: &Shape) -> usize {
+    8 + LAGS + 3 * MEANS.len() + (shape.context() - 2 * (shape.lanes.len() + 1)) + 3
+}
+
 /// The features of one lane, in `features` from the start.
 fn features(shape: &Shape, view: &View, market: [f32; 3], lane: usize, features: &mut Vec<f32>) {
     features.clear();
@@ -113,6 +119,7 @@ fn features(shape: &Shape, view: &View, market: [f32; 3], lane: usize, features:
     }
     features.extend_from_slice(&context[2 * (lanes + 1)..]);
     features.extend(market);
+    debug_assert_eq!(features.len(), width(shape));
 }
 
 struct Examples {
@@ -207,6 +214,15 @@ impl Boosting {
             model.trees.truncate(best);
         }
         Some(model)
+    }
+
+    /// Itself, if it can speak of series in this shape.
+    pub(super) fn checked(self, shape: &Shape) -> Option<Self> {
+        let splits = |tree: &Tree| tree.splits.iter().all(|(feature, _)| usize::from(*feature) < width(shape));
+        let leaves = |tree: &Tree| tree.leaves.iter().flatten().all(|by| by.is_finite());
+        let start = self.start.iter().flatten().all(|value| value.is_finite());
+        let fits = start && self.start.len() == shape.lanes.len() && self.trees.iter().all(|tree| splits(tree) && leaves(tree));
+        fits.then_some(self)
     }
 
     /// Quantiles by lane, not in order yet. The market's last step is the view's.

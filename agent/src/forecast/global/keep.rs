@@ -1,9 +1,12 @@
 //! What the global models are trained on and speak from, and when they are trained.
 
+use super::super::SnapshotError;
 use super::blend::Blend;
 use super::panel::{Panel, root};
+use super::snapshot::{self, Pieces};
 use super::window::Shape;
-use super::{BRIEF, Kind, Path, RECENT, Silence, Trained, USUAL};
+use super::{BRIEF, Cost, Kind, Path, RECENT, Silence, Trained, USUAL};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tradewind_protocol::{PredictionData, SeriesKey, StepIndex};
@@ -18,12 +21,21 @@ const MAX_GAP: i64 = 1_000;
 const GROWTH: f64 = 1.5;
 
 /// What training may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effort {
     /// Some ten seconds of one core for each model, whatever there is to learn from.
     Usual,
     /// Small models and few steps: for tests, which are not optimised.
     Brief,
+}
+
+impl Effort {
+    pub(super) fn cost(self) -> Cost {
+        match self {
+            Effort::Usual => USUAL,
+            Effort::Brief => BRIEF,
+        }
+    }
 }
 
 /// Which global models there are, and how they are trained.
@@ -63,18 +75,18 @@ pub type Said = Vec<(Kind, Result<Path, Silence>)>;
 /// Keeps the last steps of the series, and the trained models.
 #[derive(Debug)]
 pub struct Globals {
-    config: GlobalConfig,
-    horizon: usize,
-    season: usize,
+    pub(super) config: GlobalConfig,
+    pub(super) horizon: usize,
+    pub(super) season: usize,
     series: BTreeMap<SeriesKey, VecDeque<f32>>,
-    until: Option<StepIndex>,
+    pub(super) until: Option<StepIndex>,
     /// How many steps were seen, and how many when training last began.
-    seen: usize,
-    began: Option<usize>,
-    trained: Option<Trained>,
+    pub(super) seen: usize,
+    pub(super) began: Option<usize>,
+    pub(super) trained: Option<Trained>,
     /// What the models said after the last step.
     said: Arc<BTreeMap<SeriesKey, Said>>,
-    blend: Blend,
+    pub(super) blend: Blend,
 }
 
 /// A training that is due: everything that it needs, so that it can be done elsewhere.
@@ -97,11 +109,7 @@ impl Training {
     /// The same, but ends soon with nothing once `go_on` says no.
     pub fn run_while(self, go_on: impl Fn() -> bool) -> Option<Trained> {
         let shape = Shape::new(self.horizon, self.season, RECENT);
-        let cost = match self.effort {
-            Effort::Usual => USUAL,
-            Effort::Brief => BRIEF,
-        };
-        Trained::at_cost(&self.kinds, &self.panel, &shape, cost, self.seed, &go_on)
+        Trained::at_cost(&self.kinds, &self.panel, &shape, self.effort.cost(), self.seed, &go_on)
     }
 }
 
@@ -164,6 +172,16 @@ impl Globals {
         self.seen = self.seen.max(roots.len());
         self.series.insert(key.clone(), roots);
         self.bound();
+    }
+
+    /// The models, and how far each is believed, to be [restored](Self::restore) by a later life of the agent. Nothing before the first training.
+    pub fn save(&self) -> Result<Pieces, SnapshotError> {
+        snapshot::save(self)
+    }
+
+    /// Goes on with the models in `pieces` after step `until`; before anything else is told. As it was, if they are refused.
+    pub fn restore(&mut self, until: StepIndex, pieces: &Pieces) -> Result<(), SnapshotError> {
+        snapshot::restore(self, until, pieces)
     }
 
     /// Forgets a series.

@@ -22,7 +22,8 @@ pub(super) struct Lstm {
     cell: Cell,
     head: Dense,
     linear: Dense,
-    weights: usize,
+    /// How many there are.
+    pub(super) weights: usize,
 }
 
 /// What the way forward leaves behind.

@@ -22,11 +22,13 @@ mod math;
 mod nhits;
 mod panel;
 mod quantiles;
+mod snapshot;
 mod train;
 mod window;
 
 pub use keep::{Effort, GlobalConfig, Globals, Said, Training};
 pub use panel::Panel;
+pub use snapshot::Pieces;
 
 use super::horizon::between;
 use boosting::{Boosting, Market};
@@ -34,6 +36,7 @@ use lstm::Lstm;
 use nhits::Nhits;
 use panel::Moment;
 use quantiles::QUANTILES;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use tradewind_protocol::{Quantile, QuantilePath, Step, StepIndex};
 use train::{Budget, Network, Shown};
@@ -45,7 +48,7 @@ const RECENT: usize = 48;
 /// Share of the steps, the last, that tell when to stop training.
 const HELD: f64 = 0.2;
 /// A kind of global model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// Gradient boosting with pinball loss.
     Boosting,

@@ -25,7 +25,8 @@ pub(super) struct Nhits {
     lanes: usize,
     linear: Dense,
     stacks: Vec<Stack>,
-    weights: usize,
+    /// How many there are.
+    pub(super) weights: usize,
 }
 
 #[derive(Debug, Clone)]

@@ -1,12 +1,14 @@
 //! What all global models have in common.
 
-use super::keep::{GlobalConfig, Globals};
+use super::blend::Blend;
+use super::keep::{Effort, GlobalConfig, Globals};
 use super::math::Chance;
 use super::panel::Panel;
 use super::window::Shape;
-use super::{BRIEF, Kind, RECENT, Silence, Trained};
+use super::{BRIEF, Kind, Pieces, RECENT, Silence, Trained};
 use std::collections::BTreeMap;
-use tradewind_protocol::{RegionId, SeriesKey, StepIndex};
+use std::time::Duration;
+use tradewind_protocol::{PredictionData, Quantile, QuantilePath, RegionId, SeriesKey, Step, StepIndex, Timestamp};
 
 const SEASON: usize = 12;
 
@@ -162,6 +164,92 @@ fn a_rebuilt_series_is_as_one_that_was_never_interrupted() {
     whole.close(StepIndex(1_000_000), [(&key(0), 1.0)]);
     assert!(matches!(whole.foresee()[&key(0)][0].1, Err(Silence::TooShort { seen: 1, .. })));
     assert_eq!(Globals::new(GlobalConfig::none(), 4, SEASON).foresee(), BTreeMap::new());
+}
+
+/// Models of all kinds that were trained, and have spoken for so many steps; with the counts of some more.
+fn spoken(steps: usize) -> (Globals, Vec<Vec<f64>>) {
+    let counts = counts(3, steps + 30, None);
+    let mut globals = Globals::new(GlobalConfig { effort: Effort::Brief, ..GlobalConfig::of(Kind::ALL.into(), SEASON) }, 4, SEASON);
+    for at in 0..steps {
+        told(&mut globals, &counts, at);
+        if let Some(training) = globals.due() {
+            globals.install(training.run().unwrap());
+        }
+    }
+    (globals, counts)
+}
+
+/// Tells of one step, and lets the models speak; what is published then.
+fn told(globals: &mut Globals, counts: &[Vec<f64>], at: usize) -> Vec<PredictionData> {
+    let step = Step::new(Duration::from_secs(60)).unwrap();
+    let until = StepIndex(at as i64);
+    let keys: Vec<SeriesKey> = (0..counts.len()).map(key).collect();
+    globals.close(until, keys.iter().zip(counts).map(|(key, counts)| (key, counts[at])));
+    globals.speak();
+    let others = keys.iter().zip(counts).map(|(key, counts)| {
+        let row = Quantile::GRID.map(|q| (counts[at] * (0.5 + q.probability())) as f32);
+        PredictionData {
+            series: key.clone(),
+            issued_at: Timestamp::EPOCH,
+            observed: counts[at],
+            mean_volume: 1.0,
+            path: QuantilePath::rearranged(until.offset(1), step, Quantile::GRID.to_vec(), row.repeat(4)).unwrap(),
+            model: "others".into(),
+            score: Default::default(),
+        }
+    });
+    globals.blend(others.collect())
+}
+
+#[test]
+fn the_next_life_speaks_with_the_models_and_the_trust_of_the_one_before() {
+    let (mut globals, counts) = spoken(200);
+    let pieces = globals.save().unwrap();
+    let config = globals.config.clone();
+    let restored = |pieces: &Pieces| {
+        let mut next = Globals::new(config.clone(), 4, SEASON);
+        next.restore(StepIndex(199), pieces).map(|()| {
+            counts.iter().enumerate().for_each(|(number, counts)| next.rebuild(&key(number), StepIndex(199), &counts[..200]));
+            next
+        })
+    };
+    let mut next = restored(&pieces).unwrap();
+    assert_eq!((next.trained_on(), next.due().is_some()), (globals.trained_on(), false), "nothing is to be trained");
+    assert_eq!(next.foresee(), globals.foresee());
+    next.speak();
+    // Nearly, since what waits for its step is not kept, and far from what they say who have learnt nothing of whom to believe.
+    let mut forgetful = restored(&pieces).unwrap();
+    forgetful.blend = Blend::new(4);
+    forgetful.speak();
+    let mut off = (0.0, 0.0);
+    for at in 200..230 {
+        let said = [&mut globals, &mut next, &mut forgetful].map(|globals| {
+            let values: Vec<f64> = told(globals, &counts, at).iter().flat_map(|p| p.path.row(3).unwrap().to_vec()).map(f64::from).collect();
+            values
+        });
+        let far = |of: &[f64]| said[0].iter().zip(of).map(|(a, b)| (a - b).abs()).sum::<f64>();
+        off = (off.0 + far(&said[1]), off.1 + far(&said[2]));
+    }
+    assert!(off.0 < 0.1 * off.1, "{off:?}");
+    assert_eq!(next.due().is_some(), globals.due().is_some());
+    // What is missing, cut short, of another horizon or of no sense is refused.
+    for name in pieces.keys() {
+        let mut some = pieces.clone();
+        some.get_mut(name).unwrap().pop();
+        assert!(restored(&some).is_err(), "{name} is cut");
+        some.remove(name);
+        assert!(restored(&some).is_err(), "{name} is missing");
+        let mut some = pieces.clone();
+        let bytes = some.get_mut(name).unwrap();
+        let length = bytes.len();
+        bytes[length / 2..].fill(0xff);
+        // Nothing to say of it but that nothing panics.
+        if let Ok(mut next) = restored(&some) {
+            next.speak();
+        }
+    }
+    assert!(Globals::new(config.clone(), 5, SEASON).restore(StepIndex(199), &pieces).is_err());
+    assert_eq!(Globals::new(config, 4, SEASON).save().unwrap(), Pieces::new());
 }
 
 #[test]
