@@ -123,6 +123,8 @@ fn among(action: Action, known: &BTreeSet<RegionId>) -> Option<Action> {
         | Action::Stop(region)
         | Action::Disk(region, _)
         | Action::Kill(region)
+        | Action::Reclaim(region)
+        | Action::Provider(region, _)
         | Action::Clock(region, _) => here(region),
         Action::Deafen(from, to) | Action::Undeafen(from, to) | Action::Link(from, to, _) => here(from) && here(to),
         Action::Partition(left, right) | Action::Heal(left, right) => left.iter().any(here) && right.iter().any(here),
@@ -142,6 +144,8 @@ fn among(action: Action, known: &BTreeSet<RegionId>) -> Option<Action> {
         | Action::Stop(_)
         | Action::Disk(..)
         | Action::Kill(_)
+        | Action::Reclaim(_)
+        | Action::Provider(..)
         | Action::Clock(..)
         | Action::Deafen(..)
         | Action::Undeafen(..)

@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use tradewind_agent::provider::simulated::Outage;
 use tradewind_protocol::RegionId;
 
 /// Agents come up and know each other before the first fault.
@@ -76,11 +77,17 @@ pub enum Class {
     RestartTwice,
     /// The disk is lost.
     LostDisk,
+    /// An instance of each pool ends by itself.
+    Instance,
+    /// The spot market takes all instances that were bought there.
+    Reclaim,
+    /// What runs the pools starts nothing, or nothing that becomes ready, or does not answer.
+    Provider,
 }
 
 impl Class {
     /// All classes.
-    pub const ALL: [Class; 19] = [
+    pub const ALL: [Class; 22] = [
         Class::Crash,
         Class::TornWrite,
         Class::CrashTwice,
@@ -100,6 +107,9 @@ impl Class {
         Class::BadLinks,
         Class::RestartTwice,
         Class::LostDisk,
+        Class::Instance,
+        Class::Reclaim,
+        Class::Provider,
     ];
 }
 
@@ -250,6 +260,12 @@ impl Dice {
                 faults
             }
             Class::LostDisk => self.down(Action::CrashAndLose(region.clone()), Action::Restart(region), 15.0),
+            Class::Instance => vec![fault(self.rng.random_range(CALM_S..self.until), Action::Kill(region))],
+            Class::Reclaim => vec![fault(self.rng.random_range(CALM_S..self.until), Action::Reclaim(region))],
+            Class::Provider => {
+                let outage = [Outage::Refuses, Outage::Hangs, Outage::Away][self.rng.random_range(0..3)];
+                self.down(Action::Provider(region.clone(), Some(outage)), Action::Provider(region, None), 50.0)
+            }
             Class::Liar => self.down(Action::Lie(true), Action::Lie(false), 30.0),
             Class::Disk => {
                 let illness = [Illness::Write, Illness::Sync, Illness::Full, Illness::Slow][self.rng.random_range(0..4)];
@@ -333,6 +349,8 @@ mod tests {
                 | Action::Pace(_, 0)
                 | Action::Link(_, _, None)
                 | Action::Kill(_)
+                | Action::Reclaim(_)
+                | Action::Provider(_, None)
                 | Action::Lie(false) => true,
                 Action::Paths(quality) => *quality == scenario.quality,
                 Action::Crash(_)
@@ -345,6 +363,7 @@ mod tests {
                 | Action::Deafen(..)
                 | Action::Stop(_)
                 | Action::Disk(..)
+                | Action::Provider(..)
                 | Action::Lie(true)
                 | Action::Clock(..) => false,
             });

@@ -163,7 +163,7 @@ impl Inspector {
     }
 
     fn census(&self, pool: &PoolConfig) -> Vec<Observed> {
-        self.client.machine.providers.pool(&pool.name).map(|provider| provider.census()).unwrap_or_default()
+        self.client.machine.providers.census(pool)
     }
 
     fn count(&self) {
@@ -428,8 +428,8 @@ impl Inspector {
     fn judge_pool(&mut self, pool: &PoolConfig) {
         let (now, window) = (virtual_now(), pool.startup + SETTLING);
         // What has ended by itself is replaced in as long a time as what was ordered.
-        let lost = self.client.machine.providers.last_lost().is_some_and(|at| now.saturating_sub(at) < window);
-        if lost || now.saturating_sub(self.since) < 2 * window {
+        let troubled = self.client.machine.providers.troubled_until().is_some_and(|at| now.saturating_sub(at) < window);
+        if troubled || now.saturating_sub(self.since) < 2 * window {
             return;
         }
         let recent = self.plans.iter().filter(|(at, _)| now.saturating_sub(*at) <= window).flat_map(|(_, plan)| &plan.decisions);

@@ -4,12 +4,12 @@
 
 use crate::clock::virtual_now;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tradewind_agent::config::PoolConfig;
 use tradewind_agent::env::{Clock, Providers};
-use tradewind_agent::provider::Provider;
-use tradewind_agent::provider::simulated::{Durations, SimulatedProvider};
+use tradewind_agent::provider::simulated::{Durations, Outage, SimulatedProvider};
+use tradewind_agent::provider::{Observed, Provider};
 use tradewind_protocol::PoolName;
 use tradewind_protocol::api::InstanceState;
 
@@ -22,19 +22,29 @@ const DRAIN: Duration = Duration::from_millis(1_500);
 pub struct SimProviders {
     clock: Arc<dyn Clock>,
     pools: Arc<Mutex<BTreeMap<PoolName, SimulatedProvider>>>,
-    last_lost: Arc<Mutex<Option<Duration>>>,
+    /// Those of the names of `pools` that stand for a spot market.
+    spot: Arc<Mutex<BTreeSet<PoolName>>>,
+    trouble: Arc<Mutex<Trouble>>,
+}
+
+/// What was wrong with a node's instances.
+#[derive(Debug, Clone, Copy, Default)]
+struct Trouble {
+    outage: Option<Outage>,
+    /// When an instance was last lost, or an outage ended.
+    last: Option<Duration>,
 }
 
 impl SimProviders {
     /// None so far, on a node with this clock.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, pools: Arc::default(), last_lost: Arc::default() }
+        Self { clock, pools: Arc::default(), spot: Arc::default(), trouble: Arc::default() }
     }
 
     /// Ends an instance of each pool, of those that serve if there are any.
     pub fn kill_one_of_each(&self) {
-        *self.last_lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(virtual_now());
-        for provider in self.pools.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        self.trouble().last = Some(virtual_now());
+        for provider in self.pools().values() {
             let census = provider.census();
             let serving = census.iter().find(|instance| instance.state == InstanceState::Active);
             if let Some(instance) = serving.or(census.first()) {
@@ -43,27 +53,60 @@ impl SimProviders {
         }
     }
 
-    /// When that was done last.
-    pub fn last_lost(&self) -> Option<Duration> {
-        *self.last_lost.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Ends all instances that were bought on a spot market.
+    pub fn reclaim(&self) {
+        self.trouble().last = Some(virtual_now());
+        let spot = self.spot.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, provider) in self.pools().iter().filter(|(name, _)| spot.contains(*name)) {
+            provider.census().iter().for_each(|instance| provider.kill(&instance.id));
+        }
     }
 
-    /// The instances of the pool called `name`, if it was ever opened.
-    pub fn pool(&self, name: &PoolName) -> Option<SimulatedProvider> {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    /// From now on this is wrong with what runs each pool, or nothing is.
+    pub fn set_outage(&self, outage: Option<Outage>) {
+        *self.trouble() = Trouble { outage, last: Some(virtual_now()) };
+        self.pools().values().for_each(|provider| provider.set_outage(outage));
+    }
+
+    /// Until when something was wrong with the instances: until now, if it still is.
+    pub fn troubled_until(&self) -> Option<Duration> {
+        let trouble = *self.trouble();
+        if trouble.outage.is_some() { Some(virtual_now()) } else { trouble.last }
+    }
+
+    /// The instances of `pool` that exist now, on whichever terms they were bought.
+    pub fn census(&self, pool: &PoolConfig) -> Vec<Observed> {
+        let pools = self.pools();
+        let names = std::iter::once(&pool.name).chain(pool.spot.as_ref().map(|spot| &spot.name));
+        names.filter_map(|name| pools.get(name)).flat_map(SimulatedProvider::census).collect()
+    }
+
+    fn pools(&self) -> MutexGuard<'_, BTreeMap<PoolName, SimulatedProvider>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Providers for SimProviders {
     fn open(&self, pool: &PoolConfig) -> anyhow::Result<Arc<dyn Provider>> {
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(spot) = &pool.spot {
+            self.spot.lock().unwrap_or_else(PoisonError::into_inner).insert(spot.name.clone());
+        }
+        let (mut pools, outage) = (self.pools(), self.trouble().outage);
         let durations = Durations { startup: pool.startup, drain: DRAIN };
-        let provider = pools.entry(pool.name.clone()).or_insert_with(|| SimulatedProvider::new(self.clock.clone(), durations));
+        let provider = pools.entry(pool.name.clone()).or_insert_with(|| {
+            let provider = SimulatedProvider::new(self.clock.clone(), durations);
+            provider.set_outage(outage);
+            provider
+        });
         Ok(Arc::new(provider.clone()))
     }
 
     fn open_retired(&self, current: &BTreeSet<PoolName>) -> anyhow::Result<Vec<(PoolName, Arc<dyn Provider>)>> {
-        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools = self.pools();
         let retired = pools.iter().filter(|(name, _)| !current.contains(*name));
         Ok(retired.map(|(name, provider)| (name.clone(), Arc::new(provider.clone()) as Arc<dyn Provider>)).collect())
     }

@@ -422,6 +422,16 @@ impl<'a> Simulation<'a> {
                 self.world.machine(region.as_str())?.providers.kill_one_of_each();
                 return Ok(());
             }
+            Action::Reclaim(region) => {
+                trace::remark(format_args!("the spot market takes its instances of {region}"));
+                self.world.machine(region.as_str())?.providers.reclaim();
+                return Ok(());
+            }
+            Action::Provider(region, outage) => {
+                trace::remark(format_args!("what runs the instances of {region}: {outage:?}"));
+                self.world.machine(region.as_str())?.providers.set_outage(outage);
+                return Ok(());
+            }
             Action::Clock(region, ahead_ms) => {
                 self.world.machine(region.as_str())?.clock.set_offset_ms(ahead_ms);
                 if self.scenario.chaos_until.is_none() {

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+use tradewind_agent::provider::simulated::Outage;
 use tradewind_protocol::RegionId;
 use tradewind_protocol::region::Coordinates;
 
@@ -160,6 +161,10 @@ pub enum Action {
     Clock(RegionId, i64),
     /// An instance of each of the machine's pools ends by itself.
     Kill(RegionId),
+    /// The spot market takes all instances of the machine's pools that were bought there.
+    Reclaim(RegionId),
+    /// What runs the machine's pools falls ill, or recovers.
+    Provider(RegionId, Option<Outage>),
 }
 
 impl Action {
@@ -185,6 +190,9 @@ impl Action {
             Action::Paths(_) => ("bad paths", vec![]),
             Action::Clock(region, _) => ("wall clock", vec![region]),
             Action::Kill(region) => ("lost instance", vec![region]),
+            Action::Reclaim(region) => ("spot taken", vec![region]),
+            Action::Provider(region, Some(_)) => ("ill provider", vec![region]),
+            Action::Provider(region, None) => ("ill provider's end", vec![region]),
         }
     }
 }

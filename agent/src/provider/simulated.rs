@@ -7,6 +7,7 @@
 use super::{EndCause, Ended, Observed, Order, Provider, ProviderError};
 use crate::env::Clock;
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,18 @@ pub struct Durations {
     pub drain: Duration,
 }
 
+/// What can be wrong with a provider. Instances that are ready go on serving meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outage {
+    /// It starts nothing.
+    Refuses,
+    /// What it starts does not become ready before it is well again.
+    Hangs,
+    /// It does not answer.
+    Away,
+}
+
 /// A provider of simulated instances. Clones share them.
 #[derive(Clone)]
 pub struct SimulatedProvider {
@@ -46,6 +59,7 @@ struct World {
     instances: BTreeMap<InstanceId, Simulated>,
     ended: VecDeque<Ended>,
     refusals: VecDeque<(Order, String)>,
+    outage: Option<Outage>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +72,7 @@ struct Simulated {
 impl SimulatedProvider {
     /// No instances yet.
     pub fn new(clock: Arc<dyn Clock>, durations: Durations) -> Self {
-        let world = World { durations, instances: BTreeMap::new(), ended: VecDeque::new(), refusals: VecDeque::new() };
+        let world = World { durations, instances: BTreeMap::new(), ended: VecDeque::new(), refusals: VecDeque::new(), outage: None };
         Self { clock, shared: Arc::new(Shared { world: Mutex::new(world), changed: Notify::new() }) }
     }
 
@@ -75,6 +89,19 @@ impl SimulatedProvider {
     /// Refuses the next order of this kind, once per call.
     pub fn refuse_next(&self, order: Order, reason: &str) {
         self.world().refusals.push_back((order, reason.into()));
+    }
+
+    /// From now on this is wrong with it, or nothing is; then what hangs begins to start.
+    pub fn set_outage(&self, outage: Option<Outage>) {
+        let mut world = self.world();
+        world.outage = outage;
+        let due = self.clock.now().after(world.durations.startup);
+        let hanging = world.instances.values_mut().filter(|i| i.state == InstanceState::Starting && i.due.is_none());
+        if outage != Some(Outage::Hangs) {
+            hanging.for_each(|instance| instance.due = Some(due));
+        }
+        drop(world);
+        self.shared.changed.notify_one();
     }
 
     /// Changes how long instances take that are started or drained from now on.
@@ -136,6 +163,11 @@ impl World {
     }
 
     fn refuse(&mut self, order: Order, id: &InstanceId) -> Result<(), ProviderError> {
+        match self.outage {
+            Some(Outage::Away) => return Err(ProviderError::order(order, id, "it does not answer")),
+            Some(Outage::Refuses) if order == Order::Start => return Err(ProviderError::order(order, id, "it has no room")),
+            Some(Outage::Refuses | Outage::Hangs) | None => {}
+        }
         match self.refusals.iter().position(|(refused, _)| *refused == order).and_then(|at| self.refusals.remove(at)) {
             Some((_, reason)) => Err(ProviderError::order(order, id, reason)),
             None => Ok(()),
@@ -154,13 +186,16 @@ impl World {
 impl Provider for SimulatedProvider {
     async fn list(&self) -> Result<Vec<Observed>, ProviderError> {
         let world = self.world();
+        if world.outage == Some(Outage::Away) {
+            return Err(ProviderError::List { reason: "it does not answer".into() });
+        }
         Ok(world.instances.iter().map(|(id, i)| Observed { id: id.clone(), state: i.state, handle: "simulated".into() }).collect())
     }
 
     async fn start(&self, id: &InstanceId) -> Result<(), ProviderError> {
         let mut world = self.world();
         world.refuse(Order::Start, id)?;
-        let due = Some(self.clock.now().after(world.durations.startup));
+        let due = (world.outage != Some(Outage::Hangs)).then(|| self.clock.now().after(world.durations.startup));
         world.instances.entry(id.clone()).or_insert(Simulated { state: InstanceState::Starting, due });
         self.shared.changed.notify_one();
         Ok(())
@@ -275,6 +310,24 @@ mod tests {
         }
         let took = begun.elapsed();
         assert!((5_000..5_010).contains(&took.as_millis()), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_ends_and_what_hung_starts_then() {
+        let second = Duration::from_secs(1);
+        let provider = SimulatedProvider::new(TokioClock::start(), Durations { startup: second, drain: second });
+        let id = |name| InstanceId::new(name).unwrap();
+        provider.set_outage(Some(Outage::Refuses));
+        assert!(provider.start(&id("a")).await.unwrap_err().to_string().contains("it has no room"));
+        provider.set_outage(Some(Outage::Away));
+        assert!(provider.list().await.is_err() && provider.stop(&id("a")).await.is_err());
+        provider.set_outage(Some(Outage::Hangs));
+        provider.start(&id("a")).await.unwrap();
+        tokio::time::sleep(3_600 * second).await;
+        assert_eq!(provider.list().await.unwrap()[0].state, InstanceState::Starting);
+        provider.set_outage(None);
+        tokio::time::sleep(second).await;
+        assert_eq!(provider.list().await.unwrap()[0].state, InstanceState::Warm);
     }
 
     /// Found by the simulator: with a slow disk, nothing else could ever happen.

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+use tradewind_agent::provider::simulated::Outage;
 use tradewind_protocol::RegionId;
 use tradewind_protocol::forecast::MAX_HORIZON;
 use tradewind_protocol::region::Coordinates;
@@ -187,6 +188,16 @@ enum RawFault {
     Instance {
         at_s: f64,
         region: String,
+    },
+    Reclaim {
+        at_s: f64,
+        region: String,
+    },
+    Provider {
+        at_s: f64,
+        region: String,
+        outage: Outage,
+        for_s: f64,
     },
 }
 
@@ -404,6 +415,14 @@ impl Checker {
             RawFault::Instance { at_s, region } => {
                 let at = self.time("fault.at_s", at_s);
                 self.named("fault.region", &region).map(|region| Fault { at, action: Action::Kill(region) }).into_iter().collect()
+            }
+            RawFault::Reclaim { at_s, region } => {
+                let at = self.time("fault.at_s", at_s);
+                self.named("fault.region", &region).map(|region| Fault { at, action: Action::Reclaim(region) }).into_iter().collect()
+            }
+            RawFault::Provider { at_s, region, outage, for_s } => {
+                let Some(region) = self.named("fault.region", &region) else { return vec![] };
+                self.span(at_s, for_s, Action::Provider(region.clone(), Some(outage)), Action::Provider(region, None))
             }
             RawFault::Liar { at_s, for_s } => self.span(at_s, for_s, Action::Lie(true), Action::Lie(false)),
             RawFault::Clock { at_s, region, ahead_ms } => {
