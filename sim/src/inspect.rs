@@ -428,7 +428,7 @@ impl Inspector {
     fn judge_pool(&mut self, pool: &PoolConfig) {
         let (now, window) = (virtual_now(), pool.startup + SETTLING);
         // What has ended by itself is replaced in as long a time as what was ordered.
-        let troubled = self.client.machine.providers.troubled_until().is_some_and(|at| now.saturating_sub(at) < window);
+        let troubled = now < self.client.machine.providers.troubled_until() + window;
         if troubled || now.saturating_sub(self.since) < 2 * window {
             return;
         }
@@ -446,6 +446,7 @@ impl Inspector {
             (!(least..=most).contains(&found))
                 .then(|| format!("pool {}: {found} instances {what}, {least} to {most} were planned", pool.name))
         };
+        let all = (all.0, all.1 + on_top(pool));
         let (exist, serve) = (judge("exist", exist, all), judge("serve", serve, active));
         self.suspect(Rule::Planned, "exist", exist, PATIENCE);
         self.suspect(Rule::Planned, "serve", serve, PATIENCE);
@@ -481,7 +482,7 @@ impl Inspector {
         let window = pool.startup + SETTLING;
         let recent = self.plans.iter().filter(|(at, _)| virtual_now().saturating_sub(*at) <= window).flat_map(|(_, plan)| &plan.decisions);
         let most = recent.filter(|decision| decision.pool == pool.name).map(|decision| decision.active + decision.warm).max()?;
-        Some(most + self.most_lent(&pool.name, window))
+        Some(most + on_top(pool) + self.most_lent(&pool.name, window))
     }
 
     /// Remembers a plan that was not seen before; whether it was not.
@@ -529,4 +530,9 @@ fn need(decision: &PoolDecision, pool: &PoolConfig) -> u64 {
     // As the planner rounds, less what a figure loses on its way through JSON.
     let by_demand = (decision.reason.demand_rate / pool.rate_per_instance * (1.0 - 1e-9)).ceil() as u64;
     by_demand.max(u64::from(decision.reason.reactive_floor))
+}
+
+/// How many instances may be there beyond a plan: one of the other market, while it takes the place of one that is there.
+fn on_top(pool: &PoolConfig) -> u32 {
+    u32::from(pool.spot.is_some())
 }

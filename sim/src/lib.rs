@@ -57,6 +57,7 @@ pub mod provider;
 pub mod report;
 pub mod run;
 pub mod scenario;
+mod standstill;
 mod steady;
 pub mod sweep;
 mod switch;

@@ -17,6 +17,9 @@ use tradewind_protocol::api::InstanceState;
 /// and shorter than any sensible timeout.
 const DRAIN: Duration = Duration::from_millis(1_500);
 
+/// The longest that a pool waits after failed starts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// A node's instances. Clones are the same instances.
 #[derive(Clone)]
 pub struct SimProviders {
@@ -31,8 +34,10 @@ pub struct SimProviders {
 #[derive(Debug, Clone, Copy, Default)]
 struct Trouble {
     outage: Option<Outage>,
-    /// When an instance was last lost, or an outage ended.
-    last: Option<Duration>,
+    /// When the outages began whose end their pools may still be waiting for.
+    began: Duration,
+    /// Until when starts may be missing.
+    until: Duration,
 }
 
 impl SimProviders {
@@ -43,7 +48,7 @@ impl SimProviders {
 
     /// Ends an instance of each pool, of those that serve if there are any.
     pub fn kill_one_of_each(&self) {
-        self.trouble().last = Some(virtual_now());
+        self.trouble().lost();
         for provider in self.pools().values() {
             let census = provider.census();
             let serving = census.iter().find(|instance| instance.state == InstanceState::Active);
@@ -55,7 +60,7 @@ impl SimProviders {
 
     /// Ends all instances that were bought on a spot market.
     pub fn reclaim(&self) {
-        self.trouble().last = Some(virtual_now());
+        self.trouble().lost();
         let spot = self.spot.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, provider) in self.pools().iter().filter(|(name, _)| spot.contains(*name)) {
             provider.census().iter().for_each(|instance| provider.kill(&instance.id));
@@ -64,14 +69,14 @@ impl SimProviders {
 
     /// From now on this is wrong with what runs each pool, or nothing is.
     pub fn set_outage(&self, outage: Option<Outage>) {
-        *self.trouble() = Trouble { outage, last: Some(virtual_now()) };
+        self.trouble().change(outage);
         self.pools().values().for_each(|provider| provider.set_outage(outage));
     }
 
-    /// Until when something was wrong with the instances: until now, if it still is.
-    pub fn troubled_until(&self) -> Option<Duration> {
+    /// Until when something is wrong with the instances, or was: at least until now, if it still is.
+    pub fn troubled_until(&self) -> Duration {
         let trouble = *self.trouble();
-        if trouble.outage.is_some() { Some(virtual_now()) } else { trouble.last }
+        if trouble.outage.is_some() { virtual_now() } else { trouble.until }
     }
 
     /// The instances of `pool` that exist now, on whichever terms they were bought.
@@ -87,6 +92,24 @@ impl SimProviders {
 
     fn trouble(&self) -> MutexGuard<'_, Trouble> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Trouble {
+    /// Instances have ended by themselves.
+    fn lost(&mut self) {
+        self.until = self.until.max(virtual_now());
+    }
+
+    /// An outage begins or ends.
+    fn change(&mut self, outage: Option<Outage>) {
+        let now = virtual_now();
+        if self.outage.is_none() && now > self.until {
+            self.began = now;
+        }
+        // What has failed for so long is tried again after as long a pause, at the latest.
+        let pause = now.saturating_sub(self.began).min(LONGEST_PAUSE);
+        (self.outage, self.until) = (outage, self.until.max(now + pause));
     }
 }
 

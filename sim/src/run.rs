@@ -16,6 +16,7 @@ use crate::oracle::{Oracle, Rule, Settled, Topology, Violation};
 use crate::report::survey::{self, Findings, Scale, Surveyor};
 use crate::report::{Figures, Sampler};
 use crate::scenario::{Action, Fault, Scenario, Workload};
+use crate::standstill::{self, Watch};
 use crate::trace::{self, Detail, Recording, Summary};
 use crate::workload::Traffic;
 use crate::world::{Delay, TICK, World};
@@ -134,8 +135,15 @@ pub fn run(scenario: &Scenario, options: Options) -> anyhow::Result<Report> {
     let directory = certificates.path();
     // This thread's clock is the operating system's; the simulation's own thread has another.
     let begun = Instant::now();
+    let seed = options.seed;
+    let watch = Watch::begin(standstill::LIMIT, move |at| {
+        let limit = standstill::LIMIT;
+        eprintln!("seed {seed}: virtual time stands still at {:.3} s for {limit:?}: an agent goes round without waiting", at.as_secs_f64());
+        // Its turn would never end.
+        std::process::exit(1);
+    });
     let mut report = entropy::on_fresh_thread(options.seed, move || {
-        let mut report = Simulation::new(scenario, options, directory)?.run()?;
+        let mut report = Simulation::new(scenario, options, directory)?.run(&watch)?;
         report.cpu_s = entropy::processor_time().as_secs_f64();
         anyhow::Ok(report)
     })??;
@@ -274,9 +282,10 @@ impl<'a> Simulation<'a> {
         Ok(())
     }
 
-    fn run(mut self) -> anyhow::Result<Report> {
+    fn run(mut self, watch: &Watch) -> anyhow::Result<Report> {
         while self.world.elapsed() < self.scenario.duration {
             let now = self.world.elapsed();
+            watch.passed(now);
             while self.faults.front().is_some_and(|fault| fault.at <= now)
                 && let Some(fault) = self.faults.pop_front()
             {

@@ -3,7 +3,7 @@
 
 use super::accounting::{Accounting, Closed, Standing};
 use super::book::Book;
-use super::reconcile::{Action, Desired, Limits, Member, Obedience, Reason, reconcile};
+use super::reconcile::{Action, Desired, Limits, Member, Reason, reconcile};
 use super::{SpotSeen, Totals, limits};
 use crate::backoff::Backoff;
 use crate::config::PoolConfig;
@@ -24,7 +24,7 @@ use tradewind_protocol::{InstanceCounts, InstanceId, Market, PoolName, ResourceP
 const MAX_ORDER_FAILURES: u32 = 5;
 
 /// From so many failures in a row on, one instance is started at a time: to find out whether the
-/// cause is mended takes only one.
+/// cause is mended takes only one, and all others are started as soon as that is ready.
 const CAREFUL_FROM: u32 = 3;
 
 /// How many measured start-up times the published one is the longest of. The longest, because a
@@ -83,6 +83,8 @@ pub(super) struct Fleet {
     spot_counted: Duration,
     /// Until when nothing is bought on the spot market.
     spot_pauses: Duration,
+    /// An instance has become ready since the last failure.
+    start_worked: bool,
 }
 
 /// What is known of one instance.
@@ -123,6 +125,7 @@ impl Fleet {
             spot: SpotSeen::default(),
             spot_counted: Duration::ZERO,
             spot_pauses: Duration::ZERO,
+            start_worked: false,
         }
     }
 
@@ -252,6 +255,7 @@ impl Fleet {
         }
         if let (InstanceState::Warm | InstanceState::Active, Some(ordered)) = (seen.state, card.ordered.take()) {
             let took = now.uptime.saturating_sub(ordered);
+            self.start_worked = true;
             self.startups.push_back(took);
             if self.startups.len() > STARTUPS_KEPT {
                 self.startups.pop_front();
@@ -307,6 +311,7 @@ impl Fleet {
     fn fail(&mut self, now: Now, words: String) {
         let jitter = self.chance.random();
         self.starts.fail(now.uptime, jitter);
+        self.start_worked = false;
         self.last_failure = Some(words);
     }
 
@@ -392,6 +397,7 @@ impl Fleet {
             active: self.count(InstanceState::Active),
             warm: self.count(InstanceState::Warm) + self.count(InstanceState::Starting),
             spot: self.spot_members(),
+            none_on_spot: false,
         };
         let desired = *self.desired.get_or_insert(found);
         if self.count(InstanceState::Starting) == 0 {
@@ -405,7 +411,7 @@ impl Fleet {
             self.assign(desired, &lent, now);
         }
         let owed: u32 = lent.iter().map(|reservation| reservation.terms.units).fold(0, u32::saturating_add);
-        let desired = Desired { active: desired.active.saturating_add(owed), spot: self.spot_to_be_had(desired.spot, now), ..desired };
+        let desired = Desired { active: desired.active.saturating_add(owed), none_on_spot: !self.buys_spot(now), ..desired };
         let members: Vec<Member> = self.members.iter().map(|(id, card)| card.member(id, self.provider.rank(id), now)).collect();
         let round = reconcile(desired, &self.limits, &members);
         let mut room = MAX_IN_FLIGHT.saturating_sub(members.iter().filter(|member| member.in_flight.is_some()).count());
@@ -498,10 +504,9 @@ impl Fleet {
         u32::try_from(there.count()).unwrap_or(u32::MAX)
     }
 
-    /// How many of `wanted` spot instances can be had now: those that are there, while the market is said to have no more.
-    fn spot_to_be_had(&self, wanted: u32, now: Now) -> u32 {
-        let open = self.provider.offers_spot() && now.uptime >= self.spot_pauses;
-        if open { wanted } else { wanted.min(self.spot_members()) }
+    /// Whether the spot market is not said to have none.
+    fn buys_spot(&self, now: Now) -> bool {
+        self.provider.offers_spot() && now.uptime >= self.spot_pauses
     }
 
     /// What was seen of the pool's spot instances in this life of the agent, if it has any.
@@ -527,7 +532,7 @@ impl Fleet {
         let starting = self.count(InstanceState::Starting) as usize;
         if self.starts.waits(now.uptime) {
             0
-        } else if self.starts.failures() >= CAREFUL_FROM {
+        } else if self.starts.failures() >= CAREFUL_FROM && !self.start_worked {
             1usize.saturating_sub(starting)
         } else {
             usize::MAX
@@ -676,14 +681,8 @@ impl Card {
     }
 
     fn member(&self, id: &InstanceId, rank: usize, now: Now) -> Member {
-        let standing = if self.obedience.failures() >= MAX_ORDER_FAILURES {
-            Obedience::Broken
-        } else if self.obedience.waits(now.uptime) {
-            Obedience::Waiting
-        } else {
-            Obedience::Good
-        };
+        let (waits, broken) = (self.obedience.waits(now.uptime), self.obedience.failures() >= MAX_ORDER_FAILURES);
         let age = now.uptime.saturating_sub(self.entered);
-        Member { id: id.clone(), state: self.state, age, in_flight: self.in_flight, standing, rank, market: self.market }
+        Member { id: id.clone(), state: self.state, age, in_flight: self.in_flight, waits, broken, rank, market: self.market }
     }
 }

@@ -250,7 +250,7 @@ impl PoolHandle {
             if active < min || active.checked_add(warm).is_none_or(|all| all > max) {
                 return Err(TargetError::OutOfBounds { pool, active, warm, min, max });
             }
-            if checked.insert(pool.clone(), Desired { active, warm, spot }).is_some() {
+            if checked.insert(pool.clone(), Desired { active, warm, spot, none_on_spot: false }).is_some() {
                 return Err(TargetError::Twice(pool));
             }
         }

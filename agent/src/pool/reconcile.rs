@@ -29,6 +29,8 @@ pub(crate) struct Desired {
     pub(crate) warm: u32,
     /// How many of them are to be bought on the spot market.
     pub(crate) spot: u32,
+    /// That market sells none now: what is missing of it is bought on demand.
+    pub(crate) none_on_spot: bool,
 }
 
 /// What a pool's configuration allows.
@@ -50,7 +52,7 @@ impl Limits {
     pub(crate) fn clamp(&self, desired: Desired) -> Desired {
         let active = desired.active.max(self.min_instances).min(self.max_instances);
         let warm = desired.warm.max(self.min_warm).min(self.max_instances - active);
-        Desired { active, warm, spot: desired.spot.min(active + warm) }
+        Desired { active, warm, spot: desired.spot.min(active + warm), ..desired }
     }
 }
 
@@ -63,22 +65,21 @@ pub(crate) struct Member {
     pub(crate) age: Duration,
     /// The order that is being carried out on it.
     pub(crate) in_flight: Option<Order>,
-    pub(crate) standing: Obedience,
+    /// Its last order failed, and it is too early for another.
+    pub(crate) waits: bool,
+    /// So many orders failed in a row that it is to be replaced.
+    pub(crate) broken: bool,
     /// Which of its pool's providers runs it, the preferred one being 0.
     pub(crate) rank: usize,
     /// On which terms it was bought.
     pub(crate) market: Market,
 }
 
-/// How an instance took its last orders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Obedience {
-    /// As it should.
-    Good,
-    /// The last order failed, and it is too early to try again: not to be counted on.
-    Waiting,
-    /// It has failed so often that it is to be replaced.
-    Broken,
+impl Member {
+    /// Whether it can be counted on to do what it is told.
+    fn obeys(&self) -> bool {
+        !self.waits && !self.broken
+    }
 }
 
 /// One thing to do.
@@ -194,6 +195,13 @@ impl Mix {
         }
     }
 
+    /// What is missing of the spot market is to be had on demand only.
+    fn none_on_spot(&mut self) {
+        let missing = (-self.spot).max(0);
+        (self.spot, self.ready_spot) = (self.spot + missing, self.ready_spot + missing);
+        (self.on_demand, self.ready_on_demand) = (self.on_demand - missing, self.ready_on_demand - missing);
+    }
+
     /// Where the next one is bought.
     fn buy(&mut self) -> Market {
         let market = if self.spot < 0 { Market::Spot } else { Market::OnDemand };
@@ -223,7 +231,7 @@ impl Mix {
 impl Side {
     fn add(&mut self, member: &Member) {
         self.count += 1;
-        if member.in_flight.is_none() && member.standing == Obedience::Good {
+        if member.in_flight.is_none() && member.obeys() {
             self.free.push(Free { rank: member.rank, age: member.age, id: member.id.clone(), market: member.market });
         }
     }
@@ -267,16 +275,18 @@ impl Sides {
                 Some(Order::Start | Order::StartSpot) | None => member.state,
             };
             let overdue = state == InstanceState::Starting && member.age > limits.start_deadline;
-            let hopeless = match member.standing {
-                _ if overdue => Some((Order::GiveUp, Reason::Overdue)),
-                Obedience::Broken => Some((Order::Stop, Reason::Broken)),
-                Obedience::Good | Obedience::Waiting => None,
+            let hopeless = match (overdue, member.broken) {
+                (true, _) => Some((Order::GiveUp, Reason::Overdue)),
+                (false, true) => Some((Order::Stop, Reason::Broken)),
+                (false, false) => None,
             };
             if let (Some((order, reason)), None) = (hopeless, member.in_flight) {
-                actions.push(Action::Order(order, member.id.clone(), reason));
+                if !member.waits {
+                    actions.push(Action::Order(order, member.id.clone(), reason));
+                }
                 continue;
             }
-            if state != InstanceState::Draining && (state == InstanceState::Active || member.standing == Obedience::Good) {
+            if state != InstanceState::Draining && (state == InstanceState::Active || member.obeys()) {
                 *sides.mix.of(member.market) += 1;
                 if member.in_flight == Some(Order::Activate) {
                     sides.activated.push(member.market);
@@ -287,13 +297,16 @@ impl Sides {
                     (Market::Spot, _) => sides.mix.ready_spot += 1,
                 }
             }
-            match (state, member.standing) {
+            match (state, member.obeys()) {
                 // It serves, whatever it thinks of our orders.
                 (InstanceState::Active, _) => sides.active.add(member),
-                (InstanceState::Warm, Obedience::Good) => sides.warm.add(member),
-                (InstanceState::Starting, Obedience::Good) => sides.starting.add(member),
-                (InstanceState::Warm | InstanceState::Starting, Obedience::Waiting | Obedience::Broken) | (InstanceState::Draining, _) => {}
+                (InstanceState::Warm, true) => sides.warm.add(member),
+                (InstanceState::Starting, true) => sides.starting.add(member),
+                (InstanceState::Warm | InstanceState::Starting, false) | (InstanceState::Draining, _) => {}
             }
+        }
+        if wanted.none_on_spot {
+            sides.mix.none_on_spot();
         }
         for side in [&mut sides.starting, &mut sides.warm, &mut sides.active] {
             side.free.sort_by(|a, b| a.rank.cmp(&b.rank).then_with(|| b.age.cmp(&a.age)).then_with(|| a.id.cmp(&b.id)));

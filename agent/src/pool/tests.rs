@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{ProcessConfig, ProviderConfig, SpotConfig};
 use crate::env::{Clock, Offload, Providers, Storage};
-use crate::provider::simulated::{Durations, SimulatedProvider, TokioClock};
+use crate::provider::simulated::{Durations, Outage, SimulatedProvider, TokioClock};
 use crate::provider::{Observed, Order, Provider};
 use std::collections::BTreeSet;
 use std::io;
@@ -251,6 +251,23 @@ async fn failing_starts_are_tried_ever_more_slowly_until_they_work() {
     assert!((120..1_000).contains(&took), "{took} s");
     until(&pools, "all is forgiven", |s| s.health_reasons.is_empty()).await;
     assert_eq!(region.events("pool.order_failed").len(), 15);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_one_start_finds_out_and_then_all_others_are_made() {
+    let region = Region::new(&["edge"]);
+    region.provider("edge").set_outage(Some(Outage::Refuses));
+    let pools = region.start(vec![pool("edge")], Mode::Active).await;
+    apply(&pools, 6, 0).await;
+    tokio::time::sleep(40 * SECOND).await;
+    region.provider("edge").set_outage(None);
+    until(&pools, "one is tried", |s| s.pools[0].instances.total() > 0).await;
+    assert_eq!(pools.status()[0].instances.total(), 1);
+    let tried = Instant::now();
+    until_counts(&pools, 6, 0).await;
+    let took = tried.elapsed();
+    // How long a simulated instance takes.
+    assert!((10 * SECOND..11 * SECOND).contains(&took), "two start-ups: {took:?}");
 }
 
 #[tokio::test(start_paused = true)]

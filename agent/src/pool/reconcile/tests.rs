@@ -9,11 +9,11 @@ const LIMITS: Limits = Limits { min_instances: 0, max_instances: 6, min_warm: 0,
 
 fn member(name: &str, state: InstanceState, age: u64) -> Member {
     let id = InstanceId::new(name).unwrap();
-    Member { id, state, age: Duration::from_secs(age), in_flight: None, standing: Obedience::Good, rank: 0, market: Market::OnDemand }
+    Member { id, state, age: Duration::from_secs(age), in_flight: None, waits: false, broken: false, rank: 0, market: Market::OnDemand }
 }
 
 fn orders(desired: (u32, u32), members: &[Member]) -> Vec<String> {
-    let desired = Desired { active: desired.0, warm: desired.1, spot: 0 };
+    let desired = Desired { active: desired.0, warm: desired.1, spot: 0, ..Default::default() };
     let said = |action| match action {
         Action::Start(_, _) => "start".into(),
         Action::Order(order, id, _) => format!("{order} {id}"),
@@ -64,23 +64,26 @@ fn nothing_is_started_in_the_place_of_what_is_about_to_return() {
 #[test]
 fn draining_instances_take_room_until_they_are_gone() {
     let members: Vec<_> = ["a", "b", "c", "d", "e"].map(|name| member(name, Draining, 1)).into();
-    let round = reconcile(Desired { active: 3, warm: 0, spot: 0 }, &LIMITS, &members);
+    let round = reconcile(Desired { active: 3, warm: 0, spot: 0, ..Default::default() }, &LIMITS, &members);
     assert_eq!((round.actions.len(), round.waiting_for_room), (1, 2));
 }
 
 #[test]
 fn what_hangs_or_disobeys_is_replaced() {
     let mut members = vec![member("late", Starting, 101), member("broken", Warm, 1), member("waiting", Warm, 1)];
-    members[1].standing = Obedience::Broken;
-    members[2].standing = Obedience::Waiting;
+    members[1].broken = true;
+    members[2].waits = true;
     assert_eq!(orders((2, 0), &members), ["give up late", "stop broken", "start", "start"]);
+    // Also what hangs does not always obey at once.
+    (members[0].waits, members[1].waits) = (true, true);
+    assert_eq!(orders((2, 0), &members), ["start", "start"]);
 }
 
 #[test]
 fn limits_bound_what_is_desired() {
     let limits = Limits { min_instances: 2, min_warm: 1, ..LIMITS };
     for (desired, wanted) in [((0, 0), (2, 1)), ((9, 9), (6, 0)), ((4, 9), (4, 2))] {
-        let clamped = limits.clamp(Desired { active: desired.0, warm: desired.1, spot: 0 });
+        let clamped = limits.clamp(Desired { active: desired.0, warm: desired.1, spot: 0, ..Default::default() });
         assert_eq!((clamped.active, clamped.warm), wanted);
     }
 }
@@ -158,7 +161,7 @@ proptest! {
         desired in (0u32..9, 0u32..9),
         progress in prop::collection::vec(0usize..100, 0..200),
     ) {
-        let desired = Desired { active: desired.0, warm: desired.1, spot: 0 };
+        let desired = Desired { active: desired.0, warm: desired.1, spot: 0, ..Default::default() };
         let wanted = LIMITS.clamp(desired);
         let members = initial.into_iter().enumerate().map(|(n, (state, age, in_flight))| {
             Member { in_flight, ..member(&format!("old-{n}"), state, age) }
@@ -191,7 +194,7 @@ proptest! {
         desired in (0u32..4, 0u32..3, 0u32..6),
         progress in prop::collection::vec(0usize..100, 0..200),
     ) {
-        let desired = Desired { active: desired.0, warm: desired.1, spot: desired.2 };
+        let desired = Desired { active: desired.0, warm: desired.1, spot: desired.2, ..Default::default() };
         let wanted = LIMITS.clamp(desired);
         let members = initial.into_iter().enumerate().map(|(n, ((state, age, in_flight), spot))| {
             let market = if spot { Market::Spot } else { Market::OnDemand };
@@ -230,7 +233,7 @@ proptest! {
     /// The same question has the same answer, in whatever order the members are listed.
     #[test]
     fn the_order_of_the_list_does_not_matter(initial in prop::collection::vec(any_member(), 0..10), desired in (0u32..9, 0u32..9), turn in 0usize..10) {
-        let desired = Desired { active: desired.0, warm: desired.1, spot: 0 };
+        let desired = Desired { active: desired.0, warm: desired.1, spot: 0, ..Default::default() };
         let mut members: Vec<Member> = initial.into_iter().enumerate().map(|(n, (state, age, in_flight))| {
             Member { in_flight, ..member(&format!("old-{n}"), state, age) }
         }).collect();
@@ -258,7 +261,11 @@ fn markets_are_exchanged_by_starting_first_and_ending_then() {
             Action::Start(market, _) => format!("start {market:?}"),
             Action::Order(order, id, _) => format!("{order} {id}"),
         };
-        reconcile(Desired { active: 2, warm: 0, spot: 1 }, &LIMITS, members).actions.into_iter().map(action).collect::<Vec<_>>()
+        reconcile(Desired { active: 2, warm: 0, spot: 1, ..Default::default() }, &LIMITS, members)
+            .actions
+            .into_iter()
+            .map(action)
+            .collect::<Vec<_>>()
     };
     let old = [on(Market::OnDemand, "a", Active), on(Market::OnDemand, "b", Active)];
     let with = |state| [&old[..], &[on(Market::Spot, "s", state)]].concat();
@@ -270,4 +277,20 @@ fn markets_are_exchanged_by_starting_first_and_ending_then() {
     assert_eq!(said(&with(Active)[1..]), [""; 0]);
     let full: Vec<_> = ["a", "b", "c", "d", "e", "f"].map(|name| on(Market::OnDemand, name, Draining)).into();
     assert_eq!(said(&[&old[..], &full[..4]].concat()), [""; 0], "there is no room to exchange in");
+}
+
+/// Found by the simulator: one that hung and could not be ended was asked for again and again, on a market that had none.
+#[test]
+fn what_the_spot_market_has_none_of_is_bought_on_demand() {
+    let starts = |none_on_spot, members: &[Member]| {
+        let round = reconcile(Desired { active: 2, warm: 0, spot: 2, none_on_spot }, &LIMITS, members);
+        let market = |action: &Action| if let Action::Start(market, _) = action { Some(*market) } else { None };
+        round.actions.iter().filter_map(market).collect::<Vec<_>>()
+    };
+    let spot = |name, age| Member { market: Market::Spot, ..member(name, Starting, age) };
+    assert_eq!(starts(false, &[spot("a", 1)]), [Market::Spot]);
+    assert_eq!(starts(true, &[spot("a", 1)]), [Market::OnDemand]);
+    let hanging = Member { waits: true, ..spot("b", 101) };
+    assert_eq!(starts(true, &[spot("a", 1), hanging.clone()]), [Market::OnDemand]);
+    assert_eq!(starts(true, &[hanging.clone(), hanging]), [Market::OnDemand; 2]);
 }
