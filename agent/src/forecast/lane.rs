@@ -357,6 +357,21 @@ mod tests {
     }
 
     #[test]
+    fn a_bias_is_believed_as_far_as_there_are_independent_errors_of_it() {
+        let median = |ahead: usize, errors: u64| {
+            let mut lane = Lane::new(ahead, 1, 1);
+            for number in 0..errors {
+                lane.say(number, saying(5.0, [5.0; QUANTILES]));
+                lane.learn(number + ahead as u64, 1, 15.0, None);
+            }
+            lane.settle(Some((1, [0.0; QUANTILES])));
+            lane.offsets()[MEDIAN]
+        };
+        assert!((median(1, 1_000) - 9.5).abs() < 0.1 && median(1, 25) < 3.5, "{} {}", median(1, 1_000), median(1, 25));
+        assert!(median(24, 240) < 2.0, "ten days, a day ahead: {}", median(24, 240));
+    }
+
+    #[test]
     fn a_young_lane_takes_its_width_from_what_its_experts_lose() {
         let mut lane = Lane::new(1, 1, 1);
         for number in 0..8 {
