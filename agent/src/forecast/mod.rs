@@ -3,7 +3,7 @@
 //! [`Forecasts`] holds one `series::SeriesForecast` for each series. When a step is closed, every
 //! series learns its count at once: several experts (`experts`) extend their points, a
 //! lane for each of a few horizons (`lane`) mixes them by their recent losses, and reads the interval
-//! around the mix from its own recent errors, at levels that conformal inference keeps honest. Beside it stand the plain quantiles
+//! around the mix from its own recent errors, in units that follow the clock (`rhythm`), at levels that conformal inference keeps honest. Beside it stand the plain quantiles
 //! of the last values (`plain`), believed quantile by quantile as far as they were better (`blend`); and what is published is as much
 //! wider as the series of the agent have needed in the mean (`widths`). The same counts always make the same forecast, and
 //! rebuilt series say what they would have said without an interruption.
@@ -22,6 +22,7 @@ mod mix;
 mod past;
 mod plain;
 mod profile;
+mod rhythm;
 mod score;
 mod series;
 mod snapshot;

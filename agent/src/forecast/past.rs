@@ -106,6 +106,16 @@ impl Past {
         self.profile.needed()
     }
 
+    /// What the mean week says of the root of the step `ahead` (0: the last one), if there was a week.
+    pub(crate) fn mean_week(&self, ahead: usize) -> Option<f64> {
+        self.week.mean_week(ahead)
+    }
+
+    /// How many steps have to be seen before a mean week is known.
+    pub(crate) fn week_needs(&self) -> u64 {
+        self.week.needed()
+    }
+
     /// What came a week before the step `ahead` (0: the last one) on top of what the season's shape tells, if there was a week.
     pub(crate) fn a_week_before(&self, ahead: usize) -> Option<f64> {
         Some(self.week.above_mean(ahead)? - self.profile.deviation(ahead))
@@ -124,6 +134,6 @@ mod tests {
         assert_eq!((past.count(1), past.count(6), past.count(7)), (Some(9.0), Some(1.0), None));
         assert_eq!((past.root(), past.root_a_season_before(1), past.root_a_season_before(6)), (3.0, Some(1.0), Some(3.0)));
         assert!((past.mean() - 2.0).abs() < 1e-12 && (past.foretold() - 1.0).abs() < 1e-12 && past.seen() >= past.shape_needs());
-        assert_eq!(past.a_week_before(1), None);
+        assert_eq!((past.a_week_before(1), past.mean_week(1), past.week_needs()), (None, None, 21));
     }
 }

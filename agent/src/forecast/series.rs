@@ -56,7 +56,7 @@ const NAIVE_SEASONS: u64 = 3;
 /// validation origins of five recorded sets: at most 0.4 % of the loss lost on any, 1 to 2 % gained on two).
 const SEASONAL_NAIVE: usize = 2;
 /// See [`SEASONAL_NAIVE`].
-const DIRECT_RIDGE: usize = 9;
+const DIRECT_RIDGE: usize = 10;
 
 /// One number of each expert.
 type Points = [f64; EXPERTS.len()];
@@ -69,10 +69,10 @@ impl SeriesForecast {
         let lengths = lanes(horizon);
         Self {
             past: Past::new(season),
-            lanes: lengths.iter().map(|ahead| Lane::new(*ahead, EXPERTS.len())).collect(),
+            lanes: lengths.iter().map(|ahead| Lane::new(*ahead, EXPERTS.len(), season)).collect(),
             panel,
             plain: PlainQuantiles::new(),
-            yardstick: Lane::new(1, 1),
+            yardstick: Lane::new(1, 1, season),
             lengths,
             experts: Experts::new(horizon, season),
             scores: Scores::default(),
@@ -99,8 +99,9 @@ impl SeriesForecast {
     /// Whether it is of this horizon and season: one that was kept may be of others.
     pub(super) fn fits(&self, horizon: usize, season: usize) -> bool {
         let lanes = self.lengths == lanes(horizon) && self.lengths.iter().copied().eq(self.lanes.iter().map(Lane::ahead));
-        let whole = self.lanes.iter().all(|lane| lane.fits(EXPERTS.len())) && self.yardstick.fits(1);
-        lanes && whole && self.past.fits(season.max(1)) && self.experts.fits(horizon)
+        let season = season.max(1);
+        let whole = self.lanes.iter().all(|lane| lane.fits(EXPERTS.len(), season)) && self.yardstick.fits(1, season);
+        lanes && whole && self.past.fits(season) && self.experts.fits(horizon)
     }
 
     /// Whether these counts, oldest first, end with those that it was told of last.
@@ -178,7 +179,9 @@ impl SeriesForecast {
             let point = between(mixed(place.lower), mixed(place.upper));
             let mut offsets = *lower.said();
             offsets.iter_mut().zip(upper.said()).for_each(|(low, high)| *low = between(*low, *high));
-            let rows = self.rows(self.quantiles(point, &offsets));
+            let about = self.past.seen() + ahead as u64;
+            let rhythm = between(lower.rhythm(about), upper.rhythm(about));
+            let rows = self.rows(self.quantiles(point, &offsets, rhythm));
             let row = |lane: &Lane, at: usize| widened(&lane.blend().blend(&rows), &all[at]);
             let low = row(lower, place.lower);
             if place.lower == place.upper {
@@ -249,23 +252,25 @@ impl SeriesForecast {
             let Some((points, weights)) = heard.filter(|_| speaks) else { continue };
             let lane = &self.lanes[at];
             let point = mixed(&weights, &points);
+            let rhythm = lane.rhythm(seen + lane.ahead() as u64);
             let say = |offsets| {
-                let rows = self.rows(self.quantiles(point, offsets));
+                let rows = self.rows(self.quantiles(point, offsets, rhythm));
                 (rows, widened(&lane.blend().blend(&rows), &lane.widths().factors()))
             };
             let (rows, settled) = say(lane.offsets());
             let quantiles = if lane.said() == lane.offsets() { settled } else { say(lane.said()).1 };
             let (settled, quantiles) = (narrow(&settled), narrow(&quantiles));
             let points = points.map(|point| point as f32);
-            let said = Saying { points, point, spread: self.spread(point), rows: rows.map(|row| narrow(&row)), settled, quantiles };
+            let rows = rows.map(|row| narrow(&row));
+            let said = Saying { points, point, spread: rhythm * self.spread(point), rhythm, rows, settled, quantiles };
             self.lanes[at].say(seen, said);
         }
         if let Some(point) = self.naive() {
             self.yardstick.settle(None);
-            let quantiles = narrow(&self.quantiles(point, self.yardstick.offsets()));
+            let quantiles = narrow(&self.quantiles(point, self.yardstick.offsets(), 1.0));
             let (spread, mut rows, mut points) = (self.spread(point), [[f32::NAN; QUANTILES]; MEMBERS], [f32::NAN; EXPERTS.len()]);
             (rows[0], points[0]) = (quantiles, point as f32);
-            self.yardstick.say(seen, Saying { points, point, spread, rows, settled: quantiles, quantiles });
+            self.yardstick.say(seen, Saying { points, point, spread, rhythm: 1.0, rows, settled: quantiles, quantiles });
         }
     }
 
@@ -291,10 +296,11 @@ impl SeriesForecast {
         points
     }
 
-    fn quantiles(&self, point: f64, offsets: &[f64; QUANTILES]) -> [f64; QUANTILES] {
-        let (spread, turbulence) = (self.calm_spread(point), self.turbulence());
+    /// At a time of which errors are so much wider than usual.
+    fn quantiles(&self, point: f64, offsets: &[f64; QUANTILES], rhythm: f64) -> [f64; QUANTILES] {
+        let (spread, wider) = (self.calm_spread(point), rhythm * self.turbulence());
         // However turbulent it is, no interval is wider than the largest error that is kept.
-        offsets.map(|offset| (point + (offset * turbulence).clamp(-MAX_ERROR, MAX_ERROR) * spread).max(0.0))
+        offsets.map(|offset| (point + (offset * wider).clamp(-MAX_ERROR, MAX_ERROR) * spread).max(0.0))
     }
 
     fn spread(&self, point: f64) -> f64 {

