@@ -331,6 +331,10 @@ impl Fleet {
         let Err(error) = result else {
             card.obedience.reset();
             totals.started += u64::from(order.is_start());
+            // Where nothing can be listed for a while, it must not be ordered again and again.
+            if !order.is_start() && card.state != order.leads_to() {
+                (card.state, card.since, card.entered) = (order.leads_to(), now.clock, now.uptime);
+            }
             return;
         };
         totals.failed_orders += 1;
@@ -426,7 +430,8 @@ impl Fleet {
             match action {
                 Action::Order(order, id, reason) => {
                     tracing::debug!(pool = %self.name, instance = %id, %order, %reason, "ordering");
-                    if matches!(reason, Reason::Overdue | Reason::Broken) {
+                    let again = self.members.get(&id).is_some_and(|card| card.leaving);
+                    if matches!(reason, Reason::Overdue | Reason::Broken) && !again {
                         let words = format!("{} {id} is stopped: {reason}", self.name);
                         news.push((Severity::Warning, "pool.instance_given_up", words.clone()));
                         given_up = Some(words);

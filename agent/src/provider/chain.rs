@@ -145,10 +145,27 @@ impl Chain {
         }
     }
 
+    /// Has the provider `at` carry out an order. What it has done is known until it is listed, which is then tried at once.
+    async fn give(&self, at: usize, order: Order, id: &InstanceId) -> Result<(), ProviderError> {
+        carry_out(&*self.links[at].provider, order, id).await?;
+        let mut state = self.state();
+        let health = &mut state.links[at];
+        health.lists.until = None;
+        let seen = health.seen.get_or_insert_default();
+        match seen.iter_mut().find(|seen| seen.id == *id) {
+            Some(seen) if !order.is_start() => seen.state = order.leads_to(),
+            None if order.is_start() => {
+                seen.push(Observed { id: id.clone(), state: order.leads_to(), handle: "not listed yet".into() });
+            }
+            Some(_) | None => {}
+        }
+        Ok(())
+    }
+
     /// Gives an order that needs an instance to be there.
     async fn turn(&self, order: Order, id: &InstanceId) -> Result<(), ProviderError> {
         match self.owner(id).await {
-            Some(at) => carry_out(&*self.links[at].provider, order, id).await,
+            Some(at) => self.give(at, order, id).await,
             None => Err(ProviderError::order(order, id, "there is no such instance")),
         }
     }
@@ -163,7 +180,7 @@ impl Chain {
     /// Gives an order that ends an instance; where nobody knows it, to all.
     async fn end(&self, order: Order, id: &InstanceId) -> Result<(), ProviderError> {
         if let Some(at) = self.owner(id).await {
-            return carry_out(&*self.links[at].provider, order, id).await;
+            return self.give(at, order, id).await;
         }
         for link in &self.links {
             carry_out(&*link.provider, order, id).await?;
@@ -353,7 +370,7 @@ impl Chain {
     async fn start_on(&self, order: Order, market: Market, id: &InstanceId) -> Result<(), ProviderError> {
         let known = self.state().owners.get(id).map(|owner| owner.link);
         if let Some(at) = known {
-            return self.links[at].provider.start(id).await;
+            return self.give(at, Order::Start, id).await;
         }
         // Nobody takes over for the only one: its pool tries it as often as it thinks right. For spot instances those on demand do.
         let alone = market == Market::OnDemand && self.of(market).count() == 1;
@@ -369,7 +386,7 @@ impl Chain {
                 state.owners.insert(id.clone(), Owner { link: at, ready: false, starting: true });
             }
             let underway = Underway { chain: self, id };
-            let started = link.provider.start(id).await;
+            let started = self.give(at, Order::Start, id).await;
             drop(underway);
             match started {
                 Ok(()) => return Ok(()),
@@ -393,7 +410,7 @@ impl Chain {
 mod tests {
     use super::*;
     use crate::provider::conformance::{self, Subject};
-    use crate::provider::simulated::{Durations, SimulatedProvider, TokioClock};
+    use crate::provider::simulated::{Durations, Outage, SimulatedProvider, TokioClock};
 
     const DURATIONS: Durations = Durations { startup: Duration::from_secs(2), drain: Duration::from_secs(1) };
 
@@ -542,6 +559,34 @@ mod tests {
         // What was ready once is not held against it.
         pair.chain.give_up(&id("f")).await.unwrap();
         assert_eq!(pair.failing(), [None, None]);
+    }
+
+    /// Found by the simulator: what was listed before an outage stood for what is, and the same orders were given all the time.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_ordered_is_known_before_it_is_listed() {
+        let pair = Pair::new();
+        for name in ["a", "b"] {
+            pair.start(name).await.unwrap();
+        }
+        tokio::time::sleep(DURATIONS.startup).await;
+        let states = async || {
+            let listed = pair.chain.list().await.unwrap();
+            listed.into_iter().map(|seen| (seen.id.to_string(), seen.state)).collect::<Vec<_>>()
+        };
+        let said = |states: &[(&str, InstanceState)]| states.iter().map(|(id, state)| ((*id).into(), *state)).collect::<Vec<_>>();
+        assert_eq!(states().await, said(&[("a", InstanceState::Warm), ("b", InstanceState::Warm)]));
+        pair.first.set_outage(Some(Outage::Away));
+        assert_eq!(states().await, said(&[("a", InstanceState::Warm), ("b", InstanceState::Warm)]), "it runs what it ran");
+        pair.first.set_outage(None);
+        pair.chain.activate(&id("a")).await.unwrap();
+        assert_eq!(states().await, said(&[("a", InstanceState::Active), ("b", InstanceState::Warm)]));
+        // Also while it carries out orders, and lists nothing.
+        pair.chain.state().links[0].lists.fail("no right to".into(), LONGEST_UNLISTED, Instant::now() + Duration::from_secs(60));
+        pair.chain.stop(&id("b")).await.unwrap();
+        pair.chain.state().links[0].lists.fail("no right to".into(), LONGEST_UNLISTED, Instant::now() + Duration::from_secs(60));
+        assert_eq!(states().await, said(&[("a", InstanceState::Active), ("b", InstanceState::Draining)]));
+        pair.start("c").await.unwrap();
+        assert_eq!(states().await, said(&[("a", InstanceState::Active), ("c", InstanceState::Starting)]));
     }
 
     /// Lists nothing: its backend is away.

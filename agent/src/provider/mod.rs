@@ -95,6 +95,16 @@ impl Order {
         }
     }
 
+    /// The state of an instance that has taken it.
+    pub(crate) fn leads_to(self) -> InstanceState {
+        match self {
+            Order::Start | Order::StartSpot => InstanceState::Starting,
+            Order::Activate => InstanceState::Active,
+            Order::Deactivate => InstanceState::Warm,
+            Order::Drain | Order::Stop | Order::GiveUp => InstanceState::Draining,
+        }
+    }
+
     /// Whether it makes an instance.
     pub(crate) fn is_start(self) -> bool {
         match self {
