@@ -85,6 +85,14 @@ pub struct Foreseen {
     steps: Vec<[f32; LEVELS.len()]>,
 }
 
+#[cfg(test)]
+impl Foreseen {
+    /// So much in each step, for certain.
+    pub(super) fn certain(steps: &[f32]) -> Self {
+        Self { steps: steps.iter().map(|units| [*units; LEVELS.len()]).collect() }
+    }
+}
+
 impl Foreseen {
     /// The demand that is exceeded with probability `late` at `ahead` steps from now, in units; nothing beyond the lead. It tends to be a
     /// little too high: a mean of quantiles is wider than the best of them.
