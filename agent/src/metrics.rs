@@ -251,7 +251,7 @@ impl Sample {
         let blocked = decisions().map(|d| ([("pool", d.pool.to_string())], flag(d.blocked.is_some())));
         out.gauges("plan_blocked", "1 while the newest plan has less than it wants", None, blocked)?;
         let below = decisions().map(|d| ([("pool", d.pool.to_string())], flag(d.active < d.reason.reactive_floor)));
-        out.gauges("plan_below_floor", "1 while the newest plan serves less than the demand seen last", None, below)?;
+        out.gauges("plan_below_floor", "1 while the newest plan serves less than live load needs", None, below)?;
         let quantile = decisions().map(|d| ([("pool", d.pool.to_string())], d.reason.quantile.probability()));
         out.gauges("plan_quantile", "Quantile of demand that the newest plan provides for", None, quantile)?;
         let margins = &self.progress.margins;

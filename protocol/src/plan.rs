@@ -92,19 +92,20 @@ pub struct SpotMix {
 pub struct DecisionReason {
     /// The quantile that was provisioned for.
     pub quantile: Quantile,
-    /// Demand at that quantile, the highest step within the lead time, in transactions per second.
+    /// Demand at that quantile, in transactions per second: of the highest step within the lead time that an order is ready for, of all as long as too
+    /// little is known of the pool's own demand.
     pub demand_rate: f64,
     /// Median demand of the same step, by the forecasts.
     pub median_rate: f64,
     /// What their quantile lies above it, before the margin.
     #[serde(default)]
     pub upper_rate: f64,
-    /// What the pool's own demand foretells for that step at that quantile, once enough of it is known.
+    /// What the pool's own demand foretells for that step at that quantile, less what is not worth the rent of a start, once enough of it is known.
     #[serde(default)]
     pub own_rate: Option<f64>,
     /// The demand last seen, in transactions per second.
     pub observed_rate: f64,
-    /// Instances that the demand seen last needs alone: the floor under every plan.
+    /// Instances that live load needs alone, the demand seen last as far as the pool's own record says that it stays: the floor under every plan.
     pub reactive_floor: u32,
     /// Provisioning lead time, in milliseconds.
     pub lead_ms: u64,

@@ -147,7 +147,7 @@ impl Rule {
             Rule::Promises => "no ledger promises more than its pool has, at any instant of any window (R1, R1s, R3, R6), after every step",
             Rule::Swift => "a hold in another region is answered after one round trip and the owner's commit",
             Rule::Knows => "no plan and no forecast knows a step that is not over",
-            Rule::Floored => "a plan that nothing limits serves at least what the demand seen last needs",
+            Rule::Floored => "a plan that nothing limits serves at least what live load needs",
             Rule::Prompt => "mostly an agent holds another's newest forecasts a moment after they were made",
             Rule::Relayed => "what an agent holds of a region that only third parties reach is not older than the relay bound",
             Rule::Warns => "an agent to which a peer pushes another region's state says so in its events",

@@ -1,6 +1,6 @@
 //! The checker of plans: judges any plan, whoever made it, against the snapshot it is for.
 //!
-//! It shares with the planner what demand was last seen and what a pool may have, and nothing of how
+//! It shares with the planner what demand was last seen, how much of it stays and what a pool may have, and nothing of how
 //! the planner decides. It finds every violation, not only the first.
 
 use super::budget::{cost_of, price, untouchable};
@@ -252,7 +252,8 @@ fn judge(decision: &PoolDecision, pool: &PoolSnapshot, snapshot: &Snapshot, inco
             violations.push(Violation::StepTooLarge { pool: name(), wanted, least, policy: policy.into() });
         }
     }
-    let floor = reactive_floor(config, share(pool, snapshot) * Demand::on(&config.service, incoming, 0, Quantile::MEDIAN).observed_rate);
+    let observed = share(pool, snapshot) * Demand::on(&config.service, incoming, 0, Quantile::MEDIAN).observed_rate;
+    let floor = reactive_floor(pool, snapshot, observed);
     if decision.blocked.is_none() {
         if active < bounds.min_instances {
             violations.push(Violation::BelowMin { pool: name(), active, min: bounds.min_instances });

@@ -5,7 +5,8 @@
 //!
 //! **Ski rental.** Whoever keeps an instance rents, whoever gives it back and needs it again buys a start. Renting until the rent has
 //! come to the price of a start costs at most twice what hindsight would (Karlin, Manasse, Rudolph and Sleator 1988). A forecast knows more:
-//! what it needs again before that is kept.
+//! what it needs again before that is kept. The rent of the time that a start takes is part of its price, until the pool's own demand is known: then it is
+//! weighed when something is ordered ([`Provided::to_order`](super::own::Provided::to_order)).
 
 use super::history::MAX_STEPS;
 use super::{PoolSnapshot, Snapshot};
@@ -40,7 +41,9 @@ pub(super) fn break_even(pool: &PoolSnapshot, snapshot: &Snapshot) -> u32 {
         (_, 0) => return MAX_STEPS as u32,
         (start, price) => start as f64 / price as f64,
     };
-    let rented = Duration::try_from_secs_f64(hours * 3_600.0).unwrap_or(Duration::MAX).saturating_add(pool.startup());
+    // Where the pool's own demand is known, an order is weighed with the rent of the time that it starts.
+    let starting = if pool.foreseen.is_some() { Duration::ZERO } else { pool.startup() };
+    let rented = Duration::try_from_secs_f64(hours * 3_600.0).unwrap_or(Duration::MAX).saturating_add(starting);
     snapshot.step.count_covering(rented).min(MAX_STEPS as u32)
 }
 

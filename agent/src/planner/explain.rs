@@ -13,7 +13,7 @@ use super::own::Provided;
 use super::risk;
 use super::sizing::{need, usable};
 use super::spot::{Terms, bid};
-use super::{PoolSnapshot, Snapshot, lead, share};
+use super::{PoolSnapshot, Snapshot, lead, ready_from, share};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tradewind_protocol::api::{Alternative, AlternativeKind, CostTerms, PlanExplanation, PoolExplanation, SourceShare, SpotTerms};
@@ -69,10 +69,11 @@ fn one(decision: &PoolDecision, pool: &PoolSnapshot, lead: usize, snapshot: &Sna
     }
 }
 
-/// Which of the steps after the last closed one is the highest within the lead, from 0.
+/// Which of the steps after the last closed one the decision tells of, from 0.
 fn peak(pool: &PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming: &Incoming) -> usize {
     let quantile = pool.quantile(snapshot);
-    Provided::of(pool, snapshot, quantile).peak(&Demand::on(&pool.config.service, incoming, lead, quantile).steps)
+    let steps = Demand::on(&pool.config.service, incoming, lead, quantile).steps;
+    Provided::to_order(pool, snapshot).highest(&steps, ready_from(pool, snapshot))
 }
 
 /// What the pool's mix was weighed with.

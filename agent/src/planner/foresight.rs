@@ -3,15 +3,18 @@
 //! Several opinions, each a centre and the window of what demand lay above it (filtered historical simulation: Barone-Adesi et al. 1999), are
 //! weighted by their pinball loss of late, for every probability by itself: see `panel`.
 //!
-//! Pure: no clock, no chance. The memory of one series is bounded by its season and by nine windows a step of the lead (some 145 KB).
+//! Pure: no clock, no chance. The memory of one series is bounded by its season, a week of five-minute steps, and by ten windows a step of the lead
+//! (some 160 KB).
 //! Read next: [`super::own`], which feeds it and asks it.
 
+mod alike;
 mod model;
 mod panel;
 mod ridge;
 mod series;
 mod window;
 
+use alike::Alike;
 use model::{Center, LEAST_SCALE};
 use panel::Panel;
 pub use panel::{LEVELS, between};
@@ -29,6 +32,7 @@ const MOST: f64 = 1e9;
 #[derive(Debug, Clone)]
 pub struct Foresight {
     series: Series,
+    alike: Alike,
     steps: Vec<Panel>,
     known: u64,
 }
@@ -38,7 +42,8 @@ impl Foresight {
     pub fn new(lead: usize, season: Option<usize>) -> Self {
         let lead = lead.clamp(1, MAX_LEAD);
         let season = season.filter(|season| (2..=MAX_SEASON).contains(season));
-        Self { series: Series::new(lead, season), steps: (1..=lead).map(Panel::new).collect(), known: 0 }
+        let steps = (1..=lead).map(Panel::new).collect();
+        Self { series: Series::new(lead, season), alike: Alike::default(), steps, known: 0 }
     }
 
     /// The lead in steps.
@@ -56,8 +61,9 @@ impl Foresight {
         self.series.forecast.extend(forecast.iter().take(self.steps.len()).map(center));
         // An unknown step is taken to be like the one before.
         self.series.push(demand.unwrap_or(self.series.ago(0)));
+        self.alike.push(&self.series);
         for step in &mut self.steps {
-            step.observe(&self.series, demand);
+            step.observe(&self.series, &self.alike, demand);
         }
         self.known += u64::from(demand.is_some());
     }
@@ -77,6 +83,14 @@ impl Foresight {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Foreseen {
     steps: Vec<[f32; LEVELS.len()]>,
+}
+
+#[cfg(test)]
+impl Foreseen {
+    /// So much in each step, for certain.
+    pub(super) fn certain(steps: &[f32]) -> Self {
+        Self { steps: steps.iter().map(|units| [*units; LEVELS.len()]).collect() }
+    }
 }
 
 impl Foreseen {
@@ -109,6 +123,20 @@ mod tests {
         assert!((200..550).contains(&over), "{over} of 5000");
         let foreseen = foresight.foreseen();
         assert!(foreseen.upper(2, 0.01) >= foreseen.upper(2, 0.1) && foreseen.upper(9, 0.1).is_none() && foreseen.upper(0, 0.1).is_none());
+    }
+
+    #[test]
+    fn a_lone_burst_is_over_and_a_new_level_stays() {
+        let upper = |demand: &dyn Fn(usize) -> f64| {
+            let mut foresight = Foresight::new(2, None);
+            (0..1_500).for_each(|t| foresight.observe(Some(demand(t) + (t * 7_919 % 11) as f64 / 5.0), &[]));
+            (foresight.foreseen().upper(1, 0.2).unwrap(), foresight.foreseen().upper(2, 0.2).unwrap())
+        };
+        // At the end, what has come once in 37 steps, for a step each time; and what has come once in 300, for a hundred.
+        let bursts = upper(&|t| if (1_499 - t) % 37 == 0 { 60.0 } else { 5.0 });
+        let levels = upper(&|t| if t % 300 >= 200 { 60.0 } else { 5.0 });
+        assert!(bursts.0 < 30.0 && bursts.1 < 30.0, "{bursts:?}");
+        assert!(levels.0 > 55.0 && levels.1 > 55.0, "{levels:?}");
     }
 
     #[test]

@@ -144,6 +144,12 @@ impl Margins {
         }
     }
 
+    /// How many instances the plans of the `rounds` steps before `known_until` have all asked for; nothing where there were none.
+    pub(super) fn ordered(&self, known_until: StepIndex, rounds: usize) -> Option<u32> {
+        let from = known_until.offset(-i64::try_from(rounds).unwrap_or(i64::MAX));
+        self.plans.iter().filter(|plan| (from..known_until).contains(&plan.step)).map(|plan| plan.played).min()
+    }
+
     fn best(&self) -> f64 {
         self.costs.iter().copied().fold(f64::INFINITY, f64::min)
     }
@@ -257,7 +263,9 @@ impl Memory {
     pub fn close(&mut self, decision: &PoolDecision, pool: &PoolSnapshot, snapshot: &Snapshot, outturn: Option<Outturn>) {
         let (step, config) = (snapshot.known_until, &pool.config);
         let lead = snapshot.step.count_covering(Duration::from_millis(decision.reason.lead_ms));
-        self.margins.note(Noted { known_until: step, decision, pool: config, waits: waits(pool, snapshot), lead });
+        // What a choice has ordered is needed until it is ready, and longer where what it says of the steps before is the higher: that is not in the decision.
+        let waits = waits(pool, snapshot).max(lead.saturating_sub(1));
+        self.margins.note(Noted { known_until: step, decision, pool: config, waits, lead });
         if let (Some(observed), Some(Outturn { ready, blocked })) = (pool.observed, outturn) {
             self.margins.learn(Seen {
                 step,
@@ -317,6 +325,18 @@ mod tests {
             ready.push_back(need(rate, 1.0));
         }
         (f64::from(late) / steps as f64, paid / steps as f64)
+    }
+
+    #[test]
+    fn what_was_ordered_is_what_all_plans_since_have_asked_for() {
+        let mut margins = Margins::default();
+        assert_eq!(margins.ordered(StepIndex(3), 3), None);
+        for (step, active) in [(0, 9), (1, 4), (2, 6)] {
+            let decision = PoolDecision { active, warm: 0, ..decision(4.0, 4.0) };
+            margins.note(Noted { known_until: StepIndex(step), decision: &decision, pool: &config("web"), waits: 0, lead: 4 });
+        }
+        assert_eq!([1, 2, 3].map(|rounds| margins.ordered(StepIndex(3), rounds)), [Some(6), Some(4), Some(4)]);
+        assert_eq!(margins.ordered(StepIndex(2), 1), Some(4), "a plan of the same step is made anew");
     }
 
     #[test]

@@ -12,7 +12,10 @@
 //!    that the pool's costs make the cheapest (`costs`); beside it what the pool's own demand foretells (`own`), weighed by what each would have
 //!    cost (`margins`).
 //! 2. `active` is what the running step and the next one need, `active + warm` what any step within
-//!    the lead time needs. Neither is below the reactive floor: what the demand seen last needs.
+//!    the lead time needs, as far as an order of now is ready by then: for the steps before, what stands and what starts already is kept, and no more is
+//!    asked for. Neither is below the reactive floor: what live load needs, the demand seen last as far as it is to stay. How much of
+//!    it stays is what the pool's own record says, by what followed when demand was like now and by how often what was seen last was still there
+//!    (`foresight`); all of it, as long as there is no record.
 //! 3. Nothing is taken away before the need was lower for `scale_in_after`, and for as long as keeping it is cheaper than a start; nor what the
 //!    forecast needs again within that time.
 //! 4. `min_instances` and `min_warm` are added from below; `max_instances`, the pool's capacity, its policies (`policy`) and its budget cut
@@ -261,16 +264,16 @@ fn decide<'a>(pool: &'a PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming
     let demand = Demand::on(&config.service, incoming, lead, quantile);
     notes.on(config, &demand, lead);
 
-    let provided = Provided::of(pool, snapshot, quantile);
+    let provided = Provided::to_order(pool, snapshot);
     let rate = |at: usize| demand.steps.get(at).map_or(0.0, |step| provided.rate(at, step));
-    let at = provided.peak(&demand.steps);
+    let at = provided.highest(&demand.steps, ready_from(pool, snapshot));
+    let needed = |at: usize| need(rate(at), config.rate_per_instance).min(reachable(pool, at, snapshot));
     let peak = demand.steps.get(at).copied().unwrap_or_default();
-    let near_rate = (0..NEAR_STEPS).map(rate).fold(0.0, f64::max);
-    let floor = reactive_floor(config, share * demand.observed_rate);
+    let floor = reactive_floor(pool, snapshot, share * demand.observed_rate);
 
     let wanted = Wanted {
-        near: need(near_rate, config.rate_per_instance),
-        lead: need(rate(at), config.rate_per_instance),
+        near: (0..NEAR_STEPS.min(lead)).map(needed).max().unwrap_or(0),
+        lead: (0..lead).map(needed).max().unwrap_or(0),
         floor,
         recent: pool.memory.recent.highest(snapshot.known_until, costs::waits(pool, snapshot)),
         again: {
@@ -313,9 +316,33 @@ fn decide<'a>(pool: &'a PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming
     Share { pool, decision, frozen: bounds.frozen.is_some() }
 }
 
-/// Instances that the demand seen last needs alone.
-fn reactive_floor(pool: &PoolConfig, observed_rate: f64) -> u32 {
-    need(observed_rate, pool.rate_per_instance)
+/// Instances that live load needs alone: of the demand seen last what stays until an order of now is ready, as far as the pool's own record tells, with the
+/// certainty that its costs ask for. Without a record, and where a start takes longer than is foreseen, all of it.
+fn reactive_floor(pool: &PoolSnapshot, snapshot: &Snapshot, observed_rate: f64) -> u32 {
+    let provided = Provided::to_order(pool, snapshot);
+    let steps = ready_from(pool, snapshot)..lead(pool, snapshot);
+    let stays = steps.map(|at| provided.own_rate(at).unwrap_or(f64::INFINITY)).fold(0.0, f64::max);
+    need(observed_rate.min(stays), pool.config.rate_per_instance)
+}
+
+/// The first step after the last closed one, from 0, that an order of now is of use to: it is ready before that ends. As long as there is no record of the
+/// pool's own demand none is ruled out.
+fn ready_from(pool: &PoolSnapshot, snapshot: &Snapshot) -> usize {
+    if pool.foreseen.is_none() {
+        return 0;
+    }
+    let over = pool.startup().as_millis() / snapshot.step.length().as_millis();
+    usize::try_from(over).unwrap_or(usize::MAX).min(lead(pool, snapshot) - 1)
+}
+
+/// How many instances can serve in the step `at` after the last closed one, from 0, whatever is asked for now.
+fn reachable(pool: &PoolSnapshot, at: usize, snapshot: &Snapshot) -> u32 {
+    let from = ready_from(pool, snapshot);
+    if at >= from {
+        return u32::MAX;
+    }
+    let ordered = pool.memory.margins.ordered(snapshot.known_until, from - at);
+    ordered.unwrap_or_else(|| pool.standing().total())
 }
 
 /// The pool's share of the demand on its service: pools of one service share it by what they can
@@ -335,9 +362,9 @@ fn share(pool: &PoolSnapshot, snapshot: &Snapshot) -> f64 {
 struct Wanted {
     /// The running step and the next.
     near: u32,
-    /// The highest step within the lead time.
+    /// The highest step within the lead time, of what is within reach.
     lead: u32,
-    /// The demand seen last.
+    /// Live load.
     floor: u32,
     /// The highest need of the time that scale-in waits.
     recent: u32,

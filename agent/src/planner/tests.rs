@@ -214,6 +214,58 @@ fn never_below_what_the_demand_seen_last_needs() {
     assert!(decision.reason.rule.starts_with("reactive floor"), "{}", decision.reason.rule);
 }
 
+/// A pool of 50 instances at most whose own demand foretells `steps`, in instances, and of which `stood` stand.
+fn foretold(steps: &[f32], stood: u32) -> PoolSnapshot {
+    let foreseen = Foreseen::certain(&steps.iter().map(|instances| instances * 2.0).collect::<Vec<_>>());
+    let memory = Memory { standing: Some(Standing { active: stood, warm: 0 }), ..Memory::default() };
+    PoolSnapshot { foreseen: Some(foreseen), memory, ..pool(config("web")) }
+}
+
+#[test]
+fn live_load_is_what_was_seen_last_as_far_as_it_stays() {
+    let seen = |steps: &[f32]| snapshot(vec![forecast("a", 20.0, &[(0.0, 0.0), (0.0, 0.0)])], vec![foretold(steps, 0)]);
+    let (passes, stays) = (seen(&[18.0, 5.0]), seen(&[30.0, 30.0]));
+    assert_eq!(
+        (decided(&passes).active, decided(&passes).reason.reactive_floor),
+        (5, 5),
+        "what is over when an order is ready is not ordered"
+    );
+    let held = decided(&stays);
+    assert_eq!(held.reason.reactive_floor, 20, "never more than was seen");
+    assert!(held.active >= 27, "{held:?}");
+    // Whatever the forecasts of others say, and for the checker as for the plan.
+    let lowered = |snapshot: &Snapshot, active| {
+        let mut plan = planned(snapshot);
+        (plan.decisions[0].active, plan.decisions[0].warm) = (active, 0);
+        check(plan, snapshot).map(|_| ())
+    };
+    assert!(matches!(lowered(&stays, 19).unwrap_err()[..], [Violation::BelowReactiveFloor { active: 19, floor: 20, .. }]));
+    assert!(matches!(lowered(&passes, 4).unwrap_err()[..], [Violation::BelowReactiveFloor { active: 4, floor: 5, .. }]));
+    let unknown = PoolSnapshot { foreseen: None, ..foretold(&[], 0) };
+    let unknown = snapshot(vec![forecast("a", 20.0, &[(0.0, 0.0), (0.0, 0.0)])], vec![unknown]);
+    assert_eq!(decided(&unknown).active, 20, "without a record all of it");
+}
+
+#[test]
+fn nothing_is_ordered_for_a_step_that_is_over_before_it_is_ready_and_what_stands_is_kept_for_it() {
+    let total = |stood, memory: Memory| {
+        let web = foretold(&[30.0, 10.0], stood);
+        let memory = Memory { standing: web.memory.standing, ..memory };
+        let decision = decided(&snapshot(vec![forecast("a", 8.0, &[(30.0, 30.0), (10.0, 10.0)])], vec![PoolSnapshot { memory, ..web }]));
+        decision.active + decision.warm
+    };
+    assert_eq!([0, 18, 40].map(|stood| total(stood, Memory::default())), [10, 18, 30]);
+    // Half a step to start: an order is of use to the step that runs.
+    let quick = PoolSnapshot { measured_startup: Some(STEP / 2), ..foretold(&[30.0, 10.0], 0) };
+    let quick = decided(&snapshot(vec![forecast("a", 8.0, &[(30.0, 30.0), (10.0, 10.0)])], vec![quick]));
+    assert!(quick.active == 30 && (quick.reason.demand_rate - 30.0).abs() < 1e-9, "and told of, so that scale-in waits for it");
+    // What stands is what was asked for since, not what was asked for last.
+    let mut memory = Memory::default();
+    let asked = PoolDecision { active: 13, warm: 0, ..decision(1.0, 1.0) };
+    memory.margins.note(margins::Noted { known_until: KNOWN.offset(-1), decision: &asked, pool: &config("web"), waits: 0, lead: 2 });
+    assert_eq!(total(40, memory), 13);
+}
+
 #[test]
 fn scale_in_waits_until_the_need_was_lower_for_long_enough() {
     let web = config("web");
@@ -392,6 +444,14 @@ fn an_idle_instance_is_kept_as_long_as_that_is_cheaper_than_a_start() {
     let rented = decided_with(2.0, memory.clone());
     assert_eq!((rented.active, rented.warm), (2, 7), "longer than scale_in_after, which is three");
     assert!(rented.reason.rule.starts_with("scale-in waits"));
+    let known = PoolSnapshot { price: MicroUsd(6_000), ..foretold(&[2.0, 2.0], 2) };
+    let known = PoolSnapshot { config: web, ..known };
+    let waited = |foreseen| costs::break_even(&PoolSnapshot { foreseen, ..known.clone() }, &snapshot(vec![], vec![]));
+    assert_eq!(
+        (waited(None), waited(known.foreseen.clone())),
+        (4, 3),
+        "an order is weighed with the rent of its start once demand is known"
+    );
 }
 
 pub(super) fn policy(name: &str) -> Policy {
