@@ -35,6 +35,9 @@ const STARTUPS_KEPT: usize = 8;
 /// had. A guess.
 const SPOT_PAUSE: Duration = Duration::from_secs(300);
 
+/// For so long at least after it sold none.
+const SPOT_RETRY: Duration = Duration::from_secs(1);
+
 /// How many orders of one pool are carried out at the same time.
 const MAX_IN_FLIGHT: usize = 64;
 
@@ -345,8 +348,11 @@ impl Fleet {
                 self.members.remove(id);
                 self.fail(now, words.clone());
             }
-            // Others are started on demand, and nothing waits.
-            Order::StartSpot => drop(self.members.remove(id)),
+            // Others are started on demand, and only the market waits.
+            Order::StartSpot => {
+                self.members.remove(id);
+                self.spot_pauses = self.spot_pauses.max(now.uptime + SPOT_RETRY);
+            }
             Order::Activate | Order::Deactivate | Order::Drain | Order::Stop | Order::GiveUp => {}
         }
         news.push((Severity::Warning, "pool.order_failed", words));

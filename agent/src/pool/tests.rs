@@ -516,6 +516,21 @@ async fn where_the_market_has_none_instances_are_bought_on_demand() {
     until(&pools, "all is well", |snapshot| snapshot.health_reasons.is_empty()).await;
 }
 
+/// Found by the simulator: it was asked for more in the same moment for ever.
+#[tokio::test(start_paused = true)]
+async fn a_market_whose_instances_hang_is_tried_with_one_while_the_others_are_bought_on_demand() {
+    let region = Region::new(&["edge", "edge-spot"]);
+    region.provider("edge-spot").refuse_next(Order::Start, "no capacity");
+    region.provider("edge-spot").set_outage(Some(Outage::Hangs));
+    let pools = region.start(vec![spotted()], Mode::Active).await;
+    apply_mixed(&pools, 3, 3).await;
+    until(&pools, "as many serve", |snapshot| snapshot.pools[0].instances.active == 3).await;
+    tokio::time::sleep(200 * SECOND).await;
+    assert!(pools.totals().failed_orders < 20, "{:?}", pools.totals());
+    region.provider("edge-spot").set_outage(None);
+    region.until_mix(&pools, 0, 3).await;
+}
+
 /// With the simulator's rule that a hold costs one round trip, this is what a firm hold in another region takes.
 #[tokio::test(start_paused = true)]
 async fn a_hold_is_answered_after_one_write_is_durable_and_holds_that_wait_together_share_it() {

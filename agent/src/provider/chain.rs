@@ -218,9 +218,11 @@ impl Drop for Underway<'_> {
 }
 
 impl State {
-    /// Whether the provider `at` has failed and is being tried again by an instance that is not ready yet.
-    fn is_tried(&self, at: usize) -> bool {
-        self.links[at].starts.failures > 0 && self.owners.values().any(|owner| owner.link == at && !owner.ready)
+    /// Whether the provider `at` has failed, and either it is too early to try it again, or an instance that is not ready yet does so.
+    fn is_left_alone(&self, at: usize) -> bool {
+        let starts = &self.links[at].starts;
+        let tried = || self.owners.values().any(|owner| owner.link == at && !owner.ready);
+        starts.failures > 0 && (starts.waits(Instant::now()) || tried())
     }
 
     /// Takes in what was listed; all that is known to be there, and what runs in two places and is to be ended in one.
@@ -289,7 +291,7 @@ impl Provider for Chain {
 
     fn offers_spot(&self) -> bool {
         let state = self.state();
-        self.of(Market::Spot).any(|(at, _)| !state.links[at].starts.waits(Instant::now()))
+        self.of(Market::Spot).any(|(at, _)| !state.is_left_alone(at))
     }
 
     fn market(&self, id: &InstanceId) -> Market {
@@ -378,9 +380,9 @@ impl Chain {
         for (at, link) in self.of(market) {
             {
                 let mut state = self.state();
-                let starts = &state.links[at].starts;
-                if (starts.waits(Instant::now()) || state.is_tried(at)) && !alone {
-                    reasons.push(format!("{}: {} (left alone for now)", link.kind, starts.reason.as_deref().unwrap_or_default()));
+                if state.is_left_alone(at) && !alone {
+                    let reason = state.links[at].starts.reason.as_deref().unwrap_or_default();
+                    reasons.push(format!("{}: {reason} (left alone for now)", link.kind));
                     continue;
                 }
                 state.owners.insert(id.clone(), Owner { link: at, ready: false, starting: true });
