@@ -162,6 +162,12 @@ impl Inspector {
         book.sound_since.get(&self.client.region).is_some_and(|since| virtual_now().saturating_sub(*since) >= settling)
     }
 
+    /// Whether something was wrong with the instances `window` ago or since: what has ended by itself is replaced in as long a time as what was
+    /// ordered.
+    fn is_troubled(&self, window: Duration) -> bool {
+        virtual_now() < self.client.machine.providers.troubled_until() + window
+    }
+
     fn census(&self, pool: &PoolConfig) -> Vec<Observed> {
         self.client.machine.providers.census(pool)
     }
@@ -427,9 +433,7 @@ impl Inspector {
     /// What exists against what the last plans asked for: within their range, since the newest has had no time yet.
     fn judge_pool(&mut self, pool: &PoolConfig) {
         let (now, window) = (virtual_now(), pool.startup + SETTLING);
-        // What has ended by itself is replaced in as long a time as what was ordered.
-        let troubled = now < self.client.machine.providers.troubled_until() + window;
-        if troubled || now.saturating_sub(self.since) < 2 * window {
+        if self.is_troubled(window) || now.saturating_sub(self.since) < 2 * window {
             return;
         }
         let recent = self.plans.iter().filter(|(at, _)| now.saturating_sub(*at) <= window).flat_map(|(_, plan)| &plan.decisions);
@@ -458,7 +462,7 @@ impl Inspector {
             return Ok(());
         }
         for pool in self.config.pools.clone() {
-            if virtual_now().saturating_sub(self.since) < 2 * (pool.startup + SETTLING) {
+            if virtual_now().saturating_sub(self.since) < 2 * (pool.startup + SETTLING) || self.is_troubled(pool.startup + SETTLING) {
                 continue;
             }
             let exist = self.census(&pool).iter().filter(|instance| instance.state != InstanceState::Draining).count();

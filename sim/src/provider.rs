@@ -107,8 +107,8 @@ impl Trouble {
         if self.outage.is_none() && now > self.until {
             self.began = now;
         }
-        // What has failed for so long is tried again after as long a pause, at the latest.
-        let pause = now.saturating_sub(self.began).min(LONGEST_PAUSE);
+        // What has failed for so long is tried again after twice as long a pause, at the latest.
+        let pause = (2 * now.saturating_sub(self.began)).min(LONGEST_PAUSE);
         (self.outage, self.until) = (outage, self.until.max(now + pause));
     }
 }

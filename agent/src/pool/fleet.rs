@@ -305,15 +305,22 @@ impl Fleet {
         } else {
             sometimes!("pool.lost");
             totals.lost += 1;
+            // One that has served for long says nothing of how others would start.
+            if was_ready && now.uptime.saturating_sub(card.entered) > self.limits.start_deadline && !self.starts.waits(now.uptime) {
+                self.starts.reset();
+            }
             let words = format!("{} {id} ({:?}) ended unexpectedly: {reason}", self.name, card.state);
             self.fail(now, words.clone());
             news.push((Severity::Warning, "pool.instance_lost", words));
         }
     }
 
+    /// Notes a failure of what was started. What fails while others wait was started before they failed: it is of the same cause, and counts once.
     fn fail(&mut self, now: Now, words: String) {
         let jitter = self.chance.random();
-        self.starts.fail(now.uptime, jitter);
+        if !self.starts.waits(now.uptime) {
+            self.starts.fail(now.uptime, jitter);
+        }
         self.start_worked = false;
         self.last_failure = Some(words);
     }
@@ -428,7 +435,7 @@ impl Fleet {
         let mut starts = self.starts_allowed(now);
         let mut blocked =
             (round.waiting_for_room > 0).then(|| format!("{} starts wait for draining instances to end", round.waiting_for_room));
-        let (mut orders, mut given_up) = (vec![], None);
+        let mut orders = vec![];
         for action in round.actions {
             if room == 0 {
                 break;
@@ -440,7 +447,7 @@ impl Fleet {
                     if matches!(reason, Reason::Overdue | Reason::Broken) && !again {
                         let words = format!("{} {id} is stopped: {reason}", self.name);
                         news.push((Severity::Warning, "pool.instance_given_up", words.clone()));
-                        given_up = Some(words);
+                        self.fail(now, words);
                     }
                     if let Some(card) = self.members.get_mut(&id) {
                         card.in_flight = Some(order);
@@ -467,10 +474,6 @@ impl Fleet {
                 // Too early to find out whether it fits by now.
                 Action::Start(_, _) => blocked = blocked.or_else(|| self.blocked.clone()),
             }
-        }
-        // What hangs together has one cause, and counts once.
-        if let Some(words) = given_up {
-            self.fail(now, words);
         }
         if blocked.is_some() && self.blocked.is_none() {
             let words = format!("{}: {}", self.name, blocked.as_deref().unwrap_or_default());
