@@ -277,7 +277,7 @@ mod tests {
             let blocks = blocks.iter().copied().filter(|block| !left_out(block));
             let text = blocks.collect::<String>().replace("our-rtt.csv", "shipped:cloud_rtt_ms.csv");
             let scenario = Scenario::parse(&text).unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!((scenario.regions.len(), scenario.faults.len(), scenario.survey.is_some()), (3, 22, true));
+            assert_eq!((scenario.regions.len(), scenario.faults.len(), scenario.survey.is_some()), (3, 25, true));
         }
     }
 
