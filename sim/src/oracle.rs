@@ -290,10 +290,25 @@ impl Oracle {
                 }
             }
         }
+        self.share_news(&groups);
         self.relay(now);
         self.right.clear();
         self.changes += 1;
         self.unsettled = Some((what.into(), now));
+    }
+
+    /// Who can reach one that was in touch with a third later than itself has later news of it.
+    fn share_news(&mut self, groups: &BTreeMap<RegionId, RegionId>) {
+        // One that is down is a group of its own.
+        let between = |(a, b): &(RegionId, RegionId)| pair(groups.get(a).unwrap_or(a), groups.get(b).unwrap_or(b));
+        let mut latest: BTreeMap<(RegionId, RegionId), Duration> = BTreeMap::new();
+        for (regions, since) in &self.apart_since {
+            let latest = latest.entry(between(regions)).or_default();
+            *latest = (*latest).max(*since);
+        }
+        for (regions, since) in &mut self.apart_since {
+            *since = latest.get(&between(regions)).copied().unwrap_or(*since);
+        }
     }
 
     /// Finds the pairs that have to hear of each other through others.

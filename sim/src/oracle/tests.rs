@@ -116,6 +116,19 @@ fn the_dead_may_be_seen_live_for_a_while_and_no_longer() {
     assert_eq!(broken(&oracle).len(), 1, "the bound begins anew");
 }
 
+/// `chaos`, seed 500156: who had been cut off was told of a region that had died meanwhile, by those who had heard it last.
+#[test]
+fn who_comes_back_hears_of_the_dead_what_the_others_know() {
+    let mut oracle = oracle();
+    oracle.on_change(s(50), "cut off", &Fake { cut: [("a", "b"), ("a", "c")].into(), ..Fake::default() });
+    oracle.on_change(s(65), "crash c", &Fake { cut: [("a", "b"), ("a", "c")].into(), down: ["c"].into() });
+    oracle.on_change(s(70), "mended", &Fake { down: ["c"].into(), ..Fake::default() });
+    oracle.on_views(s(80), &id("a"), views("a", ""));
+    assert_eq!(broken(&oracle), [], "it was alive at 65 s");
+    oracle.on_views(s(86), &id("a"), views("a", ""));
+    assert_eq!(broken(&oracle), [(Rule::Detects, "a about c")]);
+}
+
 #[test]
 fn a_cut_link_with_a_way_round_it_allows_either_view() {
     let mut oracle = oracle();
