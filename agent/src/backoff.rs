@@ -16,7 +16,7 @@ pub(crate) fn jittered(pause: Duration, jitter: f64) -> Duration {
 /// The first wait: short, since most failures are one instance's own.
 const FIRST: Duration = Duration::from_millis(250);
 /// The longest wait: what a mended provider costs at most in lateness.
-const LONGEST: Duration = Duration::from_secs(60);
+pub const LONGEST: Duration = Duration::from_secs(60);
 
 /// Failures in a row, and until when to wait because of them. Times are since any fixed moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

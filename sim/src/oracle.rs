@@ -214,7 +214,9 @@ pub struct Oracle {
     reachable_since: BTreeMap<(RegionId, RegionId), Duration>,
     /// Pairs that are not, but each of which is connected so with one same third region.
     relayed_since: BTreeMap<(RegionId, RegionId), Duration>,
-    /// Pairs between which there is no path at all, or one of which is down.
+    /// Pairs between which there is no path at all, or one of which is down; since when the one can have had no news of the other.
+    parted_since: BTreeMap<(RegionId, RegionId), Duration>,
+    /// Those of them of which something can be expected, and since when.
     apart_since: BTreeMap<(RegionId, RegionId), Duration>,
     /// The generation that each agent gave as its own since it last booted.
     lives: BTreeMap<RegionId, u64>,
@@ -238,6 +240,7 @@ impl Oracle {
             up_since: BTreeMap::new(),
             reachable_since: BTreeMap::new(),
             relayed_since: BTreeMap::new(),
+            parted_since: BTreeMap::new(),
             apart_since: BTreeMap::new(),
             lives: BTreeMap::new(),
             right: BTreeSet::new(),
@@ -283,7 +286,13 @@ impl Oracle {
                 } else {
                     self.reachable_since.remove(&pair);
                 }
-                if sound && groups.get(a).is_none_or(|group| groups.get(b) != Some(group)) {
+                let parted = groups.get(a).is_none_or(|group| groups.get(b) != Some(group));
+                if parted {
+                    self.parted_since.entry(pair.clone()).or_insert(now);
+                } else {
+                    self.parted_since.remove(&pair);
+                }
+                if sound && parted {
                     self.apart_since.entry(pair).or_insert(now);
                 } else {
                     self.apart_since.remove(&pair);
@@ -302,12 +311,15 @@ impl Oracle {
         // One that is down is a group of its own.
         let between = |(a, b): &(RegionId, RegionId)| pair(groups.get(a).unwrap_or(a), groups.get(b).unwrap_or(b));
         let mut latest: BTreeMap<(RegionId, RegionId), Duration> = BTreeMap::new();
-        for (regions, since) in &self.apart_since {
+        for (regions, since) in &self.parted_since {
             let latest = latest.entry(between(regions)).or_default();
             *latest = (*latest).max(*since);
         }
-        for (regions, since) in &mut self.apart_since {
+        for (regions, since) in &mut self.parted_since {
             *since = latest.get(&between(regions)).copied().unwrap_or(*since);
+        }
+        for (regions, since) in &mut self.apart_since {
+            *since = self.parted_since.get(regions).map_or(*since, |parted| (*since).max(*parted));
         }
     }
 

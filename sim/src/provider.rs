@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tradewind_agent::config::PoolConfig;
 use tradewind_agent::env::{Clock, Providers};
+use tradewind_agent::pool::LONGEST_PAUSE;
 use tradewind_agent::provider::simulated::{Durations, Outage, SimulatedProvider};
 use tradewind_agent::provider::{Observed, Provider};
 use tradewind_protocol::PoolName;
@@ -16,9 +17,6 @@ use tradewind_protocol::api::InstanceState;
 /// How long a draining instance takes to finish: longer than a simulation's usual step, so that the next plan comes meanwhile,
 /// and shorter than any sensible timeout.
 const DRAIN: Duration = Duration::from_millis(1_500);
-
-/// The longest that a pool waits after failed starts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A node's instances. Clones are the same instances.
 #[derive(Clone)]

@@ -41,16 +41,15 @@ impl LastWeek {
     /// A season of `season` steps, at least 1.
     pub(crate) fn new(season: usize) -> Self {
         let season = (season as u64).max(1);
-        let block = season.div_ceil(BLOCKS);
-        let week = (SEASONS * season).div_ceil(block) as usize;
+        let (block, week) = blocks(season);
         let capacity = week + 2 * NEIGHBOURS as usize + 2;
         Self { season, block, blocks: VecDeque::new(), capacity, sum: 0.0, seen: 0, shape: vec![0.0; week], week_sum: 0.0 }
     }
 
     /// Whether it is of this season.
     pub(crate) fn fits(&self, season: usize) -> bool {
-        let (season, block) = (season as u64, (season as u64).div_ceil(BLOCKS));
-        let week = (SEASONS * season).div_ceil(block) as usize;
+        let season = season as u64;
+        let (block, week) = blocks(season);
         (self.season, self.block, self.shape.len()) == (season, block, week)
             && self.blocks.len() == self.capacity.min(self.whole() as usize)
     }
@@ -132,6 +131,12 @@ impl LastWeek {
         let first = self.whole() - self.blocks.len() as u64;
         self.blocks.get(usize::try_from(block.checked_sub(first)?).ok()?).copied()
     }
+}
+
+/// How many steps make a block, and how many blocks a week.
+fn blocks(season: u64) -> (u64, usize) {
+    let block = season.div_ceil(BLOCKS);
+    (block, (SEASONS * season).div_ceil(block) as usize)
 }
 
 #[cfg(test)]

@@ -266,8 +266,9 @@ fn decide<'a>(pool: &'a PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming
 
     let provided = Provided::to_order(pool, snapshot);
     let rate = |at: usize| demand.steps.get(at).map_or(0.0, |step| provided.rate(at, step));
-    let at = provided.highest(&demand.steps, ready_from(pool, snapshot));
-    let needed = |at: usize| need(rate(at), config.rate_per_instance).min(reachable(pool, at, snapshot));
+    let from = ready_from(pool, snapshot);
+    let at = provided.highest(&demand.steps, from);
+    let needed = |at: usize| need(rate(at), config.rate_per_instance).min(reachable(pool, at, from, snapshot));
     let peak = demand.steps.get(at).copied().unwrap_or_default();
     let floor = reactive_floor(pool, snapshot, share * demand.observed_rate);
 
@@ -335,9 +336,8 @@ fn ready_from(pool: &PoolSnapshot, snapshot: &Snapshot) -> usize {
     usize::try_from(over).unwrap_or(usize::MAX).min(lead(pool, snapshot) - 1)
 }
 
-/// How many instances can serve in the step `at` after the last closed one, from 0, whatever is asked for now.
-fn reachable(pool: &PoolSnapshot, at: usize, snapshot: &Snapshot) -> u32 {
-    let from = ready_from(pool, snapshot);
+/// How many instances can serve in the step `at` after the last closed one, from 0, whatever is asked for now, which is ready [`from`](ready_from) a step on.
+fn reachable(pool: &PoolSnapshot, at: usize, from: usize, snapshot: &Snapshot) -> u32 {
     if at >= from {
         return u32::MAX;
     }

@@ -272,7 +272,7 @@ impl Fleet {
             taken = Some(format!("{} {} ({}) is being taken by its market", self.name, seen.id, card.handle));
         }
         tracing::debug!(pool = %self.name, instance = %seen.id, from = ?card.state, to = ?seen.state, "instance changed");
-        (card.state, card.since, card.entered) = (seen.state, now.clock, now.uptime);
+        card.enter(seen.state, now);
         if let Some(words) = taken {
             self.interrupt(now, words, news);
         }
@@ -343,7 +343,7 @@ impl Fleet {
             totals.started += u64::from(order.is_start());
             // Where nothing can be listed for a while, it must not be ordered again and again.
             if !order.is_start() && card.state != order.leads_to() {
-                (card.state, card.since, card.entered) = (order.leads_to(), now.clock, now.uptime);
+                card.enter(order.leads_to(), now);
             }
             return;
         };
@@ -692,6 +692,10 @@ impl Card {
             market: Market::OnDemand,
             leaving: false,
         }
+    }
+
+    fn enter(&mut self, state: InstanceState, now: Now) {
+        (self.state, self.since, self.entered) = (state, now.clock, now.uptime);
     }
 
     fn member(&self, id: &InstanceId, rank: usize, now: Now) -> Member {

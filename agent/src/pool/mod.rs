@@ -15,6 +15,7 @@ mod fleet;
 mod reconcile;
 mod store;
 
+pub use crate::backoff::LONGEST as LONGEST_PAUSE;
 use crate::config::{PoolConfig, ReservationConfig};
 use crate::env::{Clock, Env};
 use crate::events::EventLog;

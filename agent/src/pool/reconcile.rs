@@ -268,12 +268,8 @@ impl Sides {
         let mix = Mix { on_demand: -on_demand, spot: -spot, ready_on_demand: -on_demand, ready_spot: -spot };
         let mut sides = Self { mix, ..Self::default() };
         for member in members {
-            let state = match member.in_flight {
-                Some(Order::Drain | Order::Stop | Order::GiveUp) => InstanceState::Draining,
-                Some(Order::Activate) => InstanceState::Active,
-                Some(Order::Deactivate) => InstanceState::Warm,
-                Some(Order::Start | Order::StartSpot) | None => member.state,
-            };
+            // One whose start is not answered yet may be ready already.
+            let state = member.in_flight.filter(|order| !order.is_start()).map_or(member.state, Order::leads_to);
             let overdue = state == InstanceState::Starting && member.age > limits.start_deadline;
             let hopeless = match (overdue, member.broken) {
                 (true, _) => Some((Order::GiveUp, Reason::Overdue)),

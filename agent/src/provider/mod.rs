@@ -89,10 +89,7 @@ pub enum Order {
 impl Order {
     /// Whether it ends one, sooner or later.
     pub(crate) fn ends(self) -> bool {
-        match self {
-            Order::Drain | Order::Stop | Order::GiveUp => true,
-            Order::Start | Order::StartSpot | Order::Activate | Order::Deactivate => false,
-        }
+        self.leads_to() == InstanceState::Draining
     }
 
     /// The state of an instance that has taken it.
@@ -107,10 +104,7 @@ impl Order {
 
     /// Whether it makes an instance.
     pub(crate) fn is_start(self) -> bool {
-        match self {
-            Order::Start | Order::StartSpot => true,
-            Order::Activate | Order::Deactivate | Order::Drain | Order::Stop | Order::GiveUp => false,
-        }
+        self.leads_to() == InstanceState::Starting
     }
 }
 

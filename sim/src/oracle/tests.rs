@@ -7,6 +7,7 @@ use tradewind_protocol::region::{Dropped, Health};
 struct Fake {
     down: BTreeSet<&'static str>,
     cut: BTreeSet<(&'static str, &'static str)>,
+    unsound: BTreeSet<&'static str>,
 }
 
 impl Topology for Fake {
@@ -15,6 +16,9 @@ impl Topology for Fake {
     }
     fn is_connected(&self, a: &RegionId, b: &RegionId) -> bool {
         !self.cut.contains(&(a.as_str(), b.as_str())) && !self.cut.contains(&(b.as_str(), a.as_str()))
+    }
+    fn is_sound(&self, region: &RegionId) -> bool {
+        !self.unsound.contains(region.as_str())
     }
 }
 
@@ -121,12 +125,22 @@ fn the_dead_may_be_seen_live_for_a_while_and_no_longer() {
 fn who_comes_back_hears_of_the_dead_what_the_others_know() {
     let mut oracle = oracle();
     oracle.on_change(s(50), "cut off", &Fake { cut: [("a", "b"), ("a", "c")].into(), ..Fake::default() });
-    oracle.on_change(s(65), "crash c", &Fake { cut: [("a", "b"), ("a", "c")].into(), down: ["c"].into() });
+    oracle.on_change(s(65), "crash c", &Fake { cut: [("a", "b"), ("a", "c")].into(), down: ["c"].into(), ..Fake::default() });
     oracle.on_change(s(70), "mended", &Fake { down: ["c"].into(), ..Fake::default() });
     oracle.on_views(s(80), &id("a"), views("a", ""));
     assert_eq!(broken(&oracle), [], "it was alive at 65 s");
     oracle.on_views(s(86), &id("a"), views("a", ""));
     assert_eq!(broken(&oracle), [(Rule::Detects, "a about c")]);
+}
+
+#[test]
+fn one_of_which_nothing_can_be_expected_brings_no_news_when_it_is_well_again() {
+    let mut oracle = oracle();
+    let cut = || [("a", "b"), ("a", "c")].into();
+    oracle.on_change(s(50), "cut off", &Fake { cut: cut(), unsound: ["b"].into(), ..Fake::default() });
+    oracle.on_change(s(60), "b is well", &Fake { cut: cut(), ..Fake::default() });
+    oracle.on_views(s(71), &id("a"), views("a", ""));
+    assert_eq!(broken(&oracle), [(Rule::Detects, "a about c")], "b has until 80 s");
 }
 
 #[test]

@@ -412,27 +412,21 @@ impl Checker {
                 self.within("fault.per_mille", f64::from(per_mille), 0.0, 1_000.0);
                 self.span(at_s, for_s, Action::Pace(region.clone(), per_mille), Action::Pace(region, 0))
             }
-            RawFault::Instance { at_s, region } => {
-                let at = self.time("fault.at_s", at_s);
-                self.named("fault.region", &region).map(|region| Fault { at, action: Action::Kill(region) }).into_iter().collect()
-            }
-            RawFault::Reclaim { at_s, region } => {
-                let at = self.time("fault.at_s", at_s);
-                self.named("fault.region", &region).map(|region| Fault { at, action: Action::Reclaim(region) }).into_iter().collect()
-            }
+            RawFault::Instance { at_s, region } => self.once(at_s, &region, Action::Kill),
+            RawFault::Reclaim { at_s, region } => self.once(at_s, &region, Action::Reclaim),
             RawFault::Provider { at_s, region, outage, for_s } => {
                 let Some(region) = self.named("fault.region", &region) else { return vec![] };
                 self.span(at_s, for_s, Action::Provider(region.clone(), Some(outage)), Action::Provider(region, None))
             }
             RawFault::Liar { at_s, for_s } => self.span(at_s, for_s, Action::Lie(true), Action::Lie(false)),
-            RawFault::Clock { at_s, region, ahead_ms } => {
-                let at = self.time("fault.at_s", at_s);
-                self.named("fault.region", &region)
-                    .map(|region| Fault { at, action: Action::Clock(region, ahead_ms) })
-                    .into_iter()
-                    .collect()
-            }
+            RawFault::Clock { at_s, region, ahead_ms } => self.once(at_s, &region, |region| Action::Clock(region, ahead_ms)),
         }
+    }
+
+    /// A fault of one moment and one region.
+    fn once(&mut self, at_s: f64, region: &str, action: impl FnOnce(RegionId) -> Action) -> Vec<Fault> {
+        let at = self.time("fault.at_s", at_s);
+        self.named("fault.region", region).map(|region| Fault { at, action: action(region) }).into_iter().collect()
     }
 
     /// A fault that lasts for a while.
