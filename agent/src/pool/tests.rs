@@ -271,6 +271,41 @@ async fn after_an_outage_one_start_finds_out_and_then_all_others_are_made() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_an_outage_one_that_had_served_for_long_is_replaced_at_once() {
+    let region = Region::new(&["edge"]);
+    let pools = region.start(vec![pool("edge")], Mode::Active).await;
+    apply(&pools, 1, 0).await;
+    until_counts(&pools, 1, 0).await;
+    let served = pools.instances()[0].id.clone();
+    region.provider("edge").set_outage(Some(Outage::Refuses));
+    apply(&pools, 2, 0).await;
+    tokio::time::sleep(40 * SECOND).await;
+    region.provider("edge").set_outage(None);
+    until_counts(&pools, 2, 0).await;
+    region.provider("edge").kill(&served);
+    let died = Instant::now();
+    until(&pools, "its end is seen", |s| s.totals.lost == 1).await;
+    until_counts(&pools, 2, 0).await;
+    assert!(died.elapsed() < 6 * SECOND, "a start-up takes five: {:?}", died.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_was_carried_out_is_not_given_again_where_nothing_is_listed() {
+    let region = Region::new(&["edge"]);
+    let pools = region.start(vec![pool("edge")], Mode::Active).await;
+    apply(&pools, 0, 2).await;
+    until_counts(&pools, 0, 2).await;
+    region.provider("edge").set_outage(Some(Outage::Unlisted));
+    apply(&pools, 1, 1).await;
+    until_counts(&pools, 1, 1).await;
+    apply(&pools, 0, 1).await;
+    until(&pools, "one drains", |s| s.pools[0].instances.draining == 1).await;
+    tokio::time::sleep(30 * SECOND).await;
+    region.provider("edge").set_outage(None);
+    until_counts(&pools, 0, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_dies_is_replaced_and_what_hangs_is_given_up() {
     let region = Region::new(&["edge"]);
     let pools = region.start(vec![pool("edge")], Mode::Active).await;

@@ -40,6 +40,8 @@ pub enum Outage {
     Hangs,
     /// It does not answer.
     Away,
+    /// It carries out orders, and does not list what there is.
+    Unlisted,
 }
 
 /// A provider of simulated instances. Clones share them.
@@ -166,7 +168,7 @@ impl World {
         match self.outage {
             Some(Outage::Away) => return Err(ProviderError::order(order, id, "it does not answer")),
             Some(Outage::Refuses) if order == Order::Start => return Err(ProviderError::order(order, id, "it has no room")),
-            Some(Outage::Refuses | Outage::Hangs) | None => {}
+            Some(Outage::Refuses | Outage::Hangs | Outage::Unlisted) | None => {}
         }
         match self.refusals.iter().position(|(refused, _)| *refused == order).and_then(|at| self.refusals.remove(at)) {
             Some((_, reason)) => Err(ProviderError::order(order, id, reason)),
@@ -186,7 +188,7 @@ impl World {
 impl Provider for SimulatedProvider {
     async fn list(&self) -> Result<Vec<Observed>, ProviderError> {
         let world = self.world();
-        if world.outage == Some(Outage::Away) {
+        if matches!(world.outage, Some(Outage::Away | Outage::Unlisted)) {
             return Err(ProviderError::List { reason: "it does not answer".into() });
         }
         Ok(world.instances.iter().map(|(id, i)| Observed { id: id.clone(), state: i.state, handle: "simulated".into() }).collect())
