@@ -69,6 +69,8 @@ pub(crate) struct Book {
     pub(crate) reachable_since: BTreeMap<(RegionId, RegionId), Duration>,
     /// When the liar first pushed another region's state to an agent, by the agent's machine's boots.
     pub(crate) lied_to: BTreeMap<(RegionId, u64), Duration>,
+    /// When the liar last repeated honest gossip.
+    pub(crate) carried: Option<Duration>,
     /// How often each agent's machine was booted, to be asked.
     pub(crate) boots: BTreeMap<RegionId, Boots>,
     /// How often its disk was lost, likewise.

@@ -242,14 +242,14 @@ impl Liar {
                 let _ = to.send_datagram(Envelope { kind: Kind::Gossip, body: &noise }.to_bytes().into());
             }
             // What others said, again, and with a bit turned.
-            9 => drop(say(to, &heard.unwrap_or_default()).await),
+            9 => self.repeat(to, &heard.unwrap_or_default()).await,
             10 => {
                 let mut turned = heard.unwrap_or_default();
                 if !turned.is_empty() {
                     let at = self.rng.random_range(0..turned.len());
                     turned[at] ^= 1 << self.rng.random_range(0..8);
                 }
-                say(to, &turned).await;
+                self.repeat(to, &turned).await;
             }
             // Another version of the wire, with an honest message behind it.
             11 => {
@@ -290,6 +290,14 @@ impl Liar {
                 say(to, &message(Kind::Cards, &vec![one, other])).await;
             }
             _ => {}
+        }
+    }
+
+    /// Says what others said. Gossip among it tells when each region was alive, and is true.
+    async fn repeat(&self, to: &Connection, heard: &[u8]) {
+        say(to, heard).await;
+        if Envelope::parse(heard).is_ok_and(|envelope| envelope.kind == Kind::Gossip) {
+            self.book.borrow_mut().carried = Some(virtual_now());
         }
     }
 

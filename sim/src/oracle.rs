@@ -323,6 +323,14 @@ impl Oracle {
         }
     }
 
+    /// A third party that reaches all, whom nobody reckons among the agents, has passed on what an agent had told it: until then everyone
+    /// can have had news of everyone.
+    pub fn on_carried(&mut self, at: Duration) {
+        for since in self.parted_since.values_mut().chain(self.apart_since.values_mut()) {
+            *since = (*since).max(at);
+        }
+    }
+
     /// Finds the pairs that have to hear of each other through others.
     fn relay(&mut self, now: Duration) {
         let connected = |a: &RegionId, b: &RegionId| self.reachable_since.contains_key(&pair(a, b));

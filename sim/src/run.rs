@@ -456,7 +456,13 @@ impl<'a> Simulation<'a> {
 
     /// Shows the oracle what the clients have seen.
     fn look(&mut self) {
-        let sights = std::mem::take(&mut self.book.borrow_mut().sights);
+        let (sights, carried) = {
+            let mut book = self.book.borrow_mut();
+            (std::mem::take(&mut book.sights), book.carried.take())
+        };
+        if let Some(at) = carried {
+            self.oracle.on_carried(at);
+        }
         for (at, region, sight) in sights {
             match sight {
                 Sight::Views(views) => self.oracle.on_views(at, &region, views),

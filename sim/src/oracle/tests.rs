@@ -143,6 +143,18 @@ fn one_of_which_nothing_can_be_expected_brings_no_news_when_it_is_well_again() {
     assert_eq!(broken(&oracle), [(Rule::Detects, "a about c")], "b has until 80 s");
 }
 
+/// `chaos`, seed 500523: the liar repeated to one that was cut off what another had told it a moment before.
+#[test]
+fn what_a_third_party_carries_is_news() {
+    let mut oracle = oracle();
+    oracle.on_change(s(50), "cut off", &Fake { cut: [("a", "b"), ("a", "c")].into(), ..Fake::default() });
+    oracle.on_carried(s(65));
+    oracle.on_views(s(80), &id("a"), views("a", "b"));
+    assert_eq!(broken(&oracle), []);
+    oracle.on_views(s(86), &id("a"), views("a", "b"));
+    assert_eq!(broken(&oracle), [(Rule::Detects, "a about c")]);
+}
+
 #[test]
 fn a_cut_link_with_a_way_round_it_allows_either_view() {
     let mut oracle = oracle();
