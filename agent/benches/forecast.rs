@@ -1,12 +1,13 @@
 //! What closing a step costs: `cargo bench -p tradewind-agent --bench forecast`. One core.
 //!
 //! A thousand series (or as many as the first argument says) with a season of 96 steps and a history of eleven days learn
-//! one more step, and give their next paths of 24 steps and 9 quantiles. Then they are kept, and taken up as by the next life of the agent, beside
-//! what learning them from their counts takes.
+//! one more step, and give their next paths of 24 steps and 9 quantiles. Then all are learnt afresh, and the models of all series trained. At last a
+//! few long series are kept, and taken up as by the next life of the agent, beside what learning them from their counts takes.
 
 use std::time::{Duration, Instant};
 use tradewind_agent::config::ForecastConfig;
 use tradewind_agent::forecast::Forecasts;
+use tradewind_agent::forecast::global::{Kind, Panel, Trained};
 use tradewind_protocol::{RegionId, SeriesKey, Step, StepIndex, Timestamp};
 
 const SEASON: usize = 96;
@@ -47,7 +48,28 @@ fn main() {
         each(telling),
         (each(closing) + each(telling)) / 100.0
     );
+    refreshed(&mut forecasts, &keys);
     taken_up(series, step);
+}
+
+/// Learns all of them afresh, and trains the models of all series, as an agent does on its schedule.
+fn refreshed(forecasts: &mut Forecasts, keys: &[SeriesKey]) {
+    let shape = |at: usize| 100.0 + 50.0 * (at as f64 / SEASON as f64 * std::f64::consts::TAU).sin() + (at * 7_919 % 40) as f64;
+    let windows: Vec<Vec<f64>> = (0..keys.len()).map(|series| (0..HISTORY).map(|at| shape(at + series)).collect()).collect();
+    let until = StepIndex(HISTORY as i64 - 1);
+    let started = Instant::now();
+    keys.iter().zip(&windows).for_each(|(key, window)| forecasts.rebuild(key, until, window));
+    let learning = started.elapsed();
+    let mut panel = Panel::new(HISTORY as i64);
+    windows.into_iter().for_each(|window| panel.push(window));
+    let started = Instant::now();
+    Trained::train(&[Kind::Boosting, Kind::Nhits], &panel, 24, SEASON, 1);
+    println!(
+        "{} series afresh: {:.1} s learning, {:.1} s training on all of them",
+        keys.len(),
+        learning.as_secs_f64(),
+        started.elapsed().as_secs_f64()
+    );
 }
 
 /// Takes up a few series of eight days of minutes.

@@ -49,9 +49,12 @@ const TAIL: Duration = Duration::from_secs(3);
 /// The largest database that any scenario may leave: a loose bound, which only what grows without end breaks.
 const MAX_DATABASE_BYTES: u64 = 256 << 20;
 
-/// The fastest that an agent's memory may grow in the last third of a run, if its life began in the first half: by this, and by so much for each
+/// When memory is looked at, in sixths of a run. Agents that live from the first look to the end are judged, by what they take between the others.
+const MEMORY_LOOKS: [u32; 3] = [3, 4, 5];
+
+/// The fastest that an agent's memory may grow in each sixth of the last third of a run: by this, and by so much for each
 /// region of the mesh. While series, logs and caches fill it is 1 to 4 KB, with 30 regions as with 4. An agent of `chaos`, seed 46155036, that was 25 s
-/// old then grew by 19 KB, and by 4 where the run went on for 300 s: it was still filling.
+/// old then grew by 19 KB, and by 4 where the run went on for 300 s: it was still filling. One of seed 500316 took 1 MB at once, and no more.
 const MAX_GROWTH_BYTES_PER_S: f64 = 8_192.0;
 const MAX_GROWTH_BYTES_PER_S_AND_REGION: f64 = 2_048.0;
 
@@ -114,7 +117,7 @@ pub struct Report {
     /// The most memory that an agent held at the end, without its disk.
     #[serde(default)]
     pub largest_memory_bytes: i64,
-    /// The fastest that an agent's memory grew over the last third, in one life.
+    /// The fastest that an agent's memory grew in each half of the last third, in one life.
     #[serde(default)]
     pub fastest_growth_bytes_per_s: f64,
     /// How often each coverage mark was reached, in builds with the feature `mutants`.
@@ -171,10 +174,8 @@ struct Simulation<'a> {
     /// How the paths are when nothing is wrong with them.
     usual: PathQuality,
     crossings: Crossings,
-    /// The lives that there were at half time.
-    grown: BTreeMap<RegionId, u64>,
-    /// What each agent held when the last third began, and in which life.
-    held: BTreeMap<RegionId, (u64, i64)>,
+    /// What was held at each of the [`MEMORY_LOOKS`], and when that was.
+    held: Vec<(Duration, Holdings)>,
 }
 
 /// By fault, how often it met an agent in each state.
@@ -224,8 +225,7 @@ impl<'a> Simulation<'a> {
             lying,
             usual: scenario.quality,
             crossings: Crossings::new(),
-            grown: BTreeMap::new(),
-            held: BTreeMap::new(),
+            held: vec![],
         };
         simulation.add_clients(&cast)?;
         for region in &scenario.regions {
@@ -304,11 +304,8 @@ impl<'a> Simulation<'a> {
                 }
             }
             self.look();
-            if self.grown.is_empty() && 2 * self.world.elapsed() >= self.scenario.duration {
-                self.grown = holdings(self.scenario, &self.world).into_iter().map(|(region, (life, _))| (region, life)).collect();
-            }
-            if self.held.is_empty() && 3 * self.world.elapsed() >= 2 * self.scenario.duration {
-                self.held = holdings(self.scenario, &self.world);
+            if MEMORY_LOOKS.get(self.held.len()).is_some_and(|sixths| 6 * self.world.elapsed() >= *sixths * self.scenario.duration) {
+                self.held.push((self.world.elapsed(), holdings(self.scenario, &self.world)));
             }
             if self.sampler.is_due(self.world.elapsed()) {
                 let bytes = self.recording.so_far(|trace| trace.packet_bytes).unwrap_or_default();
@@ -475,9 +472,7 @@ impl<'a> Simulation<'a> {
     }
 
     fn report(self) -> Report {
-        let Self {
-            scenario, seed, recording, world, mut oracle, book, sampler, findings, scale, posted_until, crossings, grown, held, ..
-        } = self;
+        let Self { scenario, seed, recording, world, mut oracle, book, sampler, findings, scale, posted_until, crossings, held, .. } = self;
         let now = world.elapsed();
         let agents: BTreeSet<IpAddr> = scenario.regions.iter().map(|region| world.address_of(region.id.as_str())).collect();
         let mut largest_database_bytes = 0;
@@ -491,10 +486,11 @@ impl<'a> Simulation<'a> {
         let (mut largest_memory_bytes, mut fastest_growth) = (0, 0.0f64);
         for (region, (life, bytes)) in holdings(scenario, &world) {
             largest_memory_bytes = largest_memory_bytes.max(bytes);
+            let at =
+                |(at, held): &(Duration, Holdings)| held.get(&region).filter(|(before, _)| *before == life).map(|(_, bytes)| (*at, *bytes));
             // A young agent's memory still fills: of peers that come back with it, and of series.
-            let grown = grown.get(&region) == Some(&life);
-            if let Some((_, before)) = held.get(&region).filter(|(before, _)| grown && *before == life) {
-                let growth = 3.0 * (bytes - before) as f64 / now.max(TICK).as_secs_f64();
+            let looks: Option<Vec<(Duration, i64)>> = held.iter().map(at).chain([Some((now, bytes))]).collect();
+            if let Some(growth) = looks.as_deref().and_then(|looks| slowest_growth(looks.get(1..)?)) {
                 fastest_growth = fastest_growth.max(growth);
                 if growth > MAX_GROWTH_BYTES_PER_S + MAX_GROWTH_BYTES_PER_S_AND_REGION * scenario.regions.len() as f64 {
                     oracle.on_finding(now, Rule::Slim, &region, format!("{bytes} bytes, and {growth:.0} more a second"));
@@ -563,8 +559,11 @@ impl Topology for World {
     }
 }
 
-/// Which life each agent that is up is in, and the memory that it holds.
-fn holdings(scenario: &Scenario, world: &World) -> BTreeMap<RegionId, (u64, i64)> {
+/// Which life each agent is in, and the memory that it holds, bytes.
+type Holdings = BTreeMap<RegionId, (u64, i64)>;
+
+/// Of each agent that is up.
+fn holdings(scenario: &Scenario, world: &World) -> Holdings {
     let up = scenario.regions.iter().filter(|region| world.is_up(region.id.as_str()));
     let held = up.filter_map(|region| {
         let machine = world.machine(region.id.as_str()).ok()?;
@@ -572,6 +571,12 @@ fn holdings(scenario: &Scenario, world: &World) -> BTreeMap<RegionId, (u64, i64)
         Some((region.id.clone(), (machine.boots(), bytes)))
     });
     held.collect()
+}
+
+/// By how many bytes a second what is held grew between two of these looks, where it did so the least: what is taken once does not go on.
+fn slowest_growth(looks: &[(Duration, i64)]) -> Option<f64> {
+    let rate = |pair: &[(Duration, i64)]| (pair[1].1 - pair[0].1) as f64 / pair[1].0.saturating_sub(pair[0].0).max(TICK).as_secs_f64();
+    looks.windows(2).map(rate).min_by(f64::total_cmp)
 }
 
 /// The scenario's faults, and those that chaos draws.
@@ -666,4 +671,18 @@ impl Report {
 
 fn again(violation: &Violation) -> String {
     if violation.times > 1 { format!(" ({} times until {:.2} s)", violation.times, violation.last_s) } else { String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_once_does_not_go_on() {
+        let looks = |held: [i64; 3]| slowest_growth(&[80, 100, 120].map(Duration::from_secs).into_iter().zip(held).collect::<Vec<_>>());
+        assert_eq!(looks([1_000, 3_000, 5_000]), Some(100.0));
+        assert_eq!(looks([1_000, 9_000, 9_020]), Some(1.0));
+        assert_eq!(looks([9_000, 1_000, 9_000]), Some(-400.0));
+        assert_eq!(slowest_growth(&[(Duration::ZERO, 1)]), None);
+    }
 }
