@@ -263,7 +263,7 @@ impl Dice {
             Class::Instance => vec![fault(self.rng.random_range(CALM_S..self.until), Action::Kill(region))],
             Class::Reclaim => vec![fault(self.rng.random_range(CALM_S..self.until), Action::Reclaim(region))],
             Class::Provider => {
-                let outage = [Outage::Refuses, Outage::Hangs, Outage::Away][self.rng.random_range(0..3)];
+                let outage = [Outage::Refuses, Outage::Hangs, Outage::Away, Outage::Unlisted][self.rng.random_range(0..4)];
                 self.down(Action::Provider(region.clone(), Some(outage)), Action::Provider(region, None), 40.0)
             }
             Class::Liar => self.down(Action::Lie(true), Action::Lie(false), 30.0),
