@@ -99,6 +99,22 @@ impl Foreseen {
     pub fn upper(&self, ahead: usize, late: f64) -> Option<f64> {
         Some(between(self.steps.get(ahead.checked_sub(1)?)?, late))
     }
+
+    /// How often demand lies above what is between `from` and `to` units at `ahead` steps from now, on average over that; nothing beyond the lead. Below the
+    /// lowest of [`LEVELS`] it is taken to lie never.
+    pub fn above(&self, ahead: usize, from: f64, to: f64) -> Option<f64> {
+        let levels = self.steps.get(ahead.checked_sub(1)?)?;
+        let mut sum = (f64::from(levels[0]).min(to) - from).max(0.0);
+        for (demand, late) in levels.windows(2).zip(LEVELS.windows(2)) {
+            let (a, b) = (f64::from(demand[0]), f64::from(demand[1]));
+            let (low, high) = (a.max(from), b.min(to));
+            if high > low {
+                let late = |demand: f64| late[0] + (late[1] - late[0]) * (demand - a) / (b - a);
+                sum += (high - low) * (late(low) + late(high)) / 2.0;
+            }
+        }
+        Some(sum / (to - from))
+    }
 }
 
 #[cfg(test)]
@@ -123,6 +139,16 @@ mod tests {
         assert!((200..550).contains(&over), "{over} of 5000");
         let foreseen = foresight.foreseen();
         assert!(foreseen.upper(2, 0.01) >= foreseen.upper(2, 0.1) && foreseen.upper(9, 0.1).is_none() && foreseen.upper(0, 0.1).is_none());
+    }
+
+    #[test]
+    fn how_often_demand_is_above_is_the_mean_over_what_lies_between() {
+        // Uniform between 0 and 10.
+        let uniform = Foreseen { steps: vec![LEVELS.map(|late| 10.0 * (1.0 - late) as f32)] };
+        let above = |from, to| uniform.above(1, from, to).unwrap();
+        assert!((above(5.0, 6.0) - 0.45).abs() < 1e-6 && (above(4.5, 9.5) - 0.3).abs() < 1e-6, "{} {}", above(5.0, 6.0), above(4.5, 9.5));
+        assert_eq!((above(1.0, 2.0), above(11.0, 12.0), uniform.above(2, 0.0, 1.0)), (1.0, 0.0, None));
+        assert!((Foreseen::certain(&[3.0]).above(1, 2.0, 4.0).unwrap() - 0.5).abs() < 1e-9);
     }
 
     #[test]

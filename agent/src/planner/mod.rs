@@ -11,6 +11,7 @@
 //! 1. Demand on the pool's service, also by the services that call it (`graph`): medians summed, margins combined (`demand`), at the quantile
 //!    that the pool's costs make the cheapest (`costs`); beside it what the pool's own demand foretells (`own`), weighed by what each would have
 //!    cost (`margins`).
+//!    Where costs are stated the last instance, which is called for in part, has to be worth its price too.
 //! 2. `active` is what the running step and the next one need, `active + warm` what any step within
 //!    the lead time needs, as far as an order of now is ready by then: for the steps before, what stands and what starts already is kept, and no more is
 //!    asked for. Neither is below the reactive floor: what live load needs, the demand seen last as far as it is to stay. How much of

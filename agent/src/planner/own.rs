@@ -6,6 +6,7 @@
 
 use super::demand::{Demand, Incoming, StepDemand, sane};
 use super::foresight::{Foreseen, Foresight, LEVELS, MAX_LEAD};
+use super::sizing::{need, usable};
 use super::{PoolSnapshot, Snapshot, costs, lead, share};
 use crate::config::PoolConfig;
 use std::collections::VecDeque;
@@ -127,6 +128,8 @@ pub(super) struct Provided<'a> {
     own: Option<Own<'a>>,
     /// For how many steps what is provided is paid for, if it has to be ordered.
     paid: Option<f64>,
+    /// Transactions per second of an instance, if each has to be worth its price: where costs are stated. Who states a quantile wants it kept.
+    instance: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -146,26 +149,53 @@ impl<'a> Provided<'a> {
         let late = if costs_say { 1.0 / costs::late_cost_ratio(pool, quantile).max(1.0) } else { 1.0 - quantile.probability() };
         let margins = &pool.memory.margins;
         let own = |foreseen| Own { foreseen, weight: margins.own_weight(), late, unit: most(&pool.config) / UNITS };
-        Self { share: share(pool, snapshot), margin: margins.margin(), own: pool.foreseen.as_ref().map(own), paid: None }
+        Self { share: share(pool, snapshot), margin: margins.margin(), own: pool.foreseen.as_ref().map(own), paid: None, instance: None }
     }
 
     /// What is worth having ordered for `pool`. Who orders pays from then on: what is first needed in the `k`-th of `n` steps is of use in `n - k + 1` of
     /// them, and worth its price where demand exceeds it so much more often (the newsvendor's ratio, by the unit and the time that it is paid for).
     pub(super) fn to_order(pool: &'a PoolSnapshot, snapshot: &Snapshot) -> Self {
-        Self { paid: Some(PAID_LEADS * lead(pool, snapshot) as f64), ..Self::of(pool, snapshot, pool.quantile(snapshot)) }
+        let stated = pool.config.costs.late_per_instance_hour.is_some() && usable(pool.config.rate_per_instance);
+        Self {
+            paid: Some(PAID_LEADS * lead(pool, snapshot) as f64),
+            instance: stated.then_some(pool.config.rate_per_instance),
+            ..Self::of(pool, snapshot, pool.quantile(snapshot))
+        }
     }
 
     /// In transactions per second, in the step `at` after the last closed one, from 0.
     pub(super) fn rate(&self, at: usize, step: &StepDemand) -> f64 {
         let mesh = self.share * (step.median_rate + self.margin * step.upper_rate);
-        self.own_rate(at).zip(self.own).map_or(mesh, |(rate, own)| (1.0 - own.weight) * mesh + own.weight * rate)
+        let both = self.quantile(at).zip(self.own).map_or(mesh, |(rate, own)| (1.0 - own.weight) * mesh + own.weight * rate);
+        self.worth(at, both, Some(mesh))
     }
 
     /// What the pool's own demand says of that step, if it says anything.
     pub(super) fn own_rate(&self, at: usize) -> Option<f64> {
-        let own = self.own?;
+        self.quantile(at).map(|rate| self.worth(at, rate, None))
+    }
+
+    /// The probability of being late that is worth its price in that step.
+    fn late(&self, at: usize) -> Option<f64> {
         let idle = self.paid.map_or(1.0, |steps| steps.max(1.0) / (steps - at as f64).max(1.0));
-        own.foreseen.upper(at + 1, (own.late * idle).min(MOST_LATE.max(own.late))).map(|units| sane(units * own.unit))
+        self.own.map(|own| (own.late * idle).min(MOST_LATE.max(own.late)))
+    }
+
+    /// What the pool's own demand exceeds that often.
+    fn quantile(&self, at: usize) -> Option<f64> {
+        let own = self.own?;
+        own.foreseen.upper(at + 1, self.late(at)?).map(|units| sane(units * own.unit))
+    }
+
+    /// `rate` without the last instance that it calls for in part, if that is not worth its price: demand is above the others too seldom, on average over what
+    /// one serves (the newsvendor's ratio, for whole instances). The mesh, where it has a say, takes its own rate for certain.
+    fn worth(&self, at: usize, rate: f64, mesh: Option<f64>) -> f64 {
+        let (Some(own), Some(late), Some(instance)) = (self.own, self.late(at), self.instance) else { return rate };
+        let others = f64::from(need(rate, instance).saturating_sub(1)) * instance;
+        let Some(above) = own.foreseen.above(at + 1, others / own.unit, (others + instance) / own.unit) else { return rate };
+        let of_mesh = mesh.map_or(above, |mesh| ((mesh - others) / instance).clamp(0.0, 1.0));
+        let above = own.weight * above + (1.0 - own.weight) * of_mesh;
+        if above < late { others.min(rate) } else { rate }
     }
 
     /// Which step is the highest of those from `from` on, from 0.
@@ -184,6 +214,7 @@ fn most(pool: &PoolConfig) -> f64 {
 mod tests {
     use super::super::tests::{config, forecast, pool, snapshot};
     use super::*;
+    use tradewind_protocol::pool::MicroUsd;
 
     const SEASON: usize = 24;
 
@@ -269,6 +300,32 @@ mod tests {
         let late = 1.0 - snapshot.config.quantile.probability();
         let third = own.foreseen.as_ref().unwrap().upper(2, late * 3.0 / 2.0);
         assert!(to_order.own_rate(1).unwrap() < of.own_rate(1).unwrap() && to_order.own_rate(1) == third, "two of three steps");
+    }
+
+    #[test]
+    fn the_last_instance_has_to_be_worth_its_price_where_costs_are_stated() {
+        let provided = |late_per_hour: Option<u64>, demand: &dyn Fn(usize) -> f64| {
+            let mut web = PoolConfig { rate_per_instance: 10.0, max_instances: 10, ..web() };
+            web.costs.late_per_instance_hour = late_per_hour.map(MicroUsd);
+            let mut own = OwnDemand::default();
+            for step in 0..900 {
+                let observed = Some(demand(step));
+                own.observe(StepIndex(step as i64), &Round { observed, forecast: vec![(0.0, 0.0); 2], ..round(0) }, &web, SEASON);
+            }
+            let own = PoolSnapshot { foreseen: own.foreseen(), price: MicroUsd(1_000), ..pool(web) };
+            let snapshot = snapshot(vec![], vec![own.clone()]);
+            Provided::to_order(&own, &snapshot).own_rate(0).unwrap()
+        };
+        // Half an instance in one step of four, and now nothing: it comes next as often.
+        let random =
+            |step: usize| (step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 62;
+        let now_and_then = |step: usize| if random(step) == 0 && step < 899 { 5.0 } else { 0.0 };
+        assert!(provided(None, &now_and_then) > 0.0, "a quantile is kept");
+        assert_eq!(provided(Some(5_000), &now_and_then), 0.0, "of an instance an eighth is used, and a fifth has to be");
+        assert!(provided(Some(20_000), &now_and_then) > 0.0);
+        let steady = |step: usize| 13.0 + (step % 3) as f64 / 10.0;
+        assert!(provided(Some(5_000), &steady) > 10.0, "three tenths of the second are used in every step");
+        assert_eq!(provided(Some(2_500), &steady), 10.0);
     }
 
     #[test]

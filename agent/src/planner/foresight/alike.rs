@@ -15,23 +15,34 @@ const AHEAD: usize = super::MAX_LEAD;
 const NEAREST: usize = 50;
 /// Fewer than this say nothing.
 const FEWEST: usize = 10;
-/// What alike means: the last value, one smoothed over a few steps, and the highest of the last six, by how much each counts. A guess.
+/// What alike means: the last value, one smoothed over a few steps, and the highest of the last six, as ratios, by how much each counts. A guess.
 const WEIGHTS: [f32; 3] = [1.0, 0.5, 0.25];
+
+/// Ratios are those of demand and this many units. As differences 1 % more is late where demand is bursty, as much elsewhere.
+const RATIO_UNITS: f32 = 0.5;
 
 /// The past of one series, and where in it demand was like now.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Alike {
-    /// The newest first; the demand of a step stands first in it.
-    past: VecDeque<[f32; WEIGHTS.len()]>,
+    /// The newest first.
+    past: VecDeque<Past>,
     /// How many steps ago demand was most like now.
     nearest: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Past {
+    demand: f32,
+    /// Logarithms of what alike means.
+    like: [f32; WEIGHTS.len()],
 }
 
 impl Alike {
     /// Takes in the newest step of `series`.
     pub(super) fn push(&mut self, series: &Series) {
-        let now = [series.ago(0), series.fast, series.range().0].map(|value| value as f32);
-        let distance = |then: &[f32; WEIGHTS.len()]| -> f32 { (0..WEIGHTS.len()).map(|i| WEIGHTS[i] * (now[i] - then[i]).abs()).sum() };
+        let like = [series.ago(0), series.fast, series.range().0].map(|value| (value as f32 + RATIO_UNITS).ln());
+        let now = Past { demand: series.ago(0) as f32, like };
+        let distance = |then: &Past| -> f32 { (0..WEIGHTS.len()).map(|i| WEIGHTS[i] * (now.like[i] - then.like[i]).abs()).sum() };
         let mut far: Vec<(f32, u32)> = (1..).zip(self.past.iter().take(WINDOW)).map(|(ago, then)| (distance(then), ago)).collect();
         if far.len() > NEAREST {
             far.select_nth_unstable_by(NEAREST, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
@@ -44,7 +55,7 @@ impl Alike {
 
     /// By how much demand rose within `ahead` steps of then.
     pub(super) fn rises(&self, ahead: usize) -> Rises {
-        let rise = |ago: usize| Some(self.past.get(ago.checked_sub(ahead)?)?[0] - self.past.get(ago)?[0]);
+        let rise = |ago: usize| Some(self.past.get(ago.checked_sub(ahead)?)?.demand - self.past.get(ago)?.demand);
         let mut rises: Vec<f32> = self.nearest.iter().filter_map(|ago| rise(*ago as usize)).collect();
         rises.sort_by(f32::total_cmp);
         Rises(rises)

@@ -4,13 +4,14 @@
 //! one asks only how demand went on where it was like now (`alike`).
 //! Which is best depends on the series, on the distance and on the probability asked for: persistence after a level shift, a season in
 //! a daily wave, what was ever seen where nothing can be foreseen. Quantiles are averaged with weights that fall with a power of the
-//! mean pinball loss of late, which needs no scale and no rate of learning.
+//! mean pinball loss of late, which needs no scale and no rate of learning. After a step without demand other opinions are right than after one with some
+//! (whether it begins is another question than how it goes on): losses are kept of both apart ([`Record`]).
 //!
 //! Where all together hold less than the demand seen last, that demand is either over or a new level that none of them knows yet. Both were seen to happen
 //! or not: the two are weighed in the same way ([`Stays`]).
 
 use super::alike::{Alike, Rises};
-use super::model::{Center, Model};
+use super::model::{Center, LEAST_SCALE, Model};
 use super::series::Series;
 use super::window::Window;
 use std::collections::VecDeque;
@@ -29,6 +30,9 @@ const LAST_JUDGED: usize = 16;
 const POWER: i32 = 14;
 /// How fast losses are forgotten: half in about 350 steps.
 const FORGET: f64 = 0.998;
+/// What a step after some demand counts for in the record of those after none: who has seen none only in an outage takes its end for impossible. Of 0,
+/// 0.02, 0.03 and 0.1 the first was late for the most where such an outage ends, the last gained half as much elsewhere.
+const ELSEWHERE: f64 = 0.03;
 /// The steps that the belief at the beginning counts for.
 const PRIOR_STEPS: f64 = 50.0;
 /// At the beginning the demand seen last is held to stay: its loss to be this much smaller. Of 1.1 and 1.3 the first cost no persistent series more.
@@ -169,15 +173,51 @@ impl Stays {
     }
 }
 
+/// Pinball losses of late by level and opinion, and the steps they are of.
+#[derive(Debug, Clone, Copy, Default)]
+struct Record {
+    losses: [[f64; OPINIONS]; LEVELS.len()],
+    judged: f64,
+}
+
+impl Record {
+    /// Takes in a step that counts for `share` of one.
+    fn judge(&mut self, said: &Said, demand: f64, share: f64) {
+        let forget = 1.0 - share * (1.0 - FORGET);
+        for ((losses, upper), late) in self.losses.iter_mut().zip(&said.upper).zip(LEVELS) {
+            for (loss, upper) in losses.iter_mut().zip(upper) {
+                *loss = forget * *loss + share * self::loss(demand, *upper, late);
+            }
+        }
+        self.judged = forget * self.judged + share;
+    }
+
+    /// What all together hold, by level.
+    fn together(&self, upper: &[[f32; OPINIONS]; LEVELS.len()]) -> [f32; LEVELS.len()] {
+        let mut highest = 0.0_f32;
+        std::array::from_fn(|level| {
+            let weights = weights(&self.losses[level.min(LAST_JUDGED)], self.judged);
+            let mean = weights.iter().zip(&upper[level]).map(|(weight, upper)| weight * f64::from(*upper)).sum::<f64>();
+            highest = highest.max(mean as f32);
+            highest
+        })
+    }
+}
+
+/// Whether that is no demand to speak of.
+fn is_quiet(demand: f32) -> bool {
+    f64::from(demand) <= LEAST_SCALE
+}
+
 /// The opinions about the step `ahead` steps from now.
 #[derive(Debug, Clone)]
 pub(super) struct Panel {
     ahead: usize,
     model: Model,
     windows: [Window; OPINIONS],
-    /// Pinball losses of late by level and opinion, and the steps they are of.
-    losses: [[f64; OPINIONS]; LEVELS.len()],
-    judged: f64,
+    /// Of steps after some demand, and of those after none.
+    busy: Record,
+    quiet: Record,
     stays: [Stays; LEVELS.len()],
     said: VecDeque<Said>,
     /// What is to be provided for, by level.
@@ -190,8 +230,8 @@ impl Panel {
             ahead,
             model: Model::new(ahead),
             windows: Default::default(),
-            losses: [[0.0; OPINIONS]; LEVELS.len()],
-            judged: 0.0,
+            busy: Record::default(),
+            quiet: Record::default(),
             stays: [Stays::default(); LEVELS.len()],
             said: VecDeque::new(),
             agreed: [0.0; LEVELS.len()],
@@ -211,7 +251,8 @@ impl Panel {
         let windows = &self.windows;
         let rises = alike.rises(self.ahead);
         let upper = LEVELS.map(|late| std::array::from_fn(|i| centers.upper(i, (&windows[i], &rises), late) as f32));
-        let (together, last) = (self.together(&upper), series.ago(0) as f32);
+        let last = series.ago(0) as f32;
+        let together = self.record(last).together(&upper);
         let part = |level: usize| self.stays[level.min(LAST_JUDGED)].part() as f32;
         let provided = |level: usize| together[level] + part(level) * (last - together[level]).max(0.0);
         self.agreed = std::array::from_fn(provided);
@@ -225,28 +266,22 @@ impl Panel {
         self.agreed
     }
 
+    /// Of steps after one with such a demand.
+    fn record(&self, last: f32) -> &Record {
+        if is_quiet(last) { &self.quiet } else { &self.busy }
+    }
+
     fn judge(&mut self, said: &Said, demand: f64) {
         for (i, window) in self.windows.iter_mut().enumerate() {
             window.push(said.centers.left(i, demand));
         }
-        for ((losses, upper), late) in self.losses.iter_mut().zip(&said.upper).zip(LEVELS) {
-            for (loss, upper) in losses.iter_mut().zip(upper) {
-                *loss = FORGET * *loss + self::loss(demand, *upper, late);
-            }
+        if is_quiet(said.last) {
+            self.quiet.judge(said, demand, 1.0);
+        } else {
+            self.busy.judge(said, demand, 1.0);
+            self.quiet.judge(said, demand, ELSEWHERE);
         }
         self.stays.iter_mut().enumerate().for_each(|(level, stays)| stays.judge(said, level, demand));
-        self.judged = FORGET * self.judged + 1.0;
-    }
-
-    /// What all together hold, by level.
-    fn together(&self, upper: &[[f32; OPINIONS]; LEVELS.len()]) -> [f32; LEVELS.len()] {
-        let mut highest = 0.0_f32;
-        std::array::from_fn(|level| {
-            let weights = weights(&self.losses[level.min(LAST_JUDGED)], self.judged);
-            let mean = weights.iter().zip(&upper[level]).map(|(weight, upper)| weight * f64::from(*upper)).sum::<f64>();
-            highest = highest.max(mean as f32);
-            highest
-        })
     }
 }
 
@@ -291,6 +326,22 @@ mod tests {
         losses[2] = 100.0;
         let later = weights(&losses, 500.0);
         assert!(later[2] > 0.99 && later.iter().all(|weight| weight.is_finite() && *weight > 0.0), "{later:?}");
+    }
+
+    #[test]
+    fn who_is_right_after_none_is_another_than_who_is_right_after_some() {
+        // One opinion always holds nothing, one 60, and the others something between: nothing comes after nothing, and 60 after 60.
+        let upper = [std::array::from_fn(|i| [0.0, 60.0].get(i).copied().unwrap_or(30.0)); LEVELS.len()];
+        let centers = Centers { at: [0.0; OPINIONS], scale: 1.0, forecast_scale: 1.0 };
+        let mut panel = Panel::new(1);
+        for _ in 0..100 {
+            for last in [0.0, 60.0] {
+                panel.judge(&Said { centers, upper, together: [30.0; LEVELS.len()], last }, f64::from(last));
+            }
+        }
+        let (after_none, after_some) = (panel.record(0.0).together(&upper)[8], panel.record(60.0).together(&upper)[8]);
+        assert!(after_none < 1.0 && after_some > 59.0, "{after_none} {after_some}");
+        assert!(panel.quiet.judged > panel.busy.judged, "a little of it is known from steps after some");
     }
 
     #[test]
