@@ -194,8 +194,15 @@ impl Sample {
         let live = self.view.live().count();
         let regions = [("live", live), ("dead", self.view.regions.len() - live)];
         out.gauges("regions", "Regions by whether they are alive", None, regions.map(|(s, n)| ([("state", s)], n as f64)).into_iter())?;
-        let rtts = self.view.regions.iter().filter_map(|(region, entry)| Some(([("peer", region.to_string())], entry.rtt?.as_secs_f64())));
+        let rtts =
+            self.view.regions.iter().filter_map(|(region, entry)| Some(([("peer", region.to_string())], entry.rtt()?.as_secs_f64())));
         out.gauges("mesh_rtt", "Round-trip time to a peer", Some(&Unit::Seconds), rtts)?;
+        let versions = self
+            .view
+            .regions
+            .iter()
+            .filter_map(|(region, entry)| Some(([("peer", region.to_string())], f64::from(entry.connection?.version.number()))));
+        out.gauges("mesh_wire_version", "Wire version that is spoken with a peer", None, versions)?;
         out.gauge("mesh_connections", "QUIC connections", None, mesh.links as f64)?;
         out.counter("mesh_sent", "UDP payload sent to peers", Some(&Unit::Bytes), mesh.udp_bytes_sent)?;
         out.counter("mesh_received", "UDP payload received from peers", Some(&Unit::Bytes), mesh.udp_bytes_received)?;

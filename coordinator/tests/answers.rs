@@ -84,10 +84,10 @@ instances  5 ready
 fn regions_align_and_tell_the_dead_from_the_living() {
     let text = ask(&["regions"], Reply::json(json(&regions()))).ok();
     let wanted = "\
-REGION    LIVE  HEALTH    MODE      RTT    AGE  FORECASTS              LEFT OUT     STATE  VERSION  ADDRESS
-new-york  yes   healthy   active   self    0 s        132                     0  13.2 KiB  0.1.0    127.0.0.1:7401
-chicago   yes   degraded  active  18 ms  1.2 s        132  12 (0.4 % of volume)  13.2 KiB  0.1.0    127.0.0.1:7401
-denver    no    healthy   -           -      -          0                     0       0 B  -        127.0.0.1:7401
+REGION    LIVE  HEALTH    MODE      RTT    AGE  FORECASTS              LEFT OUT     STATE  VERSION  WIRE  ADDRESS
+new-york  yes   healthy   active   self    0 s        132                     0  13.2 KiB  0.1.0       -  127.0.0.1:7401
+chicago   yes   degraded  active  18 ms  1.2 s        132  12 (0.4 % of volume)  13.2 KiB  0.1.0       2  127.0.0.1:7401
+denver    no    healthy   -           -      -          0                     0       0 B  -           -  127.0.0.1:7401
 ";
     assert_eq!(text, wanted);
 }

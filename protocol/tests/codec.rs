@@ -8,7 +8,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 use tradewind_protocol::pki::{Subject, Validity, issue_ca, issue_leaf};
 use tradewind_protocol::wire::codec::{CodecError, decode, encode};
-use tradewind_protocol::wire::{Card, MAX_BODY_BYTES, MAX_CARDS, MAX_CERTIFICATE_BYTES, MAX_MESSAGE_BYTES, MAX_STATE_BYTES, Published};
+use tradewind_protocol::wire::{
+    Card, MAX_BODY_BYTES, MAX_CARDS, MAX_CERTIFICATE_BYTES, MAX_MESSAGE_BYTES, MAX_STATE_BYTES, Published, Pushed,
+};
 use tradewind_protocol::{PredictionData, RegionState, wire};
 
 #[track_caller]
@@ -89,6 +91,15 @@ fn byte_strings_beyond_their_limit_are_refused() {
     survives(&published);
     published.body.push(0);
     assert!(decode::<Published>(&encode(&published).unwrap()).is_err());
+    assert!(decode::<Pushed>(&encode(&Pushed::from(published)).unwrap()).is_err());
+}
+
+#[test]
+fn a_push_is_what_is_published_less_the_certificate() {
+    let published = samples::published();
+    let pushed = Pushed::from(published.clone());
+    survives(&pushed);
+    assert_eq!(pushed.into_published(published.card.certificate.clone()), published);
 }
 
 /// The most of `item` that a state can hold and still be encoded.

@@ -1,12 +1,12 @@
 //! Golden bytes: the layout of everything that travels, as `golden.txt` has it.
 //!
 //! A red test here means that agents of the version before would misread this one. Either undo the
-//! change, or raise `wire::WIRE_VERSION` (and the ALPN name) and write the file anew with
+//! change, or add a `wire::Version` that has it and write the file anew with
 //! `TRADEWIND_WRITE_GOLDEN=1 cargo test -p tradewind-protocol --test main golden`.
 
 use crate::samples;
 use std::fmt::Write;
-use tradewind_protocol::wire::{ALPN, Envelope, Kind, WIRE_VERSION};
+use tradewind_protocol::wire::{Envelope, Kind, Version};
 
 const GOLDEN: &str = include_str!("golden.txt");
 
@@ -24,10 +24,14 @@ fn unhex(text: &str) -> Vec<u8> {
 
 /// The file as it has to look.
 fn current() -> String {
-    let mut text = format!("wire_version {WIRE_VERSION}\nalpn {}\n", hex(ALPN));
-    for kind in [Kind::Gossip, Kind::Cards, Kind::Push, Kind::Request, Kind::Response] {
-        let name = format!("{kind:?}").to_lowercase();
-        writeln!(text, "envelope_{name} {}", hex(&Envelope { kind, body: b"x" }.to_bytes())).unwrap();
+    let mut text = String::new();
+    for version in Version::ALL.into_iter().rev() {
+        let number = version.number();
+        writeln!(text, "v{number}_alpn {}", hex(version.alpn())).unwrap();
+        for kind in [Kind::Gossip, Kind::Cards, Kind::Push, Kind::Request, Kind::Response] {
+            let name = format!("{kind:?}").to_lowercase();
+            writeln!(text, "v{number}_envelope_{name} {}", hex(&Envelope { kind, body: b"x" }.to_bytes(version))).unwrap();
+        }
     }
     writeln!(text, "signing_bytes {}", hex(&samples::announcement().signing_bytes())).unwrap();
     for sample in samples::all() {
@@ -48,8 +52,8 @@ fn the_layout_of_what_travels_has_not_changed() {
         let (was, is) = (was.next(), is.next());
         assert!(
             was == is,
-            "the wire layout changed:\n  was {was:?}\n  is  {is:?}\nAgents of the version before misread this. Undo it, or raise \
-             wire::WIRE_VERSION and write golden.txt anew (see golden.rs)."
+            "the wire layout changed:\n  was {was:?}\n  is  {is:?}\nAgents of the version before misread this. Undo it, or add a \
+             wire::Version and write golden.txt anew (see golden.rs)."
         );
         if is.is_none() {
             break;
@@ -66,5 +70,5 @@ fn golden_bytes_are_still_understood() {
             assert!((sample.accepts)(&unhex(bytes)), "{name}");
         }
     }
-    assert_eq!(GOLDEN.lines().count(), samples.len() + 8);
+    assert_eq!(GOLDEN.lines().count(), samples.len() + 6 * Version::ALL.len() + 1);
 }

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use tradewind_protocol::wire::codec::encode;
-use tradewind_protocol::wire::{Card, Envelope, MAX_MESSAGE_BYTES, Request, Response};
+use tradewind_protocol::wire::{Card, Envelope, MAX_MESSAGE_BYTES, Request, Response, Version};
 use tradewind_protocol::{RegionState, RegionalResourcePlan};
 
 /// What decoding one message may allocate at once: a multiple of the largest message, because
@@ -145,8 +145,10 @@ proptest! {
         for sample in samples::all() {
             harmless(&sample, &bytes, MAX_CLAIMED_BYTES);
         }
-        if let Ok(envelope) = Envelope::parse(&bytes) {
-            prop_assert_eq!(envelope.to_bytes(), bytes);
+        for version in Version::ALL {
+            if let Ok(envelope) = Envelope::parse(&bytes, version) {
+                prop_assert_eq!(&envelope.to_bytes(version), &bytes);
+            }
         }
     }
 

@@ -91,15 +91,15 @@ prop_compose! {
         (region, this, live, address) in (region(), any::<bool>(), any::<bool>(), ".{0,30}"),
         [generation, sequence] in any::<[u64; 2]>(),
         (api, version) in (option::of(".{0,30}"), option::of(".{0,12}")),
-        rtt_ms in option::of(eighths()),
+        (rtt_ms, wire_version) in (option::of(eighths()), any::<Option<u8>>()),
         (health, mode) in (health(), option::of(mode())),
         coordinates in option::of(coordinates()),
         (age_ms, forecasts, state_bytes) in (any::<Option<u64>>(), any::<usize>(), any::<u32>()),
         dropped in dropped(),
     ) -> RegionView {
         RegionView {
-            region, this, live, generation, sequence, address, api, rtt_ms, health, mode, coordinates, age_ms, forecasts, dropped,
-            state_bytes, version,
+            region, this, live, generation, sequence, address, api, rtt_ms, wire_version, health, mode, coordinates, age_ms, forecasts,
+            dropped, state_bytes, version,
         }
     }
 }

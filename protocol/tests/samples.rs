@@ -10,7 +10,7 @@ use tradewind_protocol::reservation::ledger::{Error, Shortage};
 use tradewind_protocol::reservation::message::{Answer, Claim, Message, Refusal};
 use tradewind_protocol::reservation::{Confidence, Offer, Phase, Terms, Tier, Window};
 use tradewind_protocol::wire::codec::{decode, encode};
-use tradewind_protocol::wire::{Announcement, Card, Published, Request, Response};
+use tradewind_protocol::wire::{Announcement, Card, Published, Pushed, Request, Response};
 use tradewind_protocol::{
     CalendarEvent, PoolDecision, Quantile, QuantilePath, RegionId, RegionState, RegionalResourcePlan, ResourcePool, Resources, SpotMix,
     Step, StepIndex, Timestamp,
@@ -227,6 +227,7 @@ pub(crate) fn all() -> Vec<Sample> {
         "card": Card = card();
         "cards": Vec<Card> = vec![card(), card()];
         "published": Published = published();
+        "pushed": Pushed = published().into();
         "request_fetch": Request = Request::Fetch { region: region("denver") };
         "request_predictive_scale": Request = Request::PredictiveScale { dry_run: true };
         "request_hold": Request = reserve(Message::Hold {

@@ -22,6 +22,7 @@ use tradewind_agent::env::Seed;
 use tradewind_agent::pool::RuleWatch;
 use tradewind_protocol::RegionId;
 use tradewind_protocol::pki::{self, Subject, Validity};
+use tradewind_protocol::wire::Version;
 
 /// Where every agent's QUIC endpoint listens.
 pub(crate) const MESH_PORT: u16 = 7470;
@@ -44,11 +45,22 @@ const FIRST_BOOTS_MS: u64 = 1_000;
 /// The keys in a scenario's `[agent]` table that the simulator sets itself.
 const OWN_KEYS: [&str; 3] = ["region", "data_dir", "coordinates"];
 
-/// How an agent is told to end in order, and when its last life that did so had done it.
-#[derive(Debug, Default)]
-pub(crate) struct StopSwitch {
+/// What is decided about an agent from outside.
+#[derive(Debug)]
+pub(crate) struct Controls {
+    /// Tells it to end in order.
     pub(crate) stop: Notify,
+    /// When its last life that did so had done it.
     pub(crate) ended: Cell<Option<Duration>>,
+    /// What its next life speaks at most.
+    pub(crate) wire_version: Cell<Version>,
+}
+
+impl Controls {
+    /// Of an agent that is one of `wire_version` at first.
+    pub(crate) fn new(wire_version: Version) -> Self {
+        Self { stop: Notify::new(), ended: Cell::default(), wire_version: Cell::new(wire_version) }
+    }
 }
 
 /// The configurations of all agents of a scenario.
@@ -79,7 +91,7 @@ impl Cast {
         let address = |region: &RegionId, port| SocketAddr::new(world.address_of(region.as_str()), port);
         let seeds: Vec<String> = scenario.regions.iter().take(SEEDS).map(|region| address(&region.id, MESH_PORT).to_string()).collect();
         let mut configs = BTreeMap::new();
-        for Region { id, coordinates } in &scenario.regions {
+        for Region { id, coordinates, .. } in &scenario.regions {
             let mut config = config(&scenario.agent, id, address(id, MESH_PORT), &seeds)
                 .with_context(|| format!("the agent's configuration of scenario {:?}", scenario.name))?;
             config.coordinates = *coordinates;
@@ -112,27 +124,28 @@ impl Cast {
     }
 
     /// What runs on the region's machine.
-    pub(crate) fn program(&self, region: &RegionId, stop: Rc<StopSwitch>) -> anyhow::Result<Program> {
+    pub(crate) fn program(&self, region: &RegionId, controls: Rc<Controls>) -> anyhow::Result<Program> {
         let config = self.configs.get(region).with_context(|| format!("no configuration for {region}"))?.clone();
         let mut chance = StdRng::from_seed(self.root.child("first boots").child(region.as_str()).bytes());
         let first_boot = Cell::new(Duration::from_millis(chance.random_range(0..FIRST_BOOTS_MS)));
         let (watches, region) = (self.watches.clone(), region.clone());
         Ok(Rc::new(move |env| {
-            let (config, stop, watches, region) = (config.clone(), stop.clone(), watches.clone(), region.clone());
+            let (mut config, controls, watches, region) = (config.clone(), controls.clone(), watches.clone(), region.clone());
             let boot = first_boot.take();
             Box::pin(async move {
                 tokio::time::sleep(boot).await;
                 // What the life before was told.
                 tokio::select! {
                     biased;
-                    () = stop.stop.notified() => {}
+                    () = controls.stop.notified() => {}
                     () = std::future::ready(()) => {}
                 }
+                config.mesh.wire_version = controls.wire_version.get();
                 let running = Agent::start(config, env).await?;
                 watches.borrow_mut().insert(region, running.pool().rules());
-                stop.stop.notified().await;
+                controls.stop.notified().await;
                 running.shutdown().await;
-                stop.ended.set(Some(virtual_now()));
+                controls.ended.set(Some(virtual_now()));
                 // Until the machine boots again.
                 std::future::pending().await
             })

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tradewind_agent::provider::simulated::Outage;
 use tradewind_protocol::RegionId;
+use tradewind_protocol::wire::Version;
 
 /// Agents come up and know each other before the first fault.
 const CALM_S: f64 = 6.0;
@@ -83,11 +84,13 @@ pub enum Class {
     Reclaim,
     /// What runs the pools starts nothing, or nothing that becomes ready, or does not answer.
     Provider,
+    /// An agent is one of the version of the wire before, and is upgraded later.
+    Upgrade,
 }
 
 impl Class {
     /// All classes.
-    pub const ALL: [Class; 22] = [
+    pub const ALL: [Class; 23] = [
         Class::Crash,
         Class::TornWrite,
         Class::CrashTwice,
@@ -110,6 +113,7 @@ impl Class {
         Class::Instance,
         Class::Reclaim,
         Class::Provider,
+        Class::Upgrade,
     ];
 }
 
@@ -266,6 +270,16 @@ impl Dice {
                 let outage = [Outage::Refuses, Outage::Hangs, Outage::Away, Outage::Unlisted][self.rng.random_range(0..4)];
                 self.down(Action::Provider(region.clone(), Some(outage)), Action::Provider(region, None), 40.0)
             }
+            Class::Upgrade => {
+                let mut faults = if self.rng.random_bool(0.5) {
+                    vec![fault(0.0, Action::Wire(region.clone(), Version::V1))]
+                } else {
+                    self.reboot_as(&region, Version::V1, CALM_S)
+                };
+                let from = faults.last().map_or(CALM_S, |last| last.at.as_secs_f64().max(CALM_S));
+                faults.extend(self.reboot_as(&region, Version::NEWEST, from));
+                faults
+            }
             Class::Liar => self.down(Action::Lie(true), Action::Lie(false), 30.0),
             Class::Disk => {
                 let illness = [Illness::Write, Illness::Sync, Illness::Full, Illness::Slow][self.rng.random_range(0..4)];
@@ -298,6 +312,14 @@ impl Dice {
         let at = self.rng.random_range(CALM_S..self.until);
         let length = longest * self.rng.random_range(0.05_f64.sqrt()..1.0).powi(2);
         (at, (at + length).min(self.until))
+    }
+
+    /// Stops an agent after `from`, and boots it as one of `version`.
+    fn reboot_as(&mut self, region: &RegionId, version: Version, from: f64) -> Vec<Fault> {
+        let at = self.rng.random_range(from..=self.until);
+        let back = (at + self.rng.random_range(0.1..8.0)).min(self.until);
+        let [stop, other, boot] = [Action::Stop(region.clone()), Action::Wire(region.clone(), version), Action::Restart(region.clone())];
+        vec![fault(at, stop), fault(back, other), fault(back, boot)]
     }
 
     fn down(&mut self, begin: Action, end: Action, longest: f64) -> Vec<Fault> {
@@ -362,12 +384,18 @@ mod tests {
                 | Action::Partition(..)
                 | Action::Deafen(..)
                 | Action::Stop(_)
+                | Action::Wire(..)
                 | Action::Disk(..)
                 | Action::Provider(..)
                 | Action::Lie(true)
                 | Action::Clock(..) => false,
             });
             assert!(mended, "{incident:?}");
+            let last_version = incident.faults.iter().rev().find_map(|fault| match fault.action {
+                Action::Wire(_, version) => Some(version),
+                _ => None,
+            });
+            assert!(last_version.is_none_or(|version| version == Version::NEWEST), "{incident:?}");
             let text = serde_json::to_string(&incident).unwrap();
             assert_eq!(serde_json::from_str::<Incident>(&text).unwrap(), incident, "{text}");
         }

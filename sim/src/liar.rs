@@ -29,7 +29,9 @@ use tokio::time::{sleep, timeout};
 use tradewind_agent::env::{Clock, Env};
 use tradewind_protocol::RegionId;
 use tradewind_protocol::pki::{Issued, MESH_NAME};
-use tradewind_protocol::wire::{ALPN, Announcement, Card, Envelope, Kind, MAX_BODY_BYTES, MAX_MESSAGE_BYTES, Published, Request, codec};
+use tradewind_protocol::wire::{
+    Announcement, Card, Envelope, Kind, MAX_BODY_BYTES, MAX_MESSAGE_BYTES, Published, Pushed, Request, Version, codec,
+};
 
 /// The region that the liar's certificate names. It publishes nothing that anyone needs.
 pub(crate) const NAME: &str = "liar";
@@ -62,11 +64,20 @@ pub(crate) fn program(papers: Papers, lying: Rc<Cell<bool>>, book: Rc<RefCell<Bo
     })
 }
 
+/// A connection with an agent, and what is spoken on it.
+#[derive(Clone)]
+struct Line {
+    connection: Connection,
+    version: Version,
+}
+
 struct Liar {
     papers: Rc<Papers>,
     key: Ed25519KeyPair,
     certificate: Vec<u8>,
     endpoint: Endpoint,
+    /// How it connects as one of each version.
+    roles: Vec<(Version, quinn::ClientConfig)>,
     clock: Arc<dyn Clock>,
     rng: StdRng,
     sequence: u64,
@@ -75,7 +86,7 @@ struct Liar {
     known: Rc<RefCell<BTreeMap<RegionId, Announcement>>>,
     heartbeat: u64,
     book: Rc<RefCell<Book>>,
-    connections: BTreeMap<RegionId, Connection>,
+    connections: BTreeMap<RegionId, Line>,
 }
 
 #[derive(Debug)]
@@ -98,15 +109,20 @@ impl Liar {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots)
             .with_client_auth_cert(vec![certificate.clone()], key)?;
-        tls.alpn_protocols = vec![ALPN.to_vec()];
+        // On each connection it is of one version or the other.
+        let mut roles = vec![];
+        for version in Version::ALL {
+            tls.alpn_protocols = vec![version.alpn().to_vec()];
+            roles.push((version, quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls.clone())?))));
+        }
         let socket = env.network.bind_udp((std::net::Ipv4Addr::UNSPECIFIED, MESH_PORT).into()).await?;
-        let mut endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime))?;
-        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)));
+        let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime))?;
         Ok(Self {
             papers,
             key: signing,
             certificate: certificate.to_vec(),
             endpoint,
+            roles,
             clock: env.clock.clone(),
             rng: StdRng::from_seed(env.seed.child("lies").bytes()),
             sequence: 1,
@@ -122,34 +138,36 @@ impl Liar {
         loop {
             sleep(LIE_EVERY).await;
             if !lying.get() {
-                for (_, connection) in std::mem::take(&mut self.connections) {
-                    connection.close(0_u32.into(), b"");
+                for (_, line) in std::mem::take(&mut self.connections) {
+                    line.connection.close(0_u32.into(), b"");
                 }
                 continue;
             }
             for (region, ip) in self.papers.victims.clone() {
-                let open = self.connections.get(&region).filter(|connection| connection.close_reason().is_none()).cloned();
-                let connection = match open {
-                    Some(connection) => connection,
+                let open = self.connections.get(&region).filter(|line| line.connection.close_reason().is_none()).cloned();
+                let line = match open {
+                    Some(line) => line,
                     None => {
-                        let Some(connection) = self.connect(ip).await else { continue };
-                        self.connections.insert(region.clone(), connection.clone());
-                        connection
+                        let Some(line) = self.connect(ip).await else { continue };
+                        self.connections.insert(region.clone(), line.clone());
+                        line
                     }
                 };
-                self.lie(&connection, &region).await;
+                self.lie(&line, &region).await;
             }
         }
     }
 
-    async fn connect(&mut self, ip: IpAddr) -> Option<Connection> {
-        let connecting = self.endpoint.connect(SocketAddr::new(ip, MESH_PORT), MESH_NAME).ok()?;
+    async fn connect(&mut self, ip: IpAddr) -> Option<Line> {
+        let (version, role) = self.roles[self.rng.random_range(0..self.roles.len())].clone();
+        let connecting = self.endpoint.connect_with(role, SocketAddr::new(ip, MESH_PORT), MESH_NAME).ok()?;
+        // One of the version before does not speak the newer one.
         let connection = timeout(PATIENCE, connecting).await.ok()?.ok()?;
         let (listening, kept, known) = (connection.clone(), self.kept.clone(), self.known.clone());
         tokio::task::spawn_local(async move {
             while let Ok(mut stream) = listening.accept_uni().await {
                 if let Ok(message) = stream.read_to_end(MAX_MESSAGE_BYTES).await {
-                    learn(&message, &mut known.borrow_mut());
+                    learn(&message, version, &mut known.borrow_mut());
                     let mut kept = kept.borrow_mut();
                     kept.push_back(message);
                     if kept.len() > MAX_KEPT {
@@ -159,8 +177,9 @@ impl Liar {
             }
         });
         let card = self.card(self.papers.region.clone(), 1, self.sequence, b"");
-        say(&connection, &message(Kind::Cards, &vec![card])).await;
-        Some(connection)
+        let line = Line { connection, version };
+        say(&line, &line.message(Kind::Cards, &vec![card])).await;
+        Some(line)
     }
 
     /// A card of whomever it likes, under its own name's signature.
@@ -188,15 +207,19 @@ impl Liar {
     }
 
     /// One lie, to one agent.
-    async fn lie(&mut self, to: &Connection, victim: &RegionId) {
+    async fn lie(&mut self, to: &Line, victim: &RegionId) {
         let own = self.papers.region.clone();
-        let heard = {
+        let mut heard = {
             let kept = self.kept.borrow();
-            (!kept.is_empty()).then(|| kept[self.rng.random_range(0..kept.len())].clone())
+            if kept.is_empty() { vec![] } else { kept[self.rng.random_range(0..kept.len())].clone() }
         };
+        // As if it had been heard on this connection.
+        if let Some(version) = heard.first_mut() {
+            *version = to.version.number();
+        }
         match self.rng.random_range(0..17) {
             // A newer life and word of the victim itself, or of another honest region.
-            0 => drop(say(to, &message(Kind::Cards, &vec![self.card(victim.clone(), u64::MAX, u64::MAX, b"")])).await),
+            0 => drop(say(to, &to.message(Kind::Cards, &vec![self.card(victim.clone(), u64::MAX, u64::MAX, b"")])).await),
             1 => {
                 let body = self.noise(2_000);
                 let regions: Vec<RegionId> = self.papers.victims.keys().cloned().collect();
@@ -205,7 +228,7 @@ impl Liar {
                 let boots_of = |book: &Book| book.boots.get(victim).map_or(0, |boots| boots());
                 let before = boots_of(&self.book.borrow());
                 // On a connection with a former life of the victim nobody hears it.
-                if is_heard(to, &message(Kind::Push, &Published { card, body })).await {
+                if is_heard(to, &to.push(card, body)).await {
                     let mut book = self.book.borrow_mut();
                     if boots_of(&book) == before {
                         book.lied_to.entry((victim.clone(), before)).or_insert_with(virtual_now);
@@ -213,38 +236,38 @@ impl Liar {
                 }
             }
             // Its own word, older than the last, and its own body, not the one announced.
-            2 => drop(say(to, &message(Kind::Cards, &vec![self.card(own, 0, 0, b"")])).await),
+            2 => drop(say(to, &to.message(Kind::Cards, &vec![self.card(own, 0, 0, b"")])).await),
             3 => {
                 self.sequence += 1;
                 let card = self.card(own, 1, self.sequence, b"announced");
-                say(to, &message(Kind::Push, &Published { card, body: b"another".to_vec() })).await;
+                say(to, &to.push(card, b"another".to_vec())).await;
             }
             // Its own word with a body that is no state, and one that is too long.
             4 => {
                 self.sequence += 1;
                 let body = self.noise(10_000);
                 let card = self.card(own, 1, self.sequence, &body);
-                say(to, &message(Kind::Push, &Published { card, body })).await;
+                say(to, &to.push(card, body)).await;
             }
             5 => {
                 self.sequence += 1;
                 let body = vec![7; MAX_BODY_BYTES];
                 let card = self.card(own, 1, self.sequence, &body);
-                say(to, &message(Kind::Push, &Published { card, body })).await;
+                say(to, &to.push(card, body)).await;
             }
             6 => drop(say(to, &self.noise(2 * MAX_MESSAGE_BYTES)).await),
             7 => {
                 let noise = self.noise(50_000);
-                say(to, &Envelope { kind: Kind::Gossip, body: &noise }.to_bytes()).await;
+                say(to, &to.gossip(&noise)).await;
             }
             8 => {
                 let noise = self.noise(1_000);
-                let _ = to.send_datagram(Envelope { kind: Kind::Gossip, body: &noise }.to_bytes().into());
+                let _ = to.connection.send_datagram(to.gossip(&noise).into());
             }
             // What others said, again, and with a bit turned.
-            9 => self.repeat(to, &heard.unwrap_or_default()).await,
+            9 => self.repeat(to, &heard).await,
             10 => {
-                let mut turned = heard.unwrap_or_default();
+                let mut turned = heard;
                 if !turned.is_empty() {
                     let at = self.rng.random_range(0..turned.len());
                     turned[at] ^= 1 << self.rng.random_range(0..8);
@@ -253,17 +276,17 @@ impl Liar {
             }
             // Another version of the wire, with an honest message behind it.
             11 => {
-                let mut other = heard.unwrap_or_default();
+                let mut other = heard;
                 if let Some(version) = other.first_mut() {
-                    *version = version.wrapping_sub(1);
+                    *version = if self.rng.random_bool(0.5) { version.wrapping_sub(1) } else { version.wrapping_add(1) };
                 }
                 say(to, &other).await;
             }
             // A question whose answer nobody reads, for a region that does not exist.
             12 => {
-                if let Ok(Ok((mut send, _))) = timeout(PATIENCE, to.open_bi()).await {
+                if let Ok(Ok((mut send, _))) = timeout(PATIENCE, to.connection.open_bi()).await {
                     let nowhere = Request::Fetch { region: own };
-                    let _ = timeout(PATIENCE, send.write_all(&message(Kind::Request, &nowhere))).await;
+                    let _ = timeout(PATIENCE, send.write_all(&to.message(Kind::Request, &nowhere))).await;
                     let _ = send.finish();
                 }
             }
@@ -274,29 +297,29 @@ impl Liar {
                     announcement.sequence += 1;
                     let signature = self.key.sign(&announcement.signing_bytes()).as_ref().to_vec();
                     let card = Card { announcement, signature, certificate: self.certificate.clone() };
-                    say(to, &message(Kind::Cards, &vec![card])).await;
+                    say(to, &to.message(Kind::Cards, &vec![card])).await;
                 }
             }
             // Gossip: that all regions are alive, also those that are not, at an address of the liar's own.
             14 | 15 => {
                 self.heartbeat += 10;
                 let digest = self.digest();
-                say(to, &Envelope { kind: Kind::Gossip, body: &digest }.to_bytes()).await;
+                say(to, &to.gossip(&digest)).await;
             }
             // Two words of one version.
             16 => {
                 self.sequence += 1;
                 let [one, other] = [&b"one"[..], b"other"].map(|body| self.card(own.clone(), 1, self.sequence, body));
-                say(to, &message(Kind::Cards, &vec![one, other])).await;
+                say(to, &to.message(Kind::Cards, &vec![one, other])).await;
             }
             _ => {}
         }
     }
 
     /// Says what others said. Gossip among it tells when each region was alive, and is true.
-    async fn repeat(&self, to: &Connection, heard: &[u8]) {
+    async fn repeat(&self, to: &Line, heard: &[u8]) {
         say(to, heard).await;
-        if Envelope::parse(heard).is_ok_and(|envelope| envelope.kind == Kind::Gossip) {
+        if Envelope::parse(heard, to.version).is_ok_and(|envelope| envelope.kind == Kind::Gossip) {
             self.book.borrow_mut().carried = Some(virtual_now());
         }
     }
@@ -340,19 +363,38 @@ impl Liar {
     }
 }
 
-fn message<T: serde::Serialize>(kind: Kind, body: &T) -> Vec<u8> {
-    // What is beyond the codec's limit becomes an empty body: one more lie.
-    Envelope { kind, body: &codec::encode(body).unwrap_or_default() }.to_bytes()
+impl Line {
+    fn message<T: serde::Serialize>(&self, kind: Kind, body: &T) -> Vec<u8> {
+        // What is beyond the codec's limit becomes an empty body: one more lie.
+        Envelope { kind, body: &codec::encode(body).unwrap_or_default() }.to_bytes(self.version)
+    }
+
+    fn push(&self, card: Card, body: Vec<u8>) -> Vec<u8> {
+        let published = Published { card, body };
+        match self.version {
+            Version::V1 => self.message(Kind::Push, &published),
+            Version::V2 => self.message(Kind::Push, &Pushed::from(published)),
+        }
+    }
+
+    fn gossip(&self, frame: &[u8]) -> Vec<u8> {
+        Envelope { kind: Kind::Gossip, body: frame }.to_bytes(self.version)
+    }
 }
 
 /// Remembers the cards in an honest message.
-fn learn(message: &[u8], known: &mut BTreeMap<RegionId, Announcement>) {
-    let cards = match Envelope::parse(message) {
-        Ok(Envelope { kind: Kind::Cards, body }) => codec::decode::<Vec<Card>>(body).unwrap_or_default(),
-        Ok(Envelope { kind: Kind::Push, body }) => codec::decode::<Published>(body).map(|state| vec![state.card]).unwrap_or_default(),
-        _ => vec![],
+fn learn(message: &[u8], version: Version, known: &mut BTreeMap<RegionId, Announcement>) {
+    let told = match (Envelope::parse(message, version), version) {
+        (Ok(Envelope { kind: Kind::Cards, body }), _) => {
+            codec::decode::<Vec<Card>>(body).map(|cards| cards.into_iter().map(|card| card.announcement).collect())
+        }
+        (Ok(Envelope { kind: Kind::Push, body }), Version::V1) => {
+            codec::decode::<Published>(body).map(|state| vec![state.card.announcement])
+        }
+        (Ok(Envelope { kind: Kind::Push, body }), Version::V2) => codec::decode::<Pushed>(body).map(|state| vec![state.announcement]),
+        _ => return,
     };
-    for Card { announcement, .. } in cards {
+    for announcement in told.unwrap_or_default() {
         if announcement.region.as_str() != NAME && known.get(&announcement.region).is_none_or(|old| old.version() < announcement.version())
         {
             known.insert(announcement.region.clone(), announcement);
@@ -361,18 +403,18 @@ fn learn(message: &[u8], known: &mut BTreeMap<RegionId, Announcement>) {
 }
 
 /// Says it; whether QUIC took it.
-async fn say(to: &Connection, bytes: &[u8]) -> bool {
+async fn say(to: &Line, bytes: &[u8]) -> bool {
     matches!(timeout(PATIENCE, send(to, bytes)).await, Ok(Some(_)))
 }
 
 /// Says it; whether the other end has acknowledged all of it.
-async fn is_heard(to: &Connection, bytes: &[u8]) -> bool {
+async fn is_heard(to: &Line, bytes: &[u8]) -> bool {
     let said = async { send(to, bytes).await?.stopped().await.ok() };
     matches!(timeout(PATIENCE, said).await, Ok(Some(None)))
 }
 
-async fn send(to: &Connection, bytes: &[u8]) -> Option<quinn::SendStream> {
-    let mut stream = to.open_uni().await.ok()?;
+async fn send(to: &Line, bytes: &[u8]) -> Option<quinn::SendStream> {
+    let mut stream = to.connection.open_uni().await.ok()?;
     stream.write_all(bytes).await.ok()?;
     stream.finish().ok()?;
     Some(stream)

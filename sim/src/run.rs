@@ -1,7 +1,7 @@
 //! One simulation from beginning to end: builds the world of a scenario, steps it, breaks and mends
 //! it when the scenario says so, and reports what the oracle found.
 
-use crate::agents::{API_PORT, Cast, StopSwitch};
+use crate::agents::{API_PORT, Cast, Controls};
 use crate::chaos;
 use crate::client::{Book, Client, Sight};
 use crate::clock::wall_time;
@@ -168,7 +168,7 @@ struct Simulation<'a> {
     scale: Scale,
     /// When clients stop posting.
     posted_until: Duration,
-    stops: BTreeMap<RegionId, Rc<StopSwitch>>,
+    controls: BTreeMap<RegionId, Rc<Controls>>,
     watches: Rc<RefCell<BTreeMap<RegionId, RuleWatch>>>,
     lying: Rc<Cell<bool>>,
     /// How the paths are when nothing is wrong with them.
@@ -186,11 +186,11 @@ impl<'a> Simulation<'a> {
         let recording = Recording::start(options.detail, options.sink.map(|sink| sink as Box<dyn Write>));
         let mut world = World::new(options.seed, scenario.quality);
         let cast = Cast::new(scenario, options.seed, &world, certificates)?;
-        let mut stops = BTreeMap::new();
+        let mut controls = BTreeMap::new();
         for region in &scenario.regions {
-            let stop = Rc::<StopSwitch>::default();
-            stops.insert(region.id.clone(), stop.clone());
-            world.add_machine(region.id.as_str(), cast.program(&region.id, stop)?);
+            let own = Rc::new(Controls::new(region.wire_version));
+            controls.insert(region.id.clone(), own.clone());
+            world.add_machine(region.id.as_str(), cast.program(&region.id, own)?);
         }
         let lying = Rc::<Cell<bool>>::default();
         let book = Rc::<RefCell<Book>>::default();
@@ -220,7 +220,7 @@ impl<'a> Simulation<'a> {
             findings: Rc::default(),
             scale,
             posted_until: Duration::ZERO,
-            stops,
+            controls,
             watches: cast.watches.clone(),
             lying,
             usual: scenario.quality,
@@ -234,8 +234,8 @@ impl<'a> Simulation<'a> {
             let mut book = simulation.book.borrow_mut();
             book.boots.insert(region.id.clone(), Box::new(move || machine.boots()));
             book.disk_losses.insert(region.id.clone(), Box::new(move || disk.losses()));
-            if let Some(stop) = simulation.stops.get(&region.id).cloned() {
-                book.ended.insert(region.id.clone(), Box::new(move || stop.ended.get()));
+            if let Some(controls) = simulation.controls.get(&region.id).cloned() {
+                book.ended.insert(region.id.clone(), Box::new(move || controls.ended.get()));
             }
         }
         simulation.changed(Duration::ZERO, "start");
@@ -397,12 +397,19 @@ impl<'a> Simulation<'a> {
             }
             Action::Stop(region) => {
                 if self.world.is_up(region.as_str())
-                    && let Some(stop) = self.stops.get(&region)
+                    && let Some(controls) = self.controls.get(&region)
                 {
-                    stop.stop.notify_one();
+                    controls.stop.notify_one();
                     self.world.on_stop(region.as_str());
                 }
                 format!("stop of {region}")
+            }
+            Action::Wire(region, version) => {
+                trace::remark(format_args!("{region} is of wire version {} from its next boot on", version.number()));
+                if let Some(controls) = self.controls.get(&region) {
+                    controls.wire_version.set(version);
+                }
+                return Ok(());
             }
             Action::Disk(region, illness) => {
                 self.world.machine(region.as_str())?.disk.set_ill(illness);
@@ -490,6 +497,8 @@ impl<'a> Simulation<'a> {
                 |(at, held): &(Duration, Holdings)| held.get(&region).filter(|(before, _)| *before == life).map(|(_, bytes)| (*at, *bytes));
             // A young agent's memory still fills: of peers that come back with it, and of series.
             let looks: Option<Vec<(Duration, i64)>> = held.iter().map(at).chain([Some((now, bytes))]).collect();
+            // A run that broke off was not looked at often enough.
+            let looks = looks.filter(|looks| looks.len() > MEMORY_LOOKS.len());
             if let Some(growth) = looks.as_deref().and_then(|looks| slowest_growth(looks.get(1..)?)) {
                 fastest_growth = fastest_growth.max(growth);
                 if growth > MAX_GROWTH_BYTES_PER_S + MAX_GROWTH_BYTES_PER_S_AND_REGION * scenario.regions.len() as f64 {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tradewind_agent::provider::simulated::Outage;
 use tradewind_protocol::RegionId;
 use tradewind_protocol::region::Coordinates;
+use tradewind_protocol::wire::Version;
 
 /// The scenarios that the program carries with it.
 pub const BUILT_IN: &[(&str, &str)] = &[
@@ -25,6 +26,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("negotiation", include_str!("../scenarios/negotiation.toml")),
     ("lending", include_str!("../scenarios/lending.toml")),
     ("power", include_str!("../scenarios/power.toml")),
+    ("upgrade", include_str!("../scenarios/upgrade.toml")),
     ("abilene12", include_str!("../scenarios/abilene12.toml")),
     ("planet30", include_str!("../scenarios/planet30.toml")),
     ("chaos", include_str!("../scenarios/chaos.toml")),
@@ -69,6 +71,8 @@ pub struct Region {
     pub id: RegionId,
     /// Where it is.
     pub coordinates: Option<Coordinates>,
+    /// The newest version of the wire that its agent speaks at first.
+    pub wire_version: Version,
 }
 
 /// The traffic that the agents are told of.
@@ -143,6 +147,8 @@ pub enum Action {
     Undeafen(RegionId, RegionId),
     /// The agent is told to stop, and does so in order.
     Stop(RegionId),
+    /// From its next boot on, the agent is one that speaks this version of the wire at most.
+    Wire(RegionId, Version),
     /// The machine's disk falls ill, or recovers.
     Disk(RegionId, Option<Illness>),
     /// The peer that lies begins to, or ends.
@@ -180,6 +186,8 @@ impl Action {
             Action::Deafen(from, to) => ("one-way cut", vec![from, to]),
             Action::Undeafen(from, to) => ("one-way cut's end", vec![from, to]),
             Action::Stop(region) => ("stop", vec![region]),
+            Action::Wire(region, version) if *version < Version::NEWEST => ("downgrade", vec![region]),
+            Action::Wire(region, _) => ("upgrade", vec![region]),
             Action::Disk(region, Some(_)) => ("ill disk", vec![region]),
             Action::Disk(region, None) => ("ill disk's end", vec![region]),
             Action::Lie(_) => ("liar", vec![]),
@@ -277,7 +285,7 @@ mod tests {
             let blocks = blocks.iter().copied().filter(|block| !left_out(block));
             let text = blocks.collect::<String>().replace("our-rtt.csv", "shipped:cloud_rtt_ms.csv");
             let scenario = Scenario::parse(&text).unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!((scenario.regions.len(), scenario.faults.len(), scenario.survey.is_some()), (3, 25, true));
+            assert_eq!((scenario.regions.len(), scenario.faults.len(), scenario.survey.is_some()), (3, 26, true));
         }
     }
 
@@ -304,6 +312,25 @@ mod tests {
             assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected} in {problems:#?}");
         }
         assert_eq!(problems.len(), 10, "{problems:#?}");
+    }
+
+    #[test]
+    fn an_agent_may_be_of_the_version_before_and_is_upgraded_by_a_boot() {
+        let scenario = |fault: &str| {
+            let region = "region = [{ name = \"a\", wire_version = 1 }, { name = \"b\" }]";
+            Scenario::parse(&format!(
+                "name = \"x\"\nabout = \"x\"\nduration_s = 60\n{region}\nfault = [{{ kind = \"stop\", at_s = 5, region = \"a\", {fault} }}]"
+            ))
+        };
+        let good = scenario("down_s = 2, wire_version = 2").unwrap();
+        assert_eq!(good.regions.iter().map(|region| region.wire_version).collect::<Vec<_>>(), [Version::V1, Version::V2]);
+        let a = RegionId::new("a").unwrap();
+        let expected = [(5, Action::Stop(a.clone())), (7, Action::Wire(a.clone(), Version::V2)), (7, Action::Restart(a))];
+        assert_eq!(good.faults, expected.map(|(at, action)| Fault { at: Duration::from_secs(at), action }));
+        let problem = scenario("wire_version = 1").unwrap_err().to_string();
+        assert!(problem.contains("fault.wire_version = 1: an agent that never boots again speaks none: say down_s"), "{problem}");
+        let problem = scenario("down_s = 2, wire_version = 3").unwrap_err().to_string();
+        assert!(problem.contains("must be 1 or 2, the versions of the wire that agents speak"), "{problem}");
     }
 
     #[test]

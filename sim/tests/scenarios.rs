@@ -20,6 +20,15 @@ fn a_mesh_lives_through_a_crash_and_a_partition_without_breaking_a_rule() {
 }
 
 #[test]
+fn a_mesh_is_upgraded_one_agent_at_a_time_without_breaking_a_rule() {
+    let report = simulate("upgrade", 1);
+    assert!(report.passed(), "{}", report.to_text());
+    let crossings = |fault: &str| report.crossings.get(fault).map_or(0, |states| states.values().sum::<u64>());
+    assert_eq!((crossings("upgrade"), crossings("downgrade")), (6, 1), "{:?}", report.crossings);
+    assert!(report.lives_compared >= 10, "{}", report.to_text());
+}
+
+#[test]
 fn nothing_acknowledged_is_lost_when_power_fails_inside_writes() {
     let report = simulate("power", 1);
     assert!(report.passed(), "{}", report.to_text());

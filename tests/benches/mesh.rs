@@ -63,6 +63,7 @@ async fn start(count: usize, interval: Duration) -> Vec<MeshHandle> {
             tls,
             gossip_interval: interval,
             state_budget_bytes: 64 * 1024,
+            wire_version: tradewind_protocol::wire::Version::NEWEST,
         };
         let events = EventLog::new(region.clone(), env.clock.clone());
         let handle = mesh::start(&env, region, "bench".into(), &config, 1, Arc::new(Deaf), events).await.expect("a mesh");

@@ -14,7 +14,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::region::{Coordinates, Mode};
-use tradewind_protocol::wire::{MAX_BODY_BYTES, MAX_CLUSTER_BYTES};
+use tradewind_protocol::wire::{MAX_BODY_BYTES, MAX_CLUSTER_BYTES, UnknownVersion, Version};
 use tradewind_protocol::{PoolName, Quantile, Resources, ServiceName, Step};
 
 /// One mistake in a configuration.
@@ -253,7 +253,13 @@ fn mesh(s: &mut Section) -> Option<MeshConfig> {
     let gossip_interval = s.or("gossip_interval", SECOND, duration(50 * MILLISECOND, MINUTE));
     // Room for the forecasts of about 200 pairs of regions over 24 steps.
     let state_budget_bytes = s.or("state_budget_bytes", 64 * 1024, whole(1024, MAX_BODY_BYTES as i64)) as usize;
-    Some(MeshConfig { listen: listen?, advertise, seeds, tls: tls?, gossip_interval, state_budget_bytes })
+    let wire_version = s.or("wire_version", Version::NEWEST, wire_version);
+    Some(MeshConfig { listen: listen?, advertise, seeds, tls: tls?, gossip_interval, state_budget_bytes, wire_version })
+}
+
+fn wire_version(value: &Value) -> Result<Version, UnknownVersion> {
+    let number = value.as_integer().and_then(|number| u8::try_from(number).ok());
+    Version::try_from(number.unwrap_or(0))
 }
 
 pub(super) fn tls(s: &mut Section) -> Option<TlsPaths> {

@@ -29,6 +29,7 @@ use std::time::Duration;
 use tradewind_protocol::calendar::Effect;
 use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::region::{Coordinates, Mode};
+use tradewind_protocol::wire::Version;
 use tradewind_protocol::{CalendarEvent, PoolName, Quantile, RegionId, Resources, ServiceName, Step, TenantName, TransactionType};
 
 pub use check::{ConfigError, LoadError, Problem};
@@ -165,6 +166,8 @@ pub struct MeshConfig {
     pub gossip_interval: Duration,
     /// The most bytes the region's published state may take, compressed.
     pub state_budget_bytes: usize,
+    /// The newest version of the wire that is spoken.
+    pub wire_version: Version,
 }
 
 /// The HTTP API's part.

@@ -6,7 +6,7 @@ use super::guard::{Admitted, Context, Guard, Own};
 use super::liveness::{Contacts, Signs, Verdict};
 use super::refusal::Refusal;
 use super::roster::{Held, Offer, Roster};
-use super::view::{MeshView, RegionEntry};
+use super::view::{Connected, MeshView, RegionEntry};
 use crate::marks::{bug, sometimes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -185,7 +185,7 @@ impl Core {
         if (shown.generation, shown.address) != (card.announcement.generation, card.announcement.address) {
             return false;
         }
-        *shown = entry(card, known.held.as_ref(), shown.live, shown.rtt);
+        *shown = entry(card, known.held.as_ref(), shown.live, shown.connection);
         true
     }
 
@@ -201,13 +201,13 @@ impl Core {
         std::iter::once(self.own.card.clone()).chain(others).collect()
     }
 
-    /// Judges every region anew. `rtts`: the connected regions.
-    pub(super) fn judge(&mut self, gossip: &Heartbeats, rtts: &BTreeMap<RegionId, Duration>, now: Now) -> Judgement {
+    /// Judges every region anew. `connected`: the connected regions.
+    pub(super) fn judge(&mut self, gossip: &Heartbeats, connected: &BTreeMap<RegionId, Connected>, now: Now) -> Judgement {
         let live = &self.live;
-        self.roster.forget(now.wall, |region| !live.contains(region) && !rtts.contains_key(region));
+        self.roster.forget(now.wall, |region| !live.contains(region) && !connected.contains_key(region));
         self.guard.forget(&self.roster);
         let roster = &self.roster;
-        self.contacts.forget(|region| roster.get(region).is_some() || rtts.contains_key(region));
+        self.contacts.forget(|region| roster.get(region).is_some() || connected.contains_key(region));
 
         self.met.retain(|region, _| roster.get(region).is_some());
 
@@ -215,9 +215,9 @@ impl Core {
         let mut live = BTreeSet::new();
         for (region, known) in self.roster.iter() {
             let generation = known.card.announcement.generation;
-            let rtt = rtts.get(region).copied();
+            let connection = connected.get(region).copied();
             let beating = gossip.binary_search_by(|(name, life, _)| (&**name, *life).cmp(&(region.as_str(), generation)));
-            let signs = Signs { heartbeat: beating.ok().map(|place| gossip[place].2), linked: rtt.is_some() };
+            let signs = Signs { heartbeat: beating.ok().map(|place| gossip[place].2), linked: connection.is_some() };
             let verdict: Verdict = self.contacts.judge(region, signs, now.instant);
             if verdict.ask {
                 ask.push(region.clone());
@@ -242,7 +242,7 @@ impl Core {
             if verdict.live {
                 self.met.insert(region.clone(), generation);
             }
-            regions.insert(region.clone(), entry(&known.card, known.held.as_ref(), verdict.live, rtt));
+            regions.insert(region.clone(), entry(&known.card, known.held.as_ref(), verdict.live, connection));
         }
         self.live = live;
         regions.insert(self.own.region.clone(), entry(&self.own.card, self.own_held.as_ref(), true, None));
@@ -250,7 +250,7 @@ impl Core {
     }
 }
 
-fn entry(card: &Card, held: Option<&Held>, live: bool, rtt: Option<Duration>) -> RegionEntry {
+fn entry(card: &Card, held: Option<&Held>, live: bool, connection: Option<Connected>) -> RegionEntry {
     RegionEntry {
         live,
         generation: card.announcement.generation,
@@ -259,6 +259,6 @@ fn entry(card: &Card, held: Option<&Held>, live: bool, rtt: Option<Duration>) ->
         state: held.map(|held| held.state.clone()),
         received_at: held.map(|held| held.received_at),
         body_bytes: held.map_or(0, |held| held.published.card.announcement.body_bytes),
-        rtt,
+        connection,
     }
 }

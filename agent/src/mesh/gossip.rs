@@ -8,7 +8,6 @@ use super::frame::Packer;
 use super::message::{CARD_KEY, Message, NodeDelta};
 use super::refusal::Refusal;
 use async_trait::async_trait;
-use bytes::Bytes;
 use chitchat::transport::{Socket, Transport};
 use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, Deserializable, FailureDetectorConfig, Serializable};
 use std::net::SocketAddr;
@@ -16,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tradewind_protocol::RegionId;
-use tradewind_protocol::wire::{Announcement, Card, Envelope, Kind};
+use tradewind_protocol::wire::{Announcement, Card};
 
 /// Judged messages that wait for chitchat: it takes 50 us for each.
 const INBOX: usize = 256;
@@ -148,9 +147,8 @@ impl Socket for QuicSocket {
             return Ok(());
         }
         let frame = self.packer.pack(&message.serialize_to_vec());
-        let message = Bytes::from(Envelope { kind: Kind::Gossip, body: &frame }.to_bytes());
         for link in links {
-            link.send_gossip(&self.mesh, message.clone());
+            link.send_gossip(&self.mesh, &frame);
         }
         Ok(())
     }

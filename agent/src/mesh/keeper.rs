@@ -190,7 +190,7 @@ fn fetch(mesh: &Arc<Mesh>, now: Instant) {
         tokio::spawn(async move {
             mesh.counters.fetches.bump();
             let request = Request::Fetch { region: region.clone() };
-            let brought = match rpc::ask(&link.region, &link.connection, &request).await {
+            let brought = match rpc::ask(&link, &request).await {
                 Ok(Response::Published(published)) => match link::take_in(&mesh, &link, &region, *published).await {
                     Ok(brought) => brought,
                     Err(reason) => {
@@ -218,10 +218,10 @@ async fn judge(mesh: &Arc<Mesh>, asked: &mut BTreeMap<RegionId, Instant>) {
         alive.extend(heartbeats.map(|(id, heartbeat)| (id.node_id.clone(), id.generation_id, heartbeat.into())));
     }
     alive.sort_unstable();
-    let (now, rtts) = (mesh.now(), mesh.pool.rtts());
+    let (now, connected) = (mesh.now(), mesh.pool.connected());
     let (view, changes, ask) = {
         let mut core = mesh.core();
-        let Judgement { view, changes, ask } = core.judge(&alive, &rtts, now);
+        let Judgement { view, changes, ask } = core.judge(&alive, &connected, now);
         let view = Arc::new(view);
         // Under the lock: what is shown never goes back to before a state that came meanwhile.
         mesh.view.send_if_modified(|old| {

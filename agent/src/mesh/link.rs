@@ -13,12 +13,13 @@ use super::{Mesh, gossip, published, rpc, tls};
 use crate::marks::{bug, sometimes};
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tradewind_protocol::RegionId;
-use tradewind_protocol::wire::{self, Card, Envelope, Kind, Published, codec};
+use tradewind_protocol::wire::{self, Card, Envelope, Kind, Published, Pushed, Version, codec};
 
 /// The agent ends, and says so.
 pub(super) const CODE_GOODBYE: VarInt = VarInt::from_u32(1);
@@ -30,6 +31,8 @@ pub(super) const CODE_STALLED: VarInt = VarInt::from_u32(5);
 const CODE_NO_REGION: VarInt = VarInt::from_u32(3);
 /// The certificate proves the region of the agent that was called.
 const CODE_OWN_REGION: VarInt = VarInt::from_u32(4);
+/// The two ends have not agreed on a version of the wire.
+const CODE_NO_VERSION: VarInt = VarInt::from_u32(6);
 
 /// Large gossip messages under way to one peer; chitchat sends it two or three a second.
 const MAX_GOSSIP_STREAMS: usize = 4;
@@ -44,7 +47,10 @@ const STREAMS_PER_SECOND: f64 = 20.0;
 pub(super) struct Link {
     /// Whom the other end's certificate names.
     pub(super) region: RegionId,
+    certificate: CertificateDer<'static>,
     pub(super) connection: Connection,
+    /// What both ends speak on it.
+    pub(super) version: Version,
     /// Where it was dialled, if this end did.
     pub(super) dialled_to: Option<SocketAddr>,
     pub(super) since: Instant,
@@ -85,9 +91,10 @@ impl Link {
         }
     }
 
-    /// Sends a gossip message without waiting: as a datagram if it fits, else on a stream.
-    pub(super) fn send_gossip(&self, mesh: &Arc<Mesh>, message: Bytes) {
+    /// Sends a gossip frame without waiting: as a datagram if it fits, else on a stream.
+    pub(super) fn send_gossip(&self, mesh: &Arc<Mesh>, frame: &[u8]) {
         let counters = &mesh.counters;
+        let message = Bytes::from(Envelope { kind: Kind::Gossip, body: frame }.to_bytes(self.version));
         if self.connection.max_datagram_size().is_some_and(|max| message.len() <= max) {
             let bytes = message.len() as u64;
             match self.connection.send_datagram(message) {
@@ -124,8 +131,8 @@ impl Link {
 /// Serves a new connection until it ends.
 pub(super) async fn run(mesh: Arc<Mesh>, connection: Connection, dialled_to: Option<SocketAddr>) {
     let from = connection.remote_address();
-    let region = match tls::peer_region(&connection) {
-        Ok(region) if region == mesh.region => {
+    let (region, certificate) = match tls::peer(&connection) {
+        Ok((region, _)) if region == mesh.region => {
             // Seeds often list everyone; whoever connects from elsewhere is a second agent.
             match dialled_to {
                 Some(address) => mesh.pool.on_own(address),
@@ -134,20 +141,24 @@ pub(super) async fn run(mesh: Arc<Mesh>, connection: Connection, dialled_to: Opt
             }
             return connection.close(CODE_OWN_REGION, b"this is your own region's agent");
         }
-        Ok(region) => region,
+        Ok(peer) => peer,
         Err(error) => {
             tracing::debug!(%from, %error, "no region in the peer's certificate");
             mesh.refuse(&from, Refusal::Certificate);
             return connection.close(CODE_NO_REGION, b"the certificate names no region");
         }
     };
+    // rustls ends a handshake in which the two ends share no version.
+    let Some(version) = tls::version(&connection) else { return connection.close(CODE_NO_VERSION, b"no wire version was agreed on") };
     let now = Instant::now();
     let (forwards, to_forward) = mpsc::channel(MAX_REGIONS);
     let limits =
         Limits { gossip: Bucket::new(GOSSIP_BURST, GOSSIP_PER_SECOND, now), streams: Bucket::new(STREAM_BURST, STREAMS_PER_SECOND, now) };
     let link = Arc::new(Link {
         region,
+        certificate,
         connection,
+        version,
         dialled_to,
         since: now,
         in_use: watch::Sender::new(false),
@@ -167,7 +178,7 @@ pub(super) async fn run(mesh: Arc<Mesh>, connection: Connection, dialled_to: Opt
             kept.forward(&mesh, &Arc::new(card));
         }
     }
-    tracing::debug!(region = %link.region, %from, dialled = link.is_dialled(), "connected");
+    tracing::debug!(region = %link.region, %from, dialled = link.is_dialled(), version = link.version.number(), "connected");
     mesh.dirty.notify_one();
     let write = write(&mesh, &link, to_forward);
     tokio::join!(biased; read_datagrams(&mesh, &link), read_streams(&mesh, &link), rpc::serve(&mesh, &link), write);
@@ -240,14 +251,14 @@ async fn write(mesh: &Arc<Mesh>, link: &Link, mut to_forward: mpsc::Receiver<Arc
 }
 
 async fn send_cards(mesh: &Mesh, link: &Link, cards: &[Card]) {
-    if let Some(message) = encode(Kind::Cards, &cards) {
+    if let Some(message) = encode(link.version, Kind::Cards, &cards) {
         send_on_stream(mesh, &link.connection, &message).await;
     }
 }
 
 /// Sends a state, and returns its stream. A region that has published nothing yet sends its card.
 async fn push(mesh: &Mesh, link: &Link, spoken: &Spoken) -> Option<SendStream> {
-    let Some(message) = &spoken.push else {
+    let Some(message) = spoken.push(link.version) else {
         send_cards(mesh, link, std::slice::from_ref(&spoken.card)).await;
         return None;
     };
@@ -284,7 +295,7 @@ async fn read_datagrams(mesh: &Arc<Mesh>, link: &Arc<Link>) {
     while let Ok(datagram) = link.connection.read_datagram().await {
         mesh.counters.datagrams_received.bump();
         mesh.counters.datagram_bytes_received.add(datagram.len() as u64);
-        let taken = match Envelope::parse(&datagram) {
+        let taken = match Envelope::parse(&datagram, link.version) {
             Ok(Envelope { kind: Kind::Gossip, body }) => on_gossip(mesh, link, body),
             Ok(_) => Err(Refusal::Misplaced),
             Err(_) => Err(Refusal::Malformed),
@@ -320,7 +331,7 @@ async fn read_stream(mesh: &Arc<Mesh>, link: &Arc<Link>, mut stream: RecvStream)
     };
     mesh.counters.streams_received.bump();
     mesh.counters.stream_bytes_received.add(message.len() as u64);
-    let Envelope { kind, body } = Envelope::parse(&message).map_err(|_| Refusal::Malformed)?;
+    let Envelope { kind, body } = Envelope::parse(&message, link.version).map_err(|_| Refusal::Malformed)?;
     match kind {
         Kind::Gossip => on_gossip(mesh, link, body),
         Kind::Cards => on_cards(mesh, link, body),
@@ -366,7 +377,11 @@ fn on_cards(mesh: &Arc<Mesh>, link: &Link, body: &[u8]) -> Result<(), Refusal> {
 }
 
 async fn on_push(mesh: &Arc<Mesh>, link: &Link, body: &[u8]) -> Result<(), Refusal> {
-    let published: Published = codec::decode(body).map_err(|_| Refusal::Malformed)?;
+    let published: Published = match link.version {
+        Version::V1 => codec::decode(body),
+        Version::V2 => codec::decode::<Pushed>(body).map(|pushed| pushed.into_published(link.certificate.to_vec())),
+    }
+    .map_err(|_| Refusal::Malformed)?;
     let now = mesh.now();
     mesh.core().contacts.on_heard(&link.region, now.instant);
     if take_in(mesh, link, &link.region, published).await? {
@@ -419,7 +434,7 @@ fn on_learned(mesh: &Mesh, link: &Link, learned: Learned) {
 }
 
 /// A whole message; `None` only for what is larger than a message may be.
-pub(super) fn encode<T: serde::Serialize>(kind: Kind, value: &T) -> Option<Vec<u8>> {
+pub(super) fn encode<T: serde::Serialize>(version: Version, kind: Kind, value: &T) -> Option<Vec<u8>> {
     let body = codec::encode(value).inspect_err(|error| tracing::error!(?kind, %error, "message not sent")).ok()?;
-    Some(Envelope { kind, body: &body }.to_bytes())
+    Some(Envelope { kind, body: &body }.to_bytes(version))
 }

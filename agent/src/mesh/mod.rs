@@ -43,7 +43,7 @@ mod tests;
 pub use identity::IdentityError;
 pub use stats::MeshStats;
 pub use tls::{CertificateError, TlsError};
-pub use view::{MeshView, RegionEntry};
+pub use view::{Connected, MeshView, RegionEntry};
 
 use self::core::{Core, Now};
 use crate::config::MeshConfig;
@@ -174,7 +174,7 @@ pub async fn start(
     }
     let identity = Identity::load(&config.tls, &region, env.clock.now())?;
     let seed = env.seed.child("mesh");
-    let endpoint = open_endpoint(env, &identity, config.listen, &seed).await?;
+    let endpoint = open_endpoint(env, &identity, config, &seed).await?;
     let bind_error = |source| MeshError::Bind { address: config.listen, source };
     let address = config.advertise.map_or_else(|| endpoint.local_addr().map_err(bind_error), Ok)?;
     if !card::is_reachable(address) {
@@ -203,7 +203,7 @@ pub async fn start(
         service,
         chance: Mutex::new(StdRng::from_seed(seed.child("choices").bytes())),
         noted: Mutex::default(),
-        spoken: watch::Sender::new(Arc::new(Spoken { card, push: None })),
+        spoken: watch::Sender::new(Arc::new(Spoken { card, pushes: BTreeMap::new() })),
         exceeded: watch::Sender::new(None),
         seeds: watch::Sender::new(BTreeSet::new()),
         view: watch::Sender::new(Arc::new(view)),
@@ -221,10 +221,10 @@ pub async fn start(
 }
 
 /// The endpoint of `identity`, for both roles.
-async fn open_endpoint(env: &Env, identity: &Identity, listen: SocketAddr, seed: &crate::env::Seed) -> Result<Endpoint, MeshError> {
-    let quic = tls::quic_config(identity, env, seed)?;
-    let bind_error = |source| MeshError::Bind { address: listen, source };
-    let socket = env.network.bind_udp(listen).await.map_err(bind_error)?;
+async fn open_endpoint(env: &Env, identity: &Identity, config: &MeshConfig, seed: &crate::env::Seed) -> Result<Endpoint, MeshError> {
+    let quic = tls::quic_config(identity, env, seed, config.wire_version)?;
+    let bind_error = |source| MeshError::Bind { address: config.listen, source };
+    let socket = env.network.bind_udp(config.listen).await.map_err(bind_error)?;
     let runtime = Arc::new(quinn::TokioRuntime);
     let mut endpoint = Endpoint::new_with_abstract_socket(quic.endpoint, Some(quic.server), socket, runtime).map_err(bind_error)?;
     endpoint.set_default_client_config(quic.client);
@@ -253,7 +253,7 @@ impl MeshHandle {
             return Ok(rpc::respond(&self.mesh, region, request).await);
         }
         let link = self.mesh.pool.get(region).ok_or_else(|| MeshError::NotConnected { region: region.clone() })?;
-        rpc::ask(region, &link.connection, &request).await
+        rpc::ask(&link, &request).await
     }
 
     /// Dials `region` now if it is not connected, whatever was tried in vain before.

@@ -8,6 +8,7 @@
 use super::link::{CODE_DUPLICATE, Link};
 use super::refusal::Refusal;
 use super::stats::MeshStats;
+use super::view::Connected;
 use super::{Mesh, tls};
 use crate::marks::bug;
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,9 +102,10 @@ impl Pool {
         self.state().links.values().cloned().collect()
     }
 
-    /// The round trips, by region.
-    pub(super) fn rtts(&self) -> BTreeMap<RegionId, Duration> {
-        self.state().links.iter().map(|(region, link)| (region.clone(), link.connection.rtt())).collect()
+    /// What is to be shown of them, by region.
+    pub(super) fn connected(&self) -> BTreeMap<RegionId, Connected> {
+        let shown = |link: &Link| Connected { rtt: link.connection.rtt(), version: link.version };
+        self.state().links.iter().map(|(region, link)| (region.clone(), shown(link))).collect()
     }
 
     /// Adds what connections count.

@@ -5,7 +5,7 @@ use super::bounds::STREAM_TIMEOUT;
 use super::link::{self, Link};
 use super::refusal::Refusal;
 use super::{Mesh, MeshError, PeerService};
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{RecvStream, SendStream};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -17,21 +17,21 @@ const MAX_REQUEST_BYTES: usize = 4 * 1024;
 /// How long a peer may take to answer; a planning round takes well under a second.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Asks the other end of `connection`.
-pub(super) async fn ask(region: &RegionId, connection: &Connection, request: &Request) -> Result<Response, MeshError> {
-    let peer = || region.clone();
-    let message =
-        link::encode(Kind::Request, request).ok_or_else(|| MeshError::BadAnswer { region: peer(), what: "no request that fits" })?;
+/// Asks the other end of `link`.
+pub(super) async fn ask(link: &Link, request: &Request) -> Result<Response, MeshError> {
+    let (version, peer) = (link.version, || link.region.clone());
+    let message = link::encode(version, Kind::Request, request)
+        .ok_or_else(|| MeshError::BadAnswer { region: peer(), what: "no request that fits" })?;
     let exchange = async {
         let lost = |reason: String| MeshError::Lost { region: peer(), reason };
-        let (mut send, mut receive) = connection.open_bi().await.map_err(|e| lost(e.to_string()))?;
+        let (mut send, mut receive) = link.connection.open_bi().await.map_err(|e| lost(e.to_string()))?;
         send.write_all(&message).await.map_err(|e| lost(e.to_string()))?;
         send.finish().map_err(|e| lost(e.to_string()))?;
         receive.read_to_end(wire::MAX_MESSAGE_BYTES).await.map_err(|e| lost(e.to_string()))
     };
     let answer = timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| MeshError::Timeout { region: peer(), after: REQUEST_TIMEOUT })??;
     let bad = |what| MeshError::BadAnswer { region: peer(), what };
-    match Envelope::parse(&answer) {
+    match Envelope::parse(&answer, version) {
         Ok(Envelope { kind: Kind::Response, body }) => codec::decode(body).map_err(|_| bad("bytes that are no response")),
         Ok(_) => Err(bad("a message of another kind")),
         Err(_) => Err(bad("bytes that are no message")),
@@ -60,13 +60,13 @@ async fn answer(mesh: &Mesh, link: &Link, mut send: SendStream, mut receive: Rec
         Ok(Err(quinn::ReadToEndError::TooLong)) => return Err(Refusal::Oversized),
         Ok(Err(quinn::ReadToEndError::Read(_))) | Err(_) => return Ok(()),
     };
-    let request = match Envelope::parse(&message) {
+    let request = match Envelope::parse(&message, link.version) {
         Ok(Envelope { kind: Kind::Request, body }) => codec::decode(body).map_err(|_| Refusal::Malformed)?,
         Ok(_) => return Err(Refusal::Misplaced),
         Err(_) => return Err(Refusal::Malformed),
     };
     let response = respond(mesh, &link.region, request).await;
-    let Some(message) = link::encode(Kind::Response, &response) else { return Ok(()) };
+    let Some(message) = link::encode(link.version, Kind::Response, &response) else { return Ok(()) };
     let write = async {
         send.write_all(&message).await.ok()?;
         send.finish().ok()

@@ -12,13 +12,14 @@ use super::{Mesh, card, gossip, link};
 use crate::marks::{bug, sometimes};
 use bytes::Bytes;
 use chitchat::ChitchatHandle;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tradewind_protocol::RegionState;
 use tradewind_protocol::api::Severity;
-use tradewind_protocol::wire::{Announcement, Card, Kind, Published};
+use tradewind_protocol::wire::{Announcement, Card, Kind, Published, Pushed, Version};
 
 /// New lives at once and in the long run: as many as peers accept (see the roster).
 const LIVES_BURST: u32 = 8;
@@ -29,8 +30,15 @@ const LIFE_PAUSE: Duration = Duration::from_secs(10);
 /// What is sent to peers.
 pub(super) struct Spoken {
     pub(super) card: Card,
-    /// The whole push, made once for all peers. `None` before the first state.
-    pub(super) push: Option<Bytes>,
+    /// The whole push, made once for all peers that speak a version. None before the first state.
+    pub(super) pushes: BTreeMap<Version, Bytes>,
+}
+
+impl Spoken {
+    /// The push, as `version` has it.
+    pub(super) fn push(&self, version: Version) -> Option<&Bytes> {
+        self.pushes.get(&version)
+    }
 }
 
 /// The first card of a life, before any state.
@@ -214,13 +222,25 @@ impl Speaker {
             let published = Arc::new(Published { card: card.clone(), body });
             Held { published, state, received_at: card.announcement.issued_at }
         });
-        let push = held.as_ref().and_then(|held| link::encode(Kind::Push, &*held.published)).map(Bytes::from);
+        let pushes = held.as_ref().map(|held| pushes(&held.published)).unwrap_or_default();
         let mut core = mesh.core();
         core.own.card = card.clone();
         core.own_held = held;
         drop(core);
-        mesh.spoken.send_replace(Arc::new(Spoken { card: card.clone(), push }));
+        mesh.spoken.send_replace(Arc::new(Spoken { card: card.clone(), pushes }));
         mesh.dirty.notify_one();
         card
     }
+}
+
+/// What `published` is pushed as, for each version.
+fn pushes(published: &Published) -> BTreeMap<Version, Bytes> {
+    let encoded = Version::ALL.into_iter().filter_map(|version| {
+        let message = match version {
+            Version::V1 => link::encode(version, Kind::Push, published),
+            Version::V2 => link::encode(version, Kind::Push, &Pushed::from(published.clone())),
+        };
+        Some((version, Bytes::from(message?)))
+    });
+    encoded.collect()
 }

@@ -20,7 +20,8 @@ use rustls::time_provider::TimeProvider;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tradewind_protocol::pki::REGION_URI;
-use tradewind_protocol::{RegionId, Timestamp, wire};
+use tradewind_protocol::wire::{self, Version};
+use tradewind_protocol::{RegionId, Timestamp};
 
 /// When a silent connection is given up: three keep-alives. chitchat notices a death within ten
 /// intervals, so this only cleans up.
@@ -137,10 +138,17 @@ pub(super) fn ed25519_key(leaf: &CertificateDer<'_>) -> Result<[u8; 32], Certifi
     spki.strip_prefix(&ED25519_SPKI[..]).and_then(|key| key.try_into().ok()).ok_or(CertificateError::Key)
 }
 
-/// The region that the other end of a connection has proved in its handshake.
-pub(super) fn peer_region(connection: &quinn::Connection) -> Result<RegionId, CertificateError> {
+/// The certificate that the other end of a connection has proved to hold in its handshake, and the region that it names.
+pub(super) fn peer(connection: &quinn::Connection) -> Result<(RegionId, CertificateDer<'static>), CertificateError> {
     let chain = connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
-    region_in(chain.as_deref().and_then(|chain| chain.first()).ok_or(CertificateError::Missing)?)
+    let leaf = chain.and_then(|chain| chain.into_iter().next()).ok_or(CertificateError::Missing)?;
+    Ok((region_in(&leaf)?, leaf))
+}
+
+/// The version of the wire that both ends have agreed on; none only where a handshake was done without ALPN.
+pub(super) fn version(connection: &quinn::Connection) -> Option<Version> {
+    let data = connection.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
+    Version::from_alpn(data.protocol.as_deref()?)
 }
 
 /// Whether a handshake failed because one side refused the other: QUIC carries TLS alerts as error
@@ -181,12 +189,15 @@ pub enum TlsError {
 }
 
 /// The configuration of `identity`'s endpoint; chance from `seed`.
-pub(super) fn quic_config(identity: &Identity, env: &Env, seed: &Seed) -> Result<QuicConfig, TlsError> {
+/// It speaks `newest` and the versions of the wire before it.
+pub(super) fn quic_config(identity: &Identity, env: &Env, seed: &Seed, newest: Version) -> Result<QuicConfig, TlsError> {
     let mut provider = (*env.crypto).clone();
     provider.signature_verification_algorithms = ED25519_ONLY;
     let provider = Arc::new(provider);
     let time: Arc<dyn TimeProvider> = Arc::new(WallTime(env.clock.clone()));
     let tls13 = &[&rustls::version::TLS13];
+    // The server's order decides, and is everyone's.
+    let versions: Vec<Vec<u8>> = newest.and_before().map(|version| version.alpn().to_vec()).collect();
     let chain = vec![identity.certificate.clone()];
     let mut roots = rustls::RootCertStore::empty();
     roots.add(identity.authority.der.clone())?;
@@ -197,14 +208,14 @@ pub(super) fn quic_config(identity: &Identity, env: &Env, seed: &Seed) -> Result
         .with_protocol_versions(tls13)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain.clone(), identity.key())?;
-    server.alpn_protocols = vec![wire::ALPN.to_vec()];
+    server.alpn_protocols.clone_from(&versions);
     server.send_tls13_tickets = 0;
     server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     let mut client = rustls::ClientConfig::builder_with_details(provider, time)
         .with_protocol_versions(tls13)?
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, identity.key())?;
-    client.alpn_protocols = vec![wire::ALPN.to_vec()];
+    client.alpn_protocols = versions;
     client.resumption = rustls::client::Resumption::disabled();
 
     let server: Arc<QuicServerConfig> = Arc::new(server.try_into()?);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tradewind_protocol::wire::Version;
 use tradewind_protocol::{RegionId, RegionState, Timestamp};
 
 /// The mesh as one agent sees it.
@@ -33,11 +34,25 @@ pub struct RegionEntry {
     pub received_at: Option<Timestamp>,
     /// How many bytes it took on the wire; 0 without a state.
     pub body_bytes: u32,
-    /// Round trip on the connection with it, if there is one.
-    pub rtt: Option<Duration>,
+    /// The connection with it, if there is one.
+    pub connection: Option<Connected>,
+}
+
+/// A connection with a region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connected {
+    /// Its round trip.
+    pub rtt: Duration,
+    /// What both ends speak on it.
+    pub version: Version,
 }
 
 impl RegionEntry {
+    /// Round trip on the connection with it, if there is one.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.connection.map(|connection| connection.rtt)
+    }
+
     /// How long ago the state arrived.
     pub fn age(&self, now: Timestamp) -> Option<Duration> {
         self.received_at.map(|at| now.since(at))
@@ -46,7 +61,8 @@ impl RegionEntry {
     /// Whether both say the same but for the round trip, which never stands still.
     fn says_the_same(&self, other: &Self) -> bool {
         let state = |entry: &Self| entry.state.as_ref().map(Arc::as_ptr);
-        let rest = |e: &Self| (e.live, e.generation, e.sequence, e.address, e.received_at, e.body_bytes);
+        let version = |e: &Self| e.connection.map(|connection| connection.version);
+        let rest = |e: &Self| (e.live, e.generation, e.sequence, e.address, e.received_at, e.body_bytes, version(e));
         rest(self) == rest(other) && state(self) == state(other)
     }
 }

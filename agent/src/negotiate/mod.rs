@@ -167,7 +167,7 @@ impl Negotiator {
         let (view, now) = (self.parts.mesh.view(), self.parts.clock.now());
         let neighbours = view.regions.iter().filter(|(region, _)| **region != view.this).filter_map(|(region, entry)| {
             let (state, age) = (entry.state.as_deref()?, entry.age(now)?);
-            Some(Neighbour { region, live: entry.live, age, rtt: entry.rtt, state })
+            Some(Neighbour { region, live: entry.live, age, rtt: entry.rtt(), state })
         });
         rank::rank(neighbours, service, self.parts.config.planner.stale_after, self.desk.records())
     }
@@ -216,7 +216,7 @@ impl Negotiator {
 
 /// How long a hold took, beside the round trip: what is more is the owner's commit.
 fn note_hold(mesh: &MeshHandle, events: &EventLog, owner: &RegionId, took: Duration) {
-    if let Some(rtt) = mesh.view().regions.get(owner).and_then(|entry| entry.rtt) {
+    if let Some(rtt) = mesh.view().regions.get(owner).and_then(|entry| entry.rtt()) {
         let words = format!("{owner} answered a hold in {} ms, the round trip is {} ms", took.as_millis(), rtt.as_millis());
         events.note(Severity::Info, "reserve.answered", words);
     }

@@ -21,6 +21,7 @@ pub(super) fn print_regions(regions: &[RegionView], out: &mut Output) -> Result<
         Right("LEFT OUT"),
         Right("STATE"),
         Left("VERSION"),
+        Right("WIRE"),
         Left("ADDRESS"),
     ]);
     for region in regions {
@@ -47,6 +48,7 @@ pub(super) fn print_regions(regions: &[RegionView], out: &mut Output) -> Result<
                 },
                 human::bytes(region.state_bytes.into()),
                 region.version.clone().unwrap_or_else(|| "-".to_owned()),
+                region.wire_version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
                 region.address.clone(),
             ],
         );

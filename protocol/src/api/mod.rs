@@ -100,6 +100,9 @@ pub struct RegionView {
     pub api: Option<String>,
     /// Round-trip time over QUIC, milliseconds; none without a connection.
     pub rtt_ms: Option<f64>,
+    /// Wire version that is spoken with it; none without a connection.
+    #[serde(default)]
+    pub wire_version: Option<u8>,
     /// How it judges itself.
     pub health: Health,
     /// Whether it acts.

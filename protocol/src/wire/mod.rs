@@ -9,6 +9,10 @@
 //! | unidirectional stream | `Gossip` too large for a datagram, `Cards`, `Push` |
 //! | bidirectional stream | one `Request`, then one `Response` |
 //!
+//! Which [`Version`] is spoken, the two ends of a connection agree on by ALPN: the newest that both know. So agents are
+//! upgraded one by one, in any order. Cards and bodies are no part of it: they are signed once and relayed as they are to
+//! agents of every version, so their layout stays as long as any version that reads them is spoken.
+//!
 //! What a region publishes is a [`Card`] (small, signed, says who, where, which version and the
 //! hash of the body) and a body (the region's state). chitchat carries the cards of all regions
 //! and repairs; bodies are pushed straight to every live peer, and fetched by hash where a push
@@ -22,11 +26,66 @@ pub(crate) use bytes::AtMost;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
-/// The version that this code speaks. A peer of another one is refused with a reason.
-pub const WIRE_VERSION: u8 = 1;
+/// A version of the wire format. A release speaks its own and the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+#[repr(u8)]
+pub enum Version {
+    /// A [`Kind::Push`] is a [`Published`].
+    V1 = 1,
+    /// A [`Kind::Push`] is a [`Pushed`]: the sender's certificate, which its handshake has shown, is not sent again.
+    V2 = 2,
+}
 
-/// ALPN protocol name: a connection is only made between agents that share it.
-pub const ALPN: &[u8] = b"tradewind/1";
+impl Version {
+    /// All versions that this code speaks, the newest first.
+    pub const ALL: [Version; 2] = [Version::V2, Version::V1];
+
+    /// The newest.
+    pub const NEWEST: Version = Version::V2;
+
+    /// The version's number: the first byte of every message.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Its ALPN protocol name: a connection is only made between agents that share one.
+    pub const fn alpn(self) -> &'static [u8] {
+        match self {
+            Version::V1 => b"tradewind/1",
+            Version::V2 => b"tradewind/2",
+        }
+    }
+
+    /// The version of this ALPN protocol name.
+    pub fn from_alpn(name: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|version| version.alpn() == name)
+    }
+
+    /// What an agent speaks whose newest version is this one, the newest first.
+    pub fn and_before(self) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |version| *version <= self)
+    }
+}
+
+impl From<Version> for u8 {
+    fn from(version: Version) -> u8 {
+        version.number()
+    }
+}
+
+/// No version that this code speaks has this number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 or 2, the versions of the wire that agents speak")]
+pub struct UnknownVersion(pub u8);
+
+impl TryFrom<u8> for Version {
+    type Error = UnknownVersion;
+
+    fn try_from(number: u8) -> Result<Self, UnknownVersion> {
+        Self::ALL.into_iter().find(|version| version.number() == number).ok_or(UnknownVersion(number))
+    }
+}
 
 /// The largest message on a stream. Twice the largest body, so that a limit is hit by whoever
 /// builds a message, never by framing.
@@ -60,7 +119,7 @@ pub enum Kind {
     Gossip = 1,
     /// `Vec<Card>`: regions that the sender knows of.
     Cards = 2,
-    /// [`Published`]: a region's new state.
+    /// The sender's new state: a [`Published`] or a [`Pushed`], as the [`Version`] has it.
     Push = 3,
     /// [`Request`].
     Request = 4,
@@ -74,11 +133,16 @@ pub enum EnvelopeError {
     /// Fewer than two bytes.
     #[error("message of {0} bytes has no version and kind")]
     Short(usize),
-    /// Another wire version.
-    #[error("wire version {0}, this agent speaks {WIRE_VERSION}: upgrade the older side")]
-    Version(u8),
-    /// A kind that this version does not have.
-    #[error("message kind {0} is unknown to wire version {WIRE_VERSION}")]
+    /// Another wire version than the connection's.
+    #[error("message of wire version {found} on a connection of version {}", .spoken.number())]
+    Version {
+        /// The message's.
+        found: u8,
+        /// What both ends have agreed on.
+        spoken: Version,
+    },
+    /// A kind that no version has.
+    #[error("message kind {0} is unknown")]
     Kind(u8),
 }
 
@@ -95,11 +159,11 @@ impl<'a> Envelope<'a> {
     /// Bytes before the body.
     pub const HEADER_BYTES: usize = 2;
 
-    /// Splits a message, version first.
-    pub fn parse(message: &'a [u8]) -> Result<Self, EnvelopeError> {
+    /// Splits a message of a connection on which `spoken` was agreed.
+    pub fn parse(message: &'a [u8], spoken: Version) -> Result<Self, EnvelopeError> {
         let &[version, kind, ref body @ ..] = message else { return Err(EnvelopeError::Short(message.len())) };
-        if version != WIRE_VERSION {
-            return Err(EnvelopeError::Version(version));
+        if version != spoken.number() {
+            return Err(EnvelopeError::Version { found: version, spoken });
         }
         let kind = match kind {
             1 => Kind::Gossip,
@@ -112,10 +176,10 @@ impl<'a> Envelope<'a> {
         Ok(Self { kind, body })
     }
 
-    /// The message's bytes.
-    pub fn to_bytes(self) -> Vec<u8> {
+    /// The message's bytes on a connection on which `spoken` was agreed.
+    pub fn to_bytes(self, spoken: Version) -> Vec<u8> {
         let mut message = Vec::with_capacity(Self::HEADER_BYTES + self.body.len());
-        message.extend([WIRE_VERSION, self.kind as u8]);
+        message.extend([spoken.number(), self.kind as u8]);
         message.extend_from_slice(self.body);
         message
     }
@@ -184,6 +248,34 @@ pub struct Published {
     pub body: Vec<u8>,
 }
 
+/// The sender's own state as [`Version::V2`] pushes it: a [`Published`] whose certificate is the one that the sender's end of the
+/// connection was made with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pushed {
+    /// What is said.
+    pub announcement: Announcement,
+    /// Of the announcement, see [`Card`].
+    #[serde(with = "AtMost::<SIGNATURE_BYTES>")]
+    pub signature: Vec<u8>,
+    /// As in [`Published`].
+    #[serde(with = "AtMost::<MAX_BODY_BYTES>")]
+    pub body: Vec<u8>,
+}
+
+impl Pushed {
+    /// The whole of it, with the sender's certificate (DER).
+    pub fn into_published(self, certificate: Vec<u8>) -> Published {
+        let Pushed { announcement, signature, body } = self;
+        Published { card: Card { announcement, signature, certificate }, body }
+    }
+}
+
+impl From<Published> for Pushed {
+    fn from(Published { card, body }: Published) -> Self {
+        Self { announcement: card.announcement, signature: card.signature, body }
+    }
+}
+
 /// What one agent asks of another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Request {
@@ -225,11 +317,27 @@ mod tests {
 
     #[test]
     fn envelopes_refuse_what_they_do_not_know() {
-        let message = Envelope { kind: Kind::Push, body: b"xyz" }.to_bytes();
-        assert_eq!(message, [WIRE_VERSION, 3, b'x', b'y', b'z']);
-        assert_eq!(Envelope::parse(&message), Ok(Envelope { kind: Kind::Push, body: b"xyz" }));
-        assert_eq!(Envelope::parse(&[]), Err(EnvelopeError::Short(0)));
-        assert_eq!(Envelope::parse(&[9, 1]), Err(EnvelopeError::Version(9)));
-        assert_eq!(Envelope::parse(&[WIRE_VERSION, 77]), Err(EnvelopeError::Kind(77)));
+        for version in Version::ALL {
+            let message = Envelope { kind: Kind::Push, body: b"xyz" }.to_bytes(version);
+            assert_eq!(message, [version.number(), 3, b'x', b'y', b'z']);
+            assert_eq!(Envelope::parse(&message, version), Ok(Envelope { kind: Kind::Push, body: b"xyz" }));
+            assert_eq!(Envelope::parse(&[], version), Err(EnvelopeError::Short(0)));
+            assert_eq!(Envelope::parse(&[9, 1], version), Err(EnvelopeError::Version { found: 9, spoken: version }));
+            assert_eq!(Envelope::parse(&[version.number(), 77], version), Err(EnvelopeError::Kind(77)));
+        }
+        let older = Envelope { kind: Kind::Push, body: b"" }.to_bytes(Version::V1);
+        assert_eq!(Envelope::parse(&older, Version::V2), Err(EnvelopeError::Version { found: 1, spoken: Version::V2 }));
+    }
+
+    #[test]
+    fn a_version_has_one_number_and_one_name_and_knows_those_before() {
+        for version in Version::ALL {
+            assert_eq!(Version::try_from(version.number()), Ok(version));
+            assert_eq!(Version::from_alpn(version.alpn()), Some(version));
+            assert!(version <= Version::NEWEST);
+        }
+        assert_eq!((Version::try_from(0), Version::from_alpn(b"h3")), (Err(UnknownVersion(0)), None));
+        assert!(Version::V2.and_before().eq([Version::V2, Version::V1]), "the newest is preferred");
+        assert!(Version::V1.and_before().eq([Version::V1]));
     }
 }

@@ -47,6 +47,7 @@ fn view(region: &str, this: bool, live: bool) -> RegionView {
         address: String::new(),
         api: None,
         rtt_ms: None,
+        wire_version: None,
         health: Health::Healthy,
         mode: None,
         coordinates: None,

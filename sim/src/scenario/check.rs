@@ -14,6 +14,7 @@ use tradewind_agent::provider::simulated::Outage;
 use tradewind_protocol::RegionId;
 use tradewind_protocol::forecast::MAX_HORIZON;
 use tradewind_protocol::region::Coordinates;
+use tradewind_protocol::wire::Version;
 
 /// The most regions: every tick visits every pair of them.
 const MAX_REGIONS: usize = 100;
@@ -94,6 +95,8 @@ struct RawRegion {
     name: String,
     latitude: Option<f64>,
     longitude: Option<f64>,
+    /// What its agent speaks at most.
+    wire_version: Option<Version>,
 }
 
 #[derive(Deserialize)]
@@ -141,6 +144,8 @@ enum RawFault {
         at_s: f64,
         region: String,
         down_s: Option<f64>,
+        /// What it speaks at most when it is back.
+        wire_version: Option<Version>,
     },
     Partition {
         at_s: f64,
@@ -288,7 +293,7 @@ impl Checker {
                 None
             }
         };
-        Some(Region { id, coordinates })
+        Some(Region { id, coordinates, wire_version: raw.wire_version.unwrap_or(Version::NEWEST) })
     }
 
     fn delays(&mut self, regions: &[Region], network: &RawNetwork, links: &[RawLink]) -> BTreeMap<(RegionId, RegionId), Delay> {
@@ -347,12 +352,16 @@ impl Checker {
                     down_s.map(|down| Fault { at: self.time("fault.at_s + down_s", at_s + down), action: Action::Restart(region) });
                 std::iter::once(Fault { at, action }).chain(restart).collect()
             }
-            RawFault::Stop { at_s, region, down_s } => {
+            RawFault::Stop { at_s, region, down_s, wire_version } => {
                 let at = self.time("fault.at_s", at_s);
                 let Some(region) = self.named("fault.region", &region) else { return vec![] };
+                if let (Some(version), None) = (wire_version, down_s) {
+                    self.wrong("fault.wire_version", version.number(), "an agent that never boots again speaks none: say down_s");
+                }
                 let back = down_s.map(|down| self.time("fault.at_s + down_s", at_s + down));
+                let other = back.and_then(|at| Some(Fault { at, action: Action::Wire(region.clone(), wire_version?) }));
                 let restart = back.map(|at| Fault { at, action: Action::Restart(region.clone()) });
-                std::iter::once(Fault { at, action: Action::Stop(region) }).chain(restart).collect()
+                std::iter::once(Fault { at, action: Action::Stop(region) }).chain(other).chain(restart).collect()
             }
             RawFault::Partition { at_s, regions: names, from, for_s } => {
                 let at = self.time("fault.at_s", at_s);

@@ -34,8 +34,19 @@ fn a_minimal_file_gets_the_defaults() {
     assert!(config.api.listen.ip().is_loopback());
     assert_eq!(config.forecast.season, 1440);
     assert_eq!(config.mesh.state_budget_bytes, 65_536);
+    assert_eq!(config.mesh.wire_version, Version::NEWEST);
     assert_eq!(config.pools[0].capacity.cpu_millis, 2000);
     assert_eq!(config.planner.quantile.thousandths(), 950);
+}
+
+#[test]
+fn an_agent_is_kept_at_a_version_of_the_wire_that_it_knows() {
+    let with = |value: &str| MINIMAL.replace("listen", &format!("wire_version = {value}\nlisten"));
+    assert_eq!(parse(&with("1")).unwrap().mesh.wire_version, Version::V1);
+    for value in ["0", "3", "257", "\"1\""] {
+        let expected = format!("mesh.wire_version = {value}: must be 1 or 2, the versions of the wire that agents speak");
+        assert_eq!(problems(&with(value)), [expected]);
+    }
 }
 
 #[test]

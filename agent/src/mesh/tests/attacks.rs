@@ -1,7 +1,7 @@
 //! What the holder of a valid certificate can do to others: nothing. Each test sends the attack to a
 //! running agent and then shows that every agent is as it was.
 
-use super::hostile::{Hostile, answer, gossip, node_of, operations, push, raw_ack, relay, send, send_bytes};
+use super::hostile::{Hostile, answer, gossip, node_of, operations, push, raw_ack, relay, send, send_bytes, spoken};
 use super::*;
 use crate::config::TlsPaths;
 use crate::mesh::message::{Entry, Message};
@@ -314,7 +314,7 @@ async fn bad_pushes_change_nothing() {
     refused(agent, "malformed", push(connection, hostile.card(1, 14, &bomb), &bomb)).await;
     let large = vec![7; 300 * 1024];
     refused(agent, "malformed", push(connection, hostile.card(1, 15, &large), &large)).await;
-    let huge = Envelope { kind: Kind::Push, body: &vec![0; MAX_MESSAGE_BYTES + 1] }.to_bytes();
+    let huge = Envelope { kind: Kind::Push, body: &vec![0; MAX_MESSAGE_BYTES + 1] }.to_bytes(spoken(connection));
     refused(agent, "oversized", send_bytes(connection, &huge)).await;
     // Messages that are none.
     refused(agent, "malformed", send(connection, Kind::Push, b"junk")).await;
@@ -340,7 +340,7 @@ async fn a_flood_is_cut_off_and_nobody_else_notices() {
     let connection = &siege.connections[0];
     let syn = Message::Syn { cluster: "mesh".into(), digest: vec![siege.hostile.entry()] }.to_bytes();
     let frame = frame::Packer::new().pack(&syn);
-    let message = bytes::Bytes::from(Envelope { kind: Kind::Gossip, body: &frame }.to_bytes());
+    let message = bytes::Bytes::from(Envelope { kind: Kind::Gossip, body: &frame }.to_bytes(spoken(connection)));
     for _ in 0..2_000 {
         connection.send_datagram_wait(message.clone()).await.unwrap();
     }
@@ -354,17 +354,18 @@ async fn a_flood_is_cut_off_and_nobody_else_notices() {
 #[tokio::test]
 async fn requests_are_read_within_bounds() {
     let siege = Siege::lay().await;
+    let spoken = spoken(&siege.connections[0]);
     let ask = async |bytes: &[u8]| {
         let (mut send, mut receive) = siege.connections[0].open_bi().await.unwrap();
         let _ = send.write_all(bytes).await;
         let _ = send.finish();
         receive.read_to_end(MAX_MESSAGE_BYTES).await
     };
-    let large = Envelope { kind: Kind::Request, body: &[0; 10_000] }.to_bytes();
+    let large = Envelope { kind: Kind::Request, body: &[0; 10_000] }.to_bytes(spoken);
     assert!(ask(&large).await.is_ok_and(|answer| answer.is_empty()));
-    let junk = Envelope { kind: Kind::Request, body: &[0xee; 10] }.to_bytes();
+    let junk = Envelope { kind: Kind::Request, body: &[0xee; 10] }.to_bytes(spoken);
     assert!(ask(&junk).await.is_ok_and(|answer| answer.is_empty()));
-    let other = Envelope { kind: Kind::Push, body: &[] }.to_bytes();
+    let other = Envelope { kind: Kind::Push, body: &[] }.to_bytes(spoken);
     assert!(ask(&other).await.is_ok_and(|answer| answer.is_empty()));
     let stats = siege.agents[0].mesh.stats();
     assert_eq!((stats.refused("oversized"), stats.refused("malformed"), stats.refused("misplaced")), (1, 1, 1));

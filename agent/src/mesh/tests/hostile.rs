@@ -5,7 +5,7 @@ use crate::config::TlsPaths;
 use crate::mesh::message::{CARD_KEY, Entry, Message, NodeDelta};
 use chitchat::{ChitchatId, Serializable};
 use quinn::Connection;
-use tradewind_protocol::wire::{Announcement, Envelope, Kind, Published, codec};
+use tradewind_protocol::wire::{Announcement, Envelope, Kind, Published, Pushed, Version, codec};
 
 /// The peer: an endpoint and an identity, and no mesh.
 pub(super) struct Hostile {
@@ -17,10 +17,16 @@ pub(super) struct Hostile {
 impl Hostile {
     /// One that holds the certificate of `tls`, whatever it is worth.
     pub(super) async fn with(tls: &TlsPaths) -> Self {
+        Self::speaking(tls, Version::NEWEST).await
+    }
+
+    /// The same, of an earlier version.
+    pub(super) async fn speaking(tls: &TlsPaths, wire_version: Version) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let env = Env::real(dir.path()).unwrap();
         let identity = Identity::load_unchecked(tls).unwrap();
-        let endpoint = open_endpoint(&env, &identity, "127.0.0.1:0".parse().unwrap(), &env.seed).await.unwrap();
+        let endpoint =
+            open_endpoint(&env, &identity, &config(tls.clone(), &Setup { wire_version, ..Setup::default() }), &env.seed).await.unwrap();
         Self { identity, endpoint, _dir: dir }
     }
 
@@ -77,9 +83,14 @@ impl Agent {
     }
 }
 
+/// What was agreed on for `connection`.
+pub(super) fn spoken(connection: &Connection) -> Version {
+    tls::version(connection).unwrap()
+}
+
 /// Sends an envelope on a stream and waits until the other end has it.
 pub(super) async fn send(connection: &Connection, kind: Kind, body: &[u8]) {
-    send_bytes(connection, &Envelope { kind, body }.to_bytes()).await;
+    send_bytes(connection, &Envelope { kind, body }.to_bytes(spoken(connection))).await;
 }
 
 /// Sends any bytes on a stream, as far as the other end takes them.
@@ -97,7 +108,12 @@ pub(super) async fn gossip(connection: &Connection, message: &[u8]) {
 
 /// Sends a state.
 pub(super) async fn push(connection: &Connection, card: Card, body: &[u8]) {
-    send(connection, Kind::Push, &codec::encode(&Published { card, body: body.to_vec() }).unwrap()).await;
+    let published = Published { card, body: body.to_vec() };
+    let message = match spoken(connection) {
+        Version::V1 => codec::encode(&published),
+        Version::V2 => codec::encode(&Pushed::from(published)),
+    };
+    send(connection, Kind::Push, &message.unwrap()).await;
 }
 
 /// Answers the next request on `connection` with `response`, and returns what was asked.
@@ -105,9 +121,9 @@ pub(super) async fn answer(connection: &Connection, response: &Response) -> Requ
     let (mut answer, mut question) = timeout(PATIENCE, connection.accept_bi()).await.unwrap().unwrap();
     let question = question.read_to_end(10_000).await.unwrap();
     let body = codec::encode(response).unwrap();
-    answer.write_all(&Envelope { kind: Kind::Response, body: &body }.to_bytes()).await.unwrap();
+    answer.write_all(&Envelope { kind: Kind::Response, body: &body }.to_bytes(spoken(connection))).await.unwrap();
     answer.finish().unwrap();
-    codec::decode(Envelope::parse(&question).unwrap().body).unwrap()
+    codec::decode(Envelope::parse(&question, spoken(connection)).unwrap().body).unwrap()
 }
 
 /// The chitchat node of `agent`.

@@ -19,7 +19,7 @@ async fn a_mesh_converges_and_a_push_reaches_everyone() {
             let entry = &view.regions[&region(name)];
             assert!(entry.age(agent.mesh.mesh.clock.now()).unwrap() < PATIENCE);
             assert!(entry.body_bytes > 0);
-            assert_eq!(entry.rtt.is_some(), view.this != region(name));
+            assert_eq!(entry.connection.is_some(), view.this != region(name));
         }
         // Everyone joined once, nobody left or returned.
         let kinds: Vec<_> = agent.events.since(0).into_iter().map(|event| event.kind).collect();

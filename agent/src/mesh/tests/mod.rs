@@ -4,11 +4,13 @@ mod attacks;
 mod hostile;
 mod life;
 pub(super) mod pki;
+mod upgrade;
 
 use self::pki::{Pki, state};
 use super::*;
 use std::path::PathBuf;
 use tradewind_protocol::RegionId;
+use tradewind_protocol::wire::Version;
 
 /// How long anything may take before a test gives up: nothing here takes more than a few seconds
 /// on an idle machine.
@@ -42,6 +44,7 @@ struct Setup {
     budget: usize,
     listen: SocketAddr,
     gossip_interval: Duration,
+    wire_version: Version,
 }
 
 impl Default for Setup {
@@ -52,6 +55,7 @@ impl Default for Setup {
             budget: 64 * 1024,
             listen: ([127, 0, 0, 1], 0).into(),
             gossip_interval: Duration::from_millis(100),
+            wire_version: Version::NEWEST,
         }
     }
 }
@@ -141,6 +145,7 @@ fn config(tls: crate::config::TlsPaths, setup: &Setup) -> MeshConfig {
         tls,
         gossip_interval: setup.gossip_interval,
         state_budget_bytes: setup.budget,
+        wire_version: setup.wire_version,
     }
 }
 
