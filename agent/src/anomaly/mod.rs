@@ -3,7 +3,8 @@
 //! [`Anomalies`] holds one [`Detector`] a series. When a step is closed, it compares each count with what
 //! was foreseen for just that step, and joins surprising steps to *incidents*: the first alarm of one is
 //! returned, to be told once; what follows only lengthens it. An incident ends after `CALM` ordinary steps.
-//! Not here: whom to tell, and what to do about it. Read next: `detector`, then `tail`.
+//! Not here: whom to tell, and what to do about it; that forecasts learn the less of a count the more unlikely it was is their own business
+//! ([`crate::forecast`]). Read next: `detector`, then `tail`.
 
 mod detector;
 mod tail;
@@ -24,9 +25,6 @@ const MAX_PAST: usize = 1_000;
 const MAX_RECALL: usize = 2_000;
 /// Differences of less than one transaction are none.
 const UNIT: f64 = 1.0;
-/// What an anomalous step is worth to whoever learns from it, as a weight: it happened, but it is not how
-/// the series is.
-const ANOMALOUS_WEIGHT: f64 = 0.1;
 
 /// The anomalies of all series of one region.
 #[derive(Debug)]
@@ -117,12 +115,6 @@ impl Anomalies {
         anomalies.sort_by(|a, b| b.since.cmp(&a.since).then_with(|| a.series.cmp(&b.series)));
         anomalies.extend(self.past.iter().rev().cloned());
         AnomalyReport { anomalies, found: self.found.clone() }
-    }
-
-    /// How much the last closed step of `key` should count for whoever learns from it, 0 to 1.
-    pub fn weight(&self, key: &SeriesKey, step: StepIndex) -> f64 {
-        let incident = self.series.get(key).and_then(|watched| watched.incident.as_ref());
-        if incident.is_some_and(|incident| incident.last == step) { ANOMALOUS_WEIGHT } else { 1.0 }
     }
 }
 

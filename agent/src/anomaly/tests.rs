@@ -57,14 +57,12 @@ fn an_incident_is_told_once_lasts_and_ends() {
     let [(500, anomaly)] = &begun[..] else { panic!("{begun:?}") };
     assert_eq!((anomaly.kind, anomaly.direction, anomaly.observed, anomaly.expected), (AnomalyKind::Point, Direction::Up, 900.0, 100.0));
     assert!(anomaly.probability < 3e-4 && in_words(anomaly).contains("900 transactions in the step, 100 were foreseen"));
-    assert_eq!(anomalies.weight(&key("us"), StepIndex(502)), ANOMALOUS_WEIGHT);
     assert_eq!(anomalies.report().ongoing(), 1);
     assert!(run(&mut anomalies, 503..600, |at| 100.0 + noise(at)).is_empty());
     let report = anomalies.report();
     assert_eq!((report.ongoing(), report.anomalies.len(), report.found[&AnomalyKind::Point]), (0, 1, 1));
     assert_eq!(report.anomalies[0].since, minute().start(StepIndex(500)));
     assert!(report.anomalies[0].until >= minute().end(StepIndex(500)));
-    assert_eq!(anomalies.weight(&key("us"), StepIndex(599)), 1.0);
 }
 
 #[test]

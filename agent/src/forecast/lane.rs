@@ -110,7 +110,7 @@ impl Tally {
     fn learn(&mut self, said: &Saying, seasonal_naive: f64, actual: f64) {
         self.judged += 1;
         let gain = TALLY_GAIN.max(1.0 / self.judged as f64);
-        let [low, high] = INTERVAL_90.map(|at| f64::from(said.quantiles[at]));
+        let [low, high] = said.interval_90();
         let covered = if (low..=high).contains(&actual) { 1.0 } else { 0.0 };
         self.coverage_90 += gain * (covered - self.coverage_90);
         self.error += gain * ((actual - f64::from(said.quantiles[MEDIAN])).abs() - self.error);
@@ -139,6 +139,13 @@ pub(super) struct Saying {
     /// What the window of errors alone makes of them: widths are learnt from that.
     pub(super) settled: Row,
     pub(super) quantiles: Row,
+}
+
+impl Saying {
+    /// The ends of the central 90 % interval.
+    pub(super) fn interval_90(&self) -> [f64; 2] {
+        INTERVAL_90.map(|at| f64::from(self.quantiles[at]))
+    }
 }
 
 /// Quantiles that are kept.

@@ -43,12 +43,14 @@ impl Past {
         same && !self.counts.is_empty() && counts.len() >= self.counts.len()
     }
 
-    /// Learns the count of the step after the last one: finite, and at least 0.
-    pub(crate) fn observe(&mut self, count: f64) {
+    /// Learns the count of the step after the last one, finite and at least 0. The shapes of the season and of the week, which keep what
+    /// they learn for days, learn what was `likely` of it.
+    pub(crate) fn observe(&mut self, count: f64, likely: f64) {
         self.foretold = self.profile.deviation(1);
         self.root = count.max(0.0).sqrt();
-        self.profile.observe(self.root);
-        self.week.observe(self.root, self.profile.mean());
+        let likely = likely.max(0.0).sqrt();
+        self.profile.observe(likely);
+        self.week.observe(likely, self.profile.mean());
         if self.counts.len() == 2 * self.season {
             self.counts.pop_front();
         }
@@ -130,10 +132,22 @@ mod tests {
     fn it_tells_the_last_two_seasons_and_what_was_known_before_the_last_step() {
         let mut past = Past::new(3);
         assert_eq!((past.count(1), past.root_a_season_before(1)), (None, None));
-        (0..9).for_each(|at| past.observe([1.0, 4.0, 9.0][at % 3]));
+        (0..9).map(|at| [1.0, 4.0, 9.0][at % 3]).for_each(|count| past.observe(count, count));
         assert_eq!((past.count(1), past.count(6), past.count(7)), (Some(9.0), Some(1.0), None));
         assert_eq!((past.root(), past.root_a_season_before(1), past.root_a_season_before(6)), (3.0, Some(1.0), Some(3.0)));
         assert!((past.mean() - 2.0).abs() < 1e-12 && (past.foretold() - 1.0).abs() < 1e-12 && past.seen() >= past.shape_needs());
         assert_eq!((past.a_week_before(1), past.mean_week(1), past.week_needs()), (None, None, 21));
+    }
+
+    #[test]
+    fn shapes_learn_what_was_likely_and_the_last_value_is_what_came() {
+        let (mut past, mut ordinary) = (Past::new(4), Past::new(4));
+        for at in 0..80 {
+            past.observe(if at == 60 { 10_000.0 } else { 100.0 }, 100.0);
+            ordinary.observe(100.0, 100.0);
+            let came = if at == 60 { 100.0 } else { 10.0 };
+            assert_eq!((past.root(), past.mean(), past.deviation(1)), (came, ordinary.mean(), ordinary.deviation(1)));
+        }
+        assert_eq!(past.mean_week(1), ordinary.mean_week(1));
     }
 }

@@ -159,7 +159,7 @@ mod tests {
         }
 
         pub(crate) fn observe(&mut self, count: f64) {
-            self.past.observe(count);
+            self.past.observe(count, count);
             self.expert.observe(&self.past);
         }
 
@@ -194,7 +194,8 @@ mod tests {
             _ => 100.0 * noise(at),
         };
         for at in 0..1_500 {
-            past.observe(if at < 700 { wild(at) } else { 0.0 });
+            let count = if at < 700 { wild(at) } else { 0.0 };
+            past.observe(count, count);
             experts.observe(&past);
             for expert in experts.all() {
                 for ahead in [1, 2, 7, 12, 1_000] {
