@@ -16,7 +16,8 @@ use super::ledger::Error;
 use super::message::{Answer, MAX_RENEWALS, Message, Refusal};
 use super::terms::{Now, Offer, Phase, Terms};
 use crate::{PoolName, RegionId, Timestamp};
-use claim::{Claim, Stage};
+use claim::Claim;
+pub use claim::{Course, Stage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -239,6 +240,19 @@ impl Holder {
             phase: claim.phase(),
             valid_for: if claim.stage.stands() { claim.valid_until.saturating_sub(now.uptime) } else { Duration::ZERO },
         })
+    }
+
+    /// All claims as the next input will find them, ascending by number: for those who check from outside. Two
+    /// holders of one config with the same courses and the same next number do the same about each input.
+    pub fn courses(&self, now: Now) -> impl Iterator<Item = Course> {
+        // Whatever is added here belongs into a course.
+        let Self { config: _, next_number: _, claims, needs } = self;
+        claims.iter().map(move |(number, claim)| claim.course(*number, needs.get(&claim.request).copied(), now))
+    }
+
+    /// The number that the next part will have.
+    pub fn next_number(&self) -> u64 {
+        self.next_number
     }
 
     /// The lowest number that may still be asked about.

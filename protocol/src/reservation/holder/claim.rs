@@ -1,6 +1,6 @@
 //! One claim of the holder: how far it has come, what was sent when, and until when it may be relied upon.
 
-use super::{Part, RequestId};
+use super::{Needs, Part, RequestId};
 use crate::reservation::message;
 use crate::reservation::terms::{Now, Phase};
 use std::time::Duration;
@@ -10,7 +10,7 @@ const MAX_SENT: usize = 4;
 
 /// How far a claim has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Stage {
+pub enum Stage {
     /// Asked for.
     Holding,
     /// Held, and waiting for the others of its request.
@@ -31,6 +31,29 @@ impl Stage {
     pub(super) fn stands(self) -> bool {
         matches!(self, Self::Held | Self::Confirming | Self::Confirmed)
     }
+}
+
+/// A claim as the next input will find it: instants are distances from now, nothing where they are past.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Course {
+    /// Its number.
+    pub number: u64,
+    /// Of which request.
+    pub request: RequestId,
+    /// Whether the rest of that is needed; none when it is being given up.
+    pub needs: Option<Needs>,
+    /// How far it has come.
+    pub stage: Stage,
+    /// How long until it is sent again.
+    pub send_in: Duration,
+    /// How long an answer to a hold or a confirmation is still waited for.
+    pub give_up_in: Duration,
+    /// How much longer it may be relied upon, if it stands.
+    pub valid_for: Duration,
+    /// Which request about it was the last.
+    pub nonce: u32,
+    /// Requests that were not answered yet, and how long ago they were sent.
+    pub sent: Vec<(u32, Duration)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -91,6 +114,22 @@ impl Claim {
 
     pub(super) fn is_valid(&self, now: Now) -> bool {
         now.uptime < self.valid_until && now.wall < self.part.terms.window.until
+    }
+
+    pub(super) fn course(&self, number: u64, needs: Option<Needs>, now: Now) -> Course {
+        let Self { request, part: _, stage, next_send, give_up, valid_until, nonce, sent } = self;
+        let left = |at: &Duration| at.saturating_sub(now.uptime);
+        Course {
+            number,
+            request: *request,
+            needs,
+            stage: *stage,
+            send_in: left(next_send),
+            give_up_in: left(give_up),
+            valid_for: left(valid_until),
+            nonce: *nonce,
+            sent: sent.iter().map(|(nonce, at)| (*nonce, now.uptime.saturating_sub(*at))).collect(),
+        }
     }
 
     pub(super) fn phase(&self) -> Option<Phase> {

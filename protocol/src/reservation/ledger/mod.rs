@@ -199,6 +199,16 @@ impl Ledger {
         self.live.get(id)?.expires.map(|at| at.saturating_sub(now.uptime))
     }
 
+    /// The newest request about it that was heard in this life; none for what does not stand.
+    pub fn heard(&self, id: &ReservationId) -> Option<u32> {
+        self.live.get(id).map(|entry| entry.nonce)
+    }
+
+    /// Whether the id has ended, or counts as such.
+    pub fn is_spent(&self, id: &ReservationId) -> bool {
+        matches!(id, ReservationId::Remote { holder, number } if self.holders.get(holder).is_some_and(|spent| spent.contains(*number)))
+    }
+
     /// What is promised firmly and altogether at `at`.
     pub fn promised(&self, at: Timestamp) -> (Resources, Resources) {
         let level = self.timeline.peak(Window::of(at, Duration::from_millis(1)));
@@ -273,12 +283,7 @@ impl Ledger {
     }
 
     fn absent(&self, id: &ReservationId) -> Error {
-        match id {
-            ReservationId::Remote { holder, number } if self.holders.get(holder).is_some_and(|spent| spent.contains(*number)) => {
-                Error::Spent
-            }
-            ReservationId::Remote { .. } | ReservationId::Instance(_) => Error::Unknown,
-        }
+        if self.is_spent(id) { Error::Spent } else { Error::Unknown }
     }
 
     /// Gives back what stands. An id that does not is spent all the same: its hold may still be on the way.
