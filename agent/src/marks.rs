@@ -88,7 +88,8 @@ pub const BUGS: &[Bug] = bugs! {
     "steps": {
         "step-skipped" => "every other step is not closed",
         "step-closed-early" => "a step is closed while it runs",
-        "plan-not-applied" => "plans after the first are not carried out"
+        "plan-not-applied" => "plans after the first are not carried out",
+        "clock-set-back-silences" => "a region whose clock was set back says nothing until it has caught up"
     }
     "mesh": {
         "new-life-ignored" => "a restarted agent is not believed",
@@ -106,7 +107,11 @@ pub const BUGS: &[Bug] = bugs! {
         "mtu-assumed" => "paths are taken to carry Ethernet frames",
         "card-not-verified" => "a card's signature and certificate are not looked at",
         "foreign-state-taken" => "a region may publish the state of another",
-        "guard-lets-foreign-pass" => "gossip about regions that no card speaks for reaches chitchat"
+        "guard-lets-foreign-pass" => "gossip about regions that no card speaks for reaches chitchat",
+        "stalled-link-kept" => "a connection that brings no answer is never given up",
+        "backed-off-link-kept" => "a connection on which QUIC waits is kept although a state is not acknowledged",
+        "congestion-window-without-floor" => "after losses a congestion window is two datagrams",
+        "still-heartbeat-believed" => "a heartbeat that stands still is a sign of life"
     }
     "planner": {
         "floor-ignored" => "the demand seen last is no floor",
@@ -114,7 +119,8 @@ pub const BUGS: &[Bug] = bugs! {
         "stale-forecasts-used" => "a forecast is never too old",
         "max-ignored" => "a plan may have more instances than the pool",
         "lead-ignored" => "a plan looks one step ahead, however long a start takes",
-        "plan-flaps" => "every other plan has an instance more than is needed"
+        "plan-flaps" => "every other plan has an instance more than is needed",
+        "second-plan-replaces-need" => "of several plans of one step only the last need is remembered"
     }
     "pool": {
         "released-before-gone" => "a draining instance no longer counts in the ledger",
@@ -126,7 +132,14 @@ pub const BUGS: &[Bug] = bugs! {
         "double-start" => "instances that are starting are started again",
         "drain-forgotten" => "an order to drain is never given",
         "adoption-forgotten" => "instances of an earlier life are not adopted",
-        "activation-forgotten" => "warm instances are never activated"
+        "activation-forgotten" => "warm instances are never activated",
+        "end-not-delayed" => "an order to end an instance that failed is given again at once",
+        "ending-spot-counted" => "an instance that does not obey is counted on where the spot market has none",
+        "tried-market-offered" => "a spot market that is being tried with one instance is asked for more",
+        "orders-known-when-listed" => "what an order has done is not known before it is listed",
+        "careful-until-forgiven" => "after failures instances are started one by one until all are forgiven",
+        "joint-failures-add-up" => "each of several starts that fail together doubles the pause",
+        "long-served-is-failed-start" => "the end of an instance that served for long counts as a failed start"
     }
 };
 

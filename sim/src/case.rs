@@ -5,7 +5,7 @@ use crate::chaos::{self, Incident};
 use crate::oracle::Rule;
 use crate::scenario::{Action, BUILT_IN, Scenario, Workload};
 use crate::sweep::ask;
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,9 +22,12 @@ pub struct Case {
     pub about: String,
     /// A built-in scenario's name, or a TOML file.
     pub scenario: String,
+    /// The seeded bug of the agents that it shows, if any; the agents as they are break no rule in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bug: Option<String>,
     /// From which all chance follows.
     pub seed: u64,
-    /// The rules that were broken.
+    /// The rules that were broken; none of what had virtual time stand still.
     #[serde(default)]
     pub broke: BTreeSet<Rule>,
     /// Only these regions take part, if any are named.
@@ -48,6 +51,7 @@ impl Case {
         Ok(Case {
             about: String::new(),
             scenario: name.into(),
+            bug: seeded(),
             seed,
             broke: BTreeSet::new(),
             regions: vec![],
@@ -60,7 +64,11 @@ impl Case {
     /// Reads a case from a file.
     pub fn read(path: &Path) -> anyhow::Result<Case> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is no case", path.display()))
+        let case: Case = serde_json::from_str(&text).with_context(|| format!("{} is no case", path.display()))?;
+        let bug = case.bug.as_deref().unwrap_or("none");
+        let named = !bug.is_empty() && bug.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        ensure!(named, "{}: bug: {bug:?}, and a seeded bug has a name of lower case letters and dashes", path.display());
+        Ok(case)
     }
 
     /// Writes the case to a file.
@@ -96,6 +104,14 @@ impl Case {
         );
         Ok(scenario)
     }
+}
+
+/// The bug that the agents of this process have been given.
+fn seeded() -> Option<String> {
+    #[cfg(feature = "mutants")]
+    return tradewind_agent::marks::chosen().map(str::to_owned);
+    #[cfg(not(feature = "mutants"))]
+    None
 }
 
 /// The built-in scenario of that name, or the one in that file.
@@ -269,6 +285,21 @@ impl<F: FnMut(&str)> Shrinker<'_, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_seeded_bug_has_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |bug: &str| {
+            let file = folder.path().join("case.json");
+            let case = Case { bug: Some(bug.into()), ..Case::of("chaos", 3).unwrap() };
+            case.write(&file).unwrap();
+            Case::read(&file).map(|read| assert_eq!(read, case))
+        };
+        read("stalled-link-kept").unwrap();
+        for bug in ["", "Stalled", "a b"] {
+            assert!(format!("{:#}", read(bug).unwrap_err()).contains("bug:"), "{bug:?}");
+        }
+    }
 
     #[test]
     fn a_case_reads_back_and_leaves_out_whom_it_does_not_name() {

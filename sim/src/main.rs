@@ -258,6 +258,8 @@ fn sweep(
 }
 
 fn replay(file: &Path, json: bool, trace: Option<&str>) -> anyhow::Result<bool> {
+    #[cfg(feature = "mutants")]
+    tradewind_sim::mutants::check_chosen()?;
     let case = Case::read(file)?;
     let report = run(&case.scenario()?, Options { seed: case.seed, detail: Detail::Brief, sink: sink(trace)? })?;
     show(&report, json)

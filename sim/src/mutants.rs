@@ -19,6 +19,9 @@ use tradewind_agent::marks::{BUGS, Bug, CHOSEN_BY, MARKS, chosen};
 /// The scenarios in which all bugs must show and all marks be reached.
 pub const SCENARIOS: &str = "gauntlet,ordeal,relay,lending,power";
 
+/// What a run says that ends because its virtual time does not pass any more.
+pub const STANDS_STILL: &str = "virtual time stands still";
+
 /// Which bugs, and how long to look for each.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
@@ -179,13 +182,18 @@ fn hunt_one(program: &Path, arguments: &Arguments, bug: Option<&Bug>) -> anyhow:
     let mut marks = BTreeMap::new();
     for seed in arguments.seed_base..arguments.seed_base.saturating_add(arguments.seeds) {
         hunt.runs += 1;
-        let (mut broken, mut reached) = (BTreeSet::new(), false);
+        let (mut broken, mut caught, mut reached) = (BTreeSet::new(), false, false);
         for scenario in &arguments.scenarios {
-            let report = simulate(program, scenario, seed, hunt.bug)?;
+            let Some(report) = simulate(program, scenario, seed, hunt.bug)? else {
+                (caught, reached) = (true, hunt.bug.is_some());
+                hunt.scenarios.insert(scenario.clone());
+                break;
+            };
             reached |= hunt.bug.is_some_and(|name| report.marks.contains_key(name));
             report.marks.iter().for_each(|(mark, times)| *marks.entry(mark.clone()).or_default() += times);
             broken.extend(report.violations.iter().map(|violation| violation.rule));
             if !report.violations.is_empty() {
+                caught = true;
                 hunt.scenarios.insert(scenario.clone());
                 if bug.is_some() {
                     break;
@@ -194,7 +202,7 @@ fn hunt_one(program: &Path, arguments: &Arguments, bug: Option<&Bug>) -> anyhow:
         }
         hunt.reached += u64::from(reached);
         broken.iter().for_each(|rule| *hunt.rules.entry(*rule).or_default() += 1);
-        if !broken.is_empty() {
+        if caught {
             hunt.caught.push(seed);
             hunt.seeds_until_caught.get_or_insert(hunt.runs);
             if bug.is_some() && !arguments.all_seeds {
@@ -205,7 +213,8 @@ fn hunt_one(program: &Path, arguments: &Arguments, bug: Option<&Bug>) -> anyhow:
     Ok((hunt, marks))
 }
 
-fn simulate(program: &Path, scenario: &str, seed: u64, bug: Option<&str>) -> anyhow::Result<Report> {
+/// The report of a run, or none if virtual time stood still in it.
+fn simulate(program: &Path, scenario: &str, seed: u64, bug: Option<&str>) -> anyhow::Result<Option<Report>> {
     let mut command = Command::new(program);
     command.args(["run", scenario, "--json", "--seed", &seed.to_string()]).stdin(Stdio::null()).env_remove(CHOSEN_BY);
     if let Some(bug) = bug {
@@ -213,7 +222,10 @@ fn simulate(program: &Path, scenario: &str, seed: u64, bug: Option<&str>) -> any
     }
     let output = command.output().with_context(|| format!("cannot run {}", program.display()))?;
     let told = || format!("{scenario}, seed {seed}, bug {bug:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).with_context(told)
+    if output.stdout.is_empty() && String::from_utf8_lossy(&output.stderr).contains(STANDS_STILL) {
+        return Ok(None);
+    }
+    serde_json::from_slice(&output.stdout).map(Some).with_context(told)
 }
 
 impl Hunt {

@@ -9,7 +9,11 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 /// How long one turn of all agents may take, in real time: models that are trained in it take half a minute, on a busy machine several.
+#[cfg(not(feature = "mutants"))]
 pub(crate) const LIMIT: Duration = Duration::from_secs(300);
+/// The same where bugs are seeded, of which some have to show by it: nothing is trained there, and all turns of a virtual second take less.
+#[cfg(feature = "mutants")]
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 /// Told of the time as it passes, until it is dropped.
 pub(crate) struct Watch {

@@ -1,16 +1,21 @@
 //! Every bug that chaos has found stays found: the runs that showed them, made small, break nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use tradewind_sim::case::Case;
 
-#[test]
-fn no_bug_of_the_bugbase_is_back() {
+/// All cases, in order.
+pub(crate) fn cases() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("bugbase");
     let mut cases: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     cases.sort();
-    for path in &cases {
+    cases
+}
+
+#[test]
+fn no_bug_of_the_bugbase_is_back() {
+    for path in &cases() {
         Case::read(path).unwrap();
         let output = Command::new(env!("CARGO_BIN_EXE_tradewind-sim")).arg("replay").arg(path).output().unwrap();
         assert!(output.status.success(), "{}:\n{}", path.display(), String::from_utf8_lossy(&output.stdout));

@@ -1,9 +1,14 @@
 //! The canaries: bugs seeded into the agents, which every run of the checks has to catch. A simulator
 //! that no longer notices them would pass anything, and so would scenarios that no longer reach what they are there for.
 
+use crate::bugbase::cases;
 use std::path::Path;
-use tradewind_sim::mutants::{Arguments, SCENARIOS, hunt, unreached};
+use std::process::Command;
+use tradewind_agent::marks::{BUGS, CHOSEN_BY};
+use tradewind_sim::case::Case;
+use tradewind_sim::mutants::{Arguments, SCENARIOS, STANDS_STILL, hunt, unreached};
 use tradewind_sim::oracle::Rule;
+use tradewind_sim::run::Report;
 
 #[test]
 fn canaries_are_caught_and_the_agents_as_they_are_pass() {
@@ -32,4 +37,24 @@ fn every_mark_is_reached_by_the_scenarios_that_are_there_for_it() {
     let program = Path::new(env!("CARGO_BIN_EXE_tradewind-sim"));
     let scenarios: Vec<String> = SCENARIOS.split(',').map(String::from).collect();
     assert_eq!(unreached(program, &scenarios, 1).unwrap(), [""; 0]);
+}
+
+#[test]
+fn each_case_of_the_bugbase_that_names_a_seeded_bug_catches_it() {
+    let mut missed = vec![];
+    for path in cases() {
+        let case = Case::read(&path).unwrap();
+        let Some(bug) = case.bug else { continue };
+        assert!(BUGS.iter().any(|known| known.name == bug), "{}: there is no bug {bug}", path.display());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tradewind-sim"));
+        let output = command.args(["replay", "--json"]).arg(&path).env(CHOSEN_BY, &bug).output().unwrap();
+        let caught = match serde_json::from_slice::<Report>(&output.stdout) {
+            Ok(report) => report.violations.iter().any(|violation| case.broke.contains(&violation.rule)),
+            Err(_) => case.broke.is_empty() && String::from_utf8_lossy(&output.stderr).contains(STANDS_STILL),
+        };
+        if !caught {
+            missed.push(format!("{bug}, by {}", path.display()));
+        }
+    }
+    assert_eq!(missed, [""; 0]);
 }

@@ -3,7 +3,7 @@
 use super::bounds::CARDS_PER_MESSAGE;
 use super::core::{Change, Heartbeats, Judgement};
 use super::{Mesh, gossip, link, rpc};
-use crate::marks::sometimes;
+use crate::marks::{bug, sometimes};
 use rand::RngExt as _;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,7 +127,8 @@ impl Traffic {
             self.unanswered_since.get_or_insert(look.at);
         }
         let unanswered = look.sent.saturating_sub(self.answered) >= STALLED_SENT && self.unanswered_since.is_some_and(long);
-        let backed_off = self.quiet_looks >= BACKED_OFF_LOOKS && look.unacknowledged_since.is_some_and(long);
+        let backed_off =
+            self.quiet_looks >= BACKED_OFF_LOOKS && look.unacknowledged_since.is_some_and(long) && !bug!("backed-off-link-kept");
         unanswered || backed_off
     }
 }
@@ -142,7 +143,7 @@ fn give_up_stalled(mesh: &Mesh, traffic: &mut BTreeMap<RegionId, Traffic>, now: 
         let look = Look { received, sent, unacknowledged_since: link.unacknowledged_since(), at: now };
         match traffic.get_mut(&link.region) {
             Some(last) if last.connection == connection => {
-                if last.is_stalled(look) {
+                if last.is_stalled(look) && !bug!("stalled-link-kept") {
                     sometimes!("mesh.connection-stalled");
                     tracing::debug!(region = %link.region, "connection stalled");
                     link.connection.close(link::CODE_STALLED, b"stalled");

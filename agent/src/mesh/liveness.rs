@@ -129,7 +129,7 @@ impl Contact {
     fn beats(&mut self, heartbeat: Option<u64>, still: Duration, now: Instant) -> bool {
         let Some(heartbeat) = heartbeat else { return false };
         match self.heartbeat {
-            Some((last, since)) if last == heartbeat => now.saturating_duration_since(since) <= still,
+            Some((last, since)) if last == heartbeat => now.saturating_duration_since(since) <= still || bug!("still-heartbeat-believed"),
             _ => {
                 self.heartbeat = Some((heartbeat, now));
                 true

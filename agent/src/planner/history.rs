@@ -2,6 +2,7 @@
 
 use super::sizing::need;
 use crate::config::PoolConfig;
+use crate::marks::bug;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use tradewind_protocol::{PoolDecision, StepIndex};
@@ -23,7 +24,7 @@ impl RecentNeeds {
     pub fn note(&mut self, known_until: StepIndex, decision: &PoolDecision, pool: &PoolConfig) {
         let mut need = need(decision.reason.demand_rate, pool.rate_per_instance).max(decision.reason.reactive_floor);
         while let Some((step, earlier)) = self.needs.pop_back_if(|(step, _)| *step >= known_until) {
-            if step == known_until {
+            if step == known_until && !bug!("second-plan-replaces-need") {
                 need = need.max(earlier);
             }
         }

@@ -306,7 +306,8 @@ impl Fleet {
             sometimes!("pool.lost");
             totals.lost += 1;
             // One that has served for long says nothing of how others would start.
-            if was_ready && now.uptime.saturating_sub(card.entered) > self.limits.start_deadline && !self.starts.waits(now.uptime) {
+            let served_long = was_ready && now.uptime.saturating_sub(card.entered) > self.limits.start_deadline;
+            if served_long && !self.starts.waits(now.uptime) && !bug!("long-served-is-failed-start") {
                 self.starts.reset();
             }
             let words = format!("{} {id} ({:?}) ended unexpectedly: {reason}", self.name, card.state);
@@ -318,7 +319,7 @@ impl Fleet {
     /// Notes a failure of what was started. What fails while others wait was started before they failed: it is of the same cause, and counts once.
     fn fail(&mut self, now: Now, words: String) {
         let jitter = self.chance.random();
-        if !self.starts.waits(now.uptime) {
+        if !self.starts.waits(now.uptime) || bug!("joint-failures-add-up") {
             self.starts.fail(now.uptime, jitter);
         }
         self.start_worked = false;
@@ -342,7 +343,7 @@ impl Fleet {
             card.obedience.reset();
             totals.started += u64::from(order.is_start());
             // Where nothing can be listed for a while, it must not be ordered again and again.
-            if !order.is_start() && card.state != order.leads_to() {
+            if !order.is_start() && card.state != order.leads_to() && !bug!("orders-known-when-listed") {
                 card.enter(order.leads_to(), now);
             }
             return;
@@ -358,7 +359,9 @@ impl Fleet {
             // Others are started on demand, and only the market waits.
             Order::StartSpot => {
                 self.members.remove(id);
-                self.spot_pauses = self.spot_pauses.max(now.uptime + SPOT_RETRY);
+                if !bug!("tried-market-offered") {
+                    self.spot_pauses = self.spot_pauses.max(now.uptime + SPOT_RETRY);
+                }
             }
             Order::Activate | Order::Deactivate | Order::Drain | Order::Stop | Order::GiveUp => {}
         }
@@ -429,6 +432,9 @@ impl Fleet {
         }
         let owed: u32 = lent.iter().map(|reservation| reservation.terms.units).fold(0, u32::saturating_add);
         let desired = Desired { active: desired.active.saturating_add(owed), none_on_spot: !self.buys_spot(now), ..desired };
+        let counted = desired.none_on_spot && bug!("ending-spot-counted");
+        let desired =
+            if counted { Desired { spot: desired.spot.min(self.spot_members()), none_on_spot: false, ..desired } } else { desired };
         let members: Vec<Member> = self.members.iter().map(|(id, card)| card.member(id, self.provider.rank(id), now)).collect();
         let round = reconcile(desired, &self.limits, &members);
         let mut room = MAX_IN_FLIGHT.saturating_sub(members.iter().filter(|member| member.in_flight.is_some()).count());
@@ -546,7 +552,7 @@ impl Fleet {
         let starting = self.count(InstanceState::Starting) as usize;
         if self.starts.waits(now.uptime) {
             0
-        } else if self.starts.failures() >= CAREFUL_FROM && !self.start_worked {
+        } else if self.starts.failures() >= CAREFUL_FROM && (!self.start_worked || bug!("careful-until-forgiven")) {
             1usize.saturating_sub(starting)
         } else {
             usize::MAX

@@ -277,7 +277,7 @@ impl Sides {
                 (false, false) => None,
             };
             if let (Some((order, reason)), None) = (hopeless, member.in_flight) {
-                if !member.waits {
+                if !member.waits || bug!("end-not-delayed") {
                     actions.push(Action::Order(order, member.id.clone(), reason));
                 }
                 continue;
