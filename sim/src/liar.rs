@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, EndpointConfig};
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use ring::signature::Ed25519KeyPair;
 use rustls::RootCertStore;
@@ -39,6 +40,9 @@ pub(crate) const NAME: &str = "liar";
 /// How often it lies to each agent: often enough that a dozen seconds hold every lie, below what
 /// the agents admit from one peer.
 const LIE_EVERY: Duration = Duration::from_millis(200);
+
+/// How many lies there are.
+const LIES: u32 = 17;
 
 /// How long it waits for a connection, or for a stream to be taken.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -80,6 +84,7 @@ struct Liar {
     roles: Vec<(Version, quinn::ClientConfig)>,
     clock: Arc<dyn Clock>,
     rng: StdRng,
+    to_tell: Vec<u32>,
     sequence: u64,
     kept: Rc<RefCell<VecDeque<Vec<u8>>>>,
     /// The newest honest card of each region that it was told of.
@@ -125,6 +130,7 @@ impl Liar {
             roles,
             clock: env.clock.clone(),
             rng: StdRng::from_seed(env.seed.child("lies").bytes()),
+            to_tell: vec![],
             sequence: 1,
             kept: Rc::default(),
             known: Rc::default(),
@@ -200,6 +206,15 @@ impl Liar {
         Card { announcement, signature, certificate: self.certificate.clone() }
     }
 
+    /// Which lie comes next: all of them in an order drawn anew, and again, so that in a short time each was told.
+    fn next_lie(&mut self) -> u32 {
+        if self.to_tell.is_empty() {
+            self.to_tell = (0..LIES).collect();
+            self.to_tell.shuffle(&mut self.rng);
+        }
+        self.to_tell.pop().unwrap_or_default()
+    }
+
     fn noise(&mut self, longest: usize) -> Vec<u8> {
         let mut noise = vec![0; self.rng.random_range(0..longest)];
         self.rng.fill_bytes(&mut noise);
@@ -217,7 +232,7 @@ impl Liar {
         if let Some(version) = heard.first_mut() {
             *version = to.version.number();
         }
-        match self.rng.random_range(0..17) {
+        match self.next_lie() {
             // A newer life and word of the victim itself, or of another honest region.
             0 => drop(say(to, &to.message(Kind::Cards, &vec![self.card(victim.clone(), u64::MAX, u64::MAX, b"")])).await),
             1 => {
@@ -306,11 +321,16 @@ impl Liar {
                 let digest = self.digest();
                 say(to, &to.gossip(&digest)).await;
             }
-            // Two words of one version.
+            // Two words of one version: one to this agent, as a state, which it gossips, and the other to all others.
             16 => {
                 self.sequence += 1;
                 let [one, other] = [&b"one"[..], b"other"].map(|body| self.card(own.clone(), 1, self.sequence, body));
-                say(to, &to.message(Kind::Cards, &vec![one, other])).await;
+                say(to, &to.push(one, b"one".to_vec())).await;
+                let others: Vec<Line> =
+                    self.connections.iter().filter(|(region, _)| *region != victim).map(|(_, line)| line.clone()).collect();
+                for line in others {
+                    say(&line, &line.message(Kind::Cards, &vec![other.clone()])).await;
+                }
             }
             _ => {}
         }
