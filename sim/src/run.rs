@@ -139,8 +139,8 @@ pub fn run(scenario: &Scenario, options: Options) -> anyhow::Result<Report> {
     // This thread's clock is the operating system's; the simulation's own thread has another.
     let begun = Instant::now();
     let seed = options.seed;
-    let watch = Watch::begin(standstill::LIMIT, move |at| {
-        let limit = standstill::LIMIT;
+    let limit = standstill::limit();
+    let watch = Watch::begin(limit, move |at| {
         eprintln!("seed {seed}: virtual time stands still at {:.3} s for {limit:?}: an agent goes round without waiting", at.as_secs_f64());
         // Its turn would never end.
         std::process::exit(1);

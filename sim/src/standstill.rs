@@ -9,11 +9,19 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 /// How long one turn of all agents may take, in real time: models that are trained in it take half a minute, on a busy machine several.
-#[cfg(not(feature = "mutants"))]
-pub(crate) const LIMIT: Duration = Duration::from_secs(300);
-/// The same where bugs are seeded, of which some have to show by it: nothing is trained there, and all turns of a virtual second take less.
+const LIMIT: Duration = Duration::from_secs(300);
+/// The same where a bug is seeded, of which some have to show by it: nothing is trained in the runs that show them, and a turn takes a fraction of a second.
 #[cfg(feature = "mutants")]
-pub(crate) const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT_OF_BUGS: Duration = Duration::from_secs(10);
+
+/// How long virtual time may stand still in this process.
+pub(crate) fn limit() -> Duration {
+    #[cfg(feature = "mutants")]
+    if tradewind_agent::marks::chosen().is_some() {
+        return LIMIT_OF_BUGS;
+    }
+    LIMIT
+}
 
 /// Told of the time as it passes, until it is dropped.
 pub(crate) struct Watch {

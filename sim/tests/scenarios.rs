@@ -1,5 +1,6 @@
 //! The built-in scenarios: all rules hold, and they did what they are there for.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use tradewind_sim::run::Report;
 
@@ -26,6 +27,26 @@ fn a_mesh_is_upgraded_one_agent_at_a_time_without_breaking_a_rule() {
     let crossings = |fault: &str| report.crossings.get(fault).map_or(0, |states| states.values().sum::<u64>());
     assert_eq!((crossings("upgrade"), crossings("downgrade")), (6, 1), "{:?}", report.crossings);
     assert!(report.lives_compared >= 10, "{}", report.to_text());
+}
+
+#[test]
+fn what_is_spoken_follows_the_upgrades() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tradewind-sim"));
+    let run = command.args(["run", "upgrade", "--seed", "1", "--detail", "full", "--trace"]).arg(&trace).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let connected = trace.lines().filter(|line| line.contains("mesh::link") && line.contains(" connected region="));
+    let spoken: Vec<(f64, u8)> = connected
+        .filter_map(|line| Some((line.split(' ').next()?.parse().ok()?, line.split("version=").nth(1)?.trim().parse().ok()?)))
+        .collect();
+    let between = |from: f64, until: f64| -> BTreeSet<u8> {
+        spoken.iter().filter(|(at, _)| (from..until).contains(at)).map(|(_, version)| *version).collect()
+    };
+    assert_eq!(between(0.0, 21.5), [1].into(), "one that is upgraded alone speaks the older version with all");
+    assert_eq!(between(21.5, 28.0), [1, 2].into(), "two speak the newer one with each other");
+    assert_eq!(between(59.5, 80.0), [2].into(), "the last that is upgraded finds nobody of the older one");
 }
 
 #[test]

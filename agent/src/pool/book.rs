@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
-use tradewind_protocol::reservation::ledger::{Change, Config, Error, Granted, Input, Ledger, Output, Reservation};
+use tradewind_protocol::reservation::ledger::{Change, Config, Error, Input, Ledger, Output, Reservation};
 use tradewind_protocol::reservation::message::{Answer, Claim, MAX_RENEWALS, Message, Refusal};
 use tradewind_protocol::reservation::{Now, Phase, ReservationId, Tier};
 use tradewind_protocol::{InstanceId, PoolName, RegionId, Resources, Timestamp};
@@ -280,22 +280,11 @@ impl Book {
             return (Answer::Refused { claim, reason: Refusal::NoSuchPool }, Ticket(0));
         }
         let outputs = self.decide(pool, input, now);
-        let answer = outputs.into_iter().find_map(|output| match output {
-            Output::Reply(_, _, answer) => Some(answer),
+        let reply = outputs.into_iter().find_map(|output| match output {
+            Output::Reply(_, _, reply) => Some(reply),
             Output::Persist(_) | Output::Preempted { .. } | Output::Lapsed(_) => None,
         });
-        let answer = match answer {
-            Some(Ok(Granted::Stands { phase, ttl })) => {
-                Answer::Held { claim, phase, ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX) }
-            }
-            Some(Ok(Granted::Released)) => Answer::Released { number: claim.number },
-            Some(Err(Error::DoesNotFit { offers, .. } | Error::OverQuota { offers, .. })) if !offers.is_empty() => {
-                Answer::Countered { claim, offers }
-            }
-            Some(Err(error)) => Answer::Refused { claim, reason: Refusal::Ledger(error) },
-            None => Answer::Noted,
-        };
-        (answer, self.ticket())
+        (Answer::of(claim, reply), self.ticket())
     }
 
     /// Has a ledger decide, queues what is to be written, and tells whom it concerns.

@@ -1,7 +1,7 @@
 //! What holder and owner say to each other. The holder is whoever the connection's certificate names, so
 //! only the number of an id travels.
 
-use super::ledger::Error;
+use super::ledger::{Error, Granted};
 use super::terms::{Offer, Phase, Terms};
 use crate::{PoolName, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -103,6 +103,23 @@ pub enum Answer {
     Many(Vec<Answer>),
     /// Noted: the answer to what needs none.
     Noted,
+}
+
+impl Answer {
+    /// What a holder is told of a ledger's reply about `claim`; the ledger replies to some inputs only.
+    pub fn of(claim: Claim, reply: Option<Result<Granted, Error>>) -> Answer {
+        match reply {
+            Some(Ok(Granted::Stands { phase, ttl })) => {
+                Answer::Held { claim, phase, ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX) }
+            }
+            Some(Ok(Granted::Released)) => Answer::Released { number: claim.number },
+            Some(Err(Error::DoesNotFit { offers, .. } | Error::OverQuota { offers, .. })) if !offers.is_empty() => {
+                Answer::Countered { claim, offers }
+            }
+            Some(Err(error)) => Answer::Refused { claim, reason: Refusal::Ledger(error) },
+            None => Answer::Noted,
+        }
+    }
 }
 
 /// Why something does not stand.

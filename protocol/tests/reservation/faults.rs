@@ -13,7 +13,7 @@ use tradewind_protocol::reservation::holder::{self, Holder, Needs, Part, Request
 use tradewind_protocol::reservation::lease::Clocks;
 use tradewind_protocol::reservation::ledger::invariants::{self, Promise};
 use tradewind_protocol::reservation::ledger::{Change, Config, Error, Granted, Input, Ledger, Output};
-use tradewind_protocol::reservation::message::{Answer, Claim, Message, Refusal};
+use tradewind_protocol::reservation::message::{Answer, Claim, Message};
 use tradewind_protocol::reservation::{Confidence, Now, ReservationId, Terms, Tier, Window};
 use tradewind_protocol::{PoolName, RegionId, TenantName};
 
@@ -349,15 +349,7 @@ impl World {
     }
 
     fn ask_ledger(&mut self, owner: usize, claim: Claim, input: Input) -> Answer {
-        match self.tell(owner, input) {
-            Some(Ok(Granted::Stands { phase, ttl })) => Answer::Held { claim, phase, ttl_ms: ttl.as_millis() as u64 },
-            Some(Ok(Granted::Released)) => Answer::Released { number: claim.number },
-            Some(Err(Error::DoesNotFit { offers, .. } | Error::OverQuota { offers, .. })) if !offers.is_empty() => {
-                Answer::Countered { claim, offers }
-            }
-            Some(Err(error)) => Answer::Refused { claim, reason: Refusal::Ledger(error) },
-            None => Answer::Noted,
-        }
+        Answer::of(claim, self.tell(owner, input))
     }
 
     /// One operation of a ledger: what it says is noted, and its rules are judged.

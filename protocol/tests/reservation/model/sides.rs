@@ -12,7 +12,7 @@ use tradewind_protocol::reservation::holder::{self, Holder, Needs, Part, Request
 use tradewind_protocol::reservation::lease::Clocks;
 use tradewind_protocol::reservation::ledger::invariants::{self, Promise};
 use tradewind_protocol::reservation::ledger::{Change, Config, Error, Granted, Input, Ledger, Output, WALL_GUARD};
-use tradewind_protocol::reservation::message::{Answer, Claim, Refusal};
+use tradewind_protocol::reservation::message::{Answer, Claim};
 use tradewind_protocol::reservation::{Confidence, Now, ReservationId, Terms, Tier, Window, first_number};
 use tradewind_protocol::{InstanceId, RegionId, TenantName, Timestamp};
 
@@ -218,15 +218,7 @@ impl Space {
     }
 
     fn ask_ledger(&self, state: &mut State, claim: Claim, input: Input, wall: Wall) -> Answer {
-        match self.tell(state, input, wall) {
-            Some(Ok(Granted::Stands { phase, ttl })) => Answer::Held { claim, phase, ttl_ms: ttl.as_millis() as u64 },
-            Some(Ok(Granted::Released)) => Answer::Released { number: claim.number },
-            Some(Err(Error::DoesNotFit { offers, .. } | Error::OverQuota { offers, .. })) if !offers.is_empty() => {
-                Answer::Countered { claim, offers }
-            }
-            Some(Err(error)) => Answer::Refused { claim, reason: Refusal::Ledger(error) },
-            None => Answer::Noted,
-        }
+        Answer::of(claim, self.tell(state, input, wall))
     }
 
     fn tell(&self, state: &mut State, input: Input, wall: Wall) -> Option<Result<Granted, Error>> {
