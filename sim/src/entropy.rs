@@ -241,13 +241,10 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
-    fn draws(seed: u64) -> (u64, SystemTime) {
-        on_fresh_thread(seed, || (std::hash::RandomState::new().hash_one("x"), SystemTime::now())).unwrap()
-    }
-
     #[test]
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     fn chance_and_time_of_a_simulation_are_its_seeds() {
+        let draws = |seed| on_fresh_thread(seed, || (std::hash::RandomState::new().hash_one("x"), SystemTime::now())).unwrap();
         assert!(is_covered());
         assert_eq!(draws(1), draws(1));
         assert_ne!(draws(1).0, draws(2).0);
