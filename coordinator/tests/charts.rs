@@ -92,7 +92,7 @@ fn an_explanation_tells_path_weights_errors_coverage_age_events_and_silence() {
     assert!(asked.contains("/v1/forecasts/explain?from=new-york&to=chicago&service=checkout&type=buy&tenant=default"), "{asked}");
     for wanted in [
         "new-york > chicago  default/checkout/buy",
-        "made by new-york 1.5 s ago, best expert holt-winters, a model of 200 steps (0.1 seasons)",
+        "made by new-york 1.5 s ago, best expert holt-winters, a model of 200 steps (0.1 seasons), those of all series trained 60 steps ago",
         "over the last 200 steps: loss 0.61 of seasonal naive's, 90 % interval held 91 %",
         "event spring-sale of chicago: x3.00 (90 %: 2.00 to 4.50)",
         "05:00         1       60.0  50.0 to 70.0",

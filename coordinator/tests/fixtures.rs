@@ -183,6 +183,7 @@ pub(crate) fn explanations() -> Vec<ForecastExplanation> {
         until: view.prediction.path.start().offset(-1),
         steps: 200,
         season: 1_440,
+        trained_ago: Some(60),
         horizons: vec![horizon(1, 199, 120.0), horizon(8, 0, 0.0), horizon(24, 176, 300.0)],
     };
     vec![

@@ -37,6 +37,7 @@ pub(super) struct Outlook {
     counted: Vec<(SeriesKey, f64)>,
     silence: Silence,
     surges: bool,
+    shifted: Vec<SeriesKey>,
 }
 
 impl Outlook {
@@ -51,6 +52,7 @@ impl Outlook {
             counted: vec![],
             silence: Silence::default(),
             surges: false,
+            shifted: vec![],
         }
     }
 
@@ -159,12 +161,19 @@ impl Outlook {
         std::mem::take(&mut self.surges)
     }
 
+    /// The series whose level has changed since this was last asked.
+    pub(super) fn shifted(&mut self) -> Vec<SeriesKey> {
+        std::mem::take(&mut self.shifted)
+    }
+
     fn calendar(&self, now: Timestamp) -> Calendar {
         self.calendar.calendar_in(&self.mesh.view(), now)
     }
 
     fn tell(&mut self, begun: &[Anomaly]) {
         self.surges |= begun.iter().any(|anomaly| anomaly.direction == Direction::Up);
+        let shifts = begun.iter().filter(|anomaly| anomaly.kind == AnomalyKind::LevelShift);
+        self.shifted.extend(shifts.map(|anomaly| anomaly.series.clone()));
         for anomaly in begun.iter().take(MAX_TOLD) {
             let kind = match anomaly.kind {
                 AnomalyKind::Point => "anomaly.point",

@@ -328,6 +328,7 @@ impl StepLoop {
         let foreseen = self.progress.borrow().predictions.clone();
         let (step, counts) = self.outlook.close(closed, &foreseen, &mut revised, self.clock.now()).await;
         let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
+        self.globals.shift(&self.outlook.shifted());
         self.training.drive(&mut self.globals);
         let globals = self.take_globals();
         (self.forecasts, self.globals) = self
@@ -362,6 +363,8 @@ impl StepLoop {
         let now = self.clock.now();
         self.spoke = Instant::now();
         let predictions = self.globals.blend(self.forecasts.predictions(now));
+        // Before events are put into it: counts are freed of them before they are learnt.
+        self.forecasts.published(&predictions);
         let predictions = self.outlook.foresee(predictions, now);
         let (health, health_reasons) = self.health();
         let state = RegionState {
@@ -556,7 +559,12 @@ impl StepLoop {
                 let _ = reply.send(newest.map(|newest| planner::explain(&newest.plan, &newest.snapshot)));
             }
             Ask::Explain { keys, reply } => {
-                let _ = reply.send(keys.iter().map(|key| self.forecasts.explain(key)).collect());
+                let explain = |key: &SeriesKey| {
+                    let mut explanation = self.forecasts.explain(key)?;
+                    self.globals.explain(key, &mut explanation);
+                    Some(explanation)
+                };
+                let _ = reply.send(keys.iter().map(explain).collect());
             }
         }
     }

@@ -13,6 +13,8 @@ pub struct Explanation {
     pub steps: u64,
     /// How many steps it takes for a season.
     pub season: u64,
+    /// How many steps ago the models of all series were trained; `None` if none was.
+    pub trained_ago: Option<u64>,
     /// By horizon, ascending.
     pub lanes: Vec<LaneExplanation>,
 }

@@ -110,10 +110,10 @@ impl Tally {
     fn learn(&mut self, said: &Saying, seasonal_naive: f64, actual: f64) {
         self.judged += 1;
         let gain = TALLY_GAIN.max(1.0 / self.judged as f64);
-        let [low, high] = said.interval_90();
+        let [low, high] = interval_90(&said.published);
         let covered = if (low..=high).contains(&actual) { 1.0 } else { 0.0 };
         self.coverage_90 += gain * (covered - self.coverage_90);
-        self.error += gain * ((actual - f64::from(said.quantiles[MEDIAN])).abs() - self.error);
+        self.error += gain * ((actual - f64::from(said.published[MEDIAN])).abs() - self.error);
         self.seasonal_naive_error += gain * ((actual - seasonal_naive).abs() - self.seasonal_naive_error);
     }
 }
@@ -139,17 +139,17 @@ pub(super) struct Saying {
     /// What the window of errors alone makes of them: widths are learnt from that.
     pub(super) settled: Row,
     pub(super) quantiles: Row,
-}
-
-impl Saying {
-    /// The ends of the central 90 % interval.
-    pub(super) fn interval_90(&self) -> [f64; 2] {
-        INTERVAL_90.map(|at| f64::from(self.quantiles[at]))
-    }
+    /// What the series' forecast was in the end, which is what is judged: other models may have had a say in it.
+    pub(super) published: Row,
 }
 
 /// Quantiles that are kept.
 pub(super) type Row = [f32; QUANTILES];
+
+/// The ends of the central 90 % interval.
+pub(super) fn interval_90(row: &Row) -> [f64; 2] {
+    INTERVAL_90.map(|at| f64::from(row[at]))
+}
 
 impl Lane {
     pub(super) fn new(ahead: usize, experts: usize, season: usize) -> Self {
@@ -295,6 +295,13 @@ impl Lane {
     pub(super) fn say(&mut self, number: u64, saying: Saying) {
         self.pending.push_back(Said { about: number + self.ahead as u64, saying });
     }
+
+    /// Remembers what was published after step `number`, if it spoke after it.
+    pub(super) fn published(&mut self, number: u64, row: Row) {
+        if let Some(said) = self.pending.back_mut().filter(|said| said.about == number + self.ahead as u64) {
+            said.saying.published = row;
+        }
+    }
 }
 
 /// Offsets before anything has been learnt: a triangle around the point.
@@ -312,7 +319,7 @@ mod tests {
         let (mut rows, mut points) = ([[f32::NAN; QUANTILES]; MEMBERS], [f32::NAN; EXPERTS.len()]);
         let quantiles = quantiles.map(|value| value as f32);
         (rows[0], points[0]) = (quantiles, point as f32);
-        Saying { points, point, spread: 1.0, rhythm: 1.0, rows, settled: quantiles, quantiles }
+        Saying { points, point, spread: 1.0, rhythm: 1.0, rows, settled: quantiles, quantiles, published: quantiles }
     }
 
     #[test]
@@ -342,6 +349,18 @@ mod tests {
         }
         let Tally { judged, coverage_90, error, seasonal_naive_error } = *lane.tally();
         assert_eq!((judged, coverage_90, error, seasonal_naive_error), (2, 0.5, (1.0 + 17.0) / 2.0, (8.0 + 10.0) / 2.0));
+    }
+
+    #[test]
+    fn what_was_published_is_judged() {
+        let mut lane = Lane::new(2, 1, 1);
+        lane.say(1, saying(13.0, [13.0; QUANTILES]));
+        lane.published(1, [30.0; QUANTILES]);
+        // Of a step that it said nothing about.
+        lane.published(2, [99.0; QUANTILES]);
+        lane.learn(3, 1, 30.0, Some(20.0));
+        assert_eq!((lane.tally().coverage_90, lane.tally().error), (1.0, 0.0));
+        assert_eq!(lane.errors.quantile(0.5), Some(17.0), "and learns from what it said itself");
     }
 
     #[test]

@@ -154,6 +154,17 @@ impl Forecasts {
         Ok(())
     }
 
+    /// Is told what became of the last [predictions](Self::predictions): that is what scores and coverage are of. Until it is, they are of
+    /// the predictions themselves.
+    pub fn published(&mut self, predictions: &[PredictionData]) {
+        let next = self.until.map(|until| until.offset(1));
+        for prediction in predictions.iter().filter(|prediction| Some(prediction.path.start()) == next) {
+            if let Some(series) = self.series.get_mut(&prediction.series) {
+                series.published(&prediction.path);
+            }
+        }
+    }
+
     /// Forgets a series.
     pub fn remove(&mut self, key: &SeriesKey) {
         self.series.remove(key);

@@ -4,14 +4,14 @@ use super::blend::MEMBERS;
 use super::experts::{EXPERTS, Experts, Forecaster, SHARES, SeasonalNaive};
 use super::explain::{ExpertExplanation, Explanation, LaneExplanation};
 use super::horizon::{between, lanes};
-use super::lane::{Lane, MAX_ERROR, QUANTILES, Row, Saying};
+use super::lane::{Lane, MAX_ERROR, QUANTILES, Row, Saying, interval_90};
 use super::past::Past;
 use super::plain::PlainQuantiles;
 use super::score::Scores;
 use super::widths::{Factors, Widths, widened};
 use serde::{Deserialize, Serialize};
-use tradewind_protocol::StepIndex;
 use tradewind_protocol::forecast::ForecastScore;
+use tradewind_protocol::{QuantilePath, StepIndex};
 
 /// The spread is `(point + SPREAD_FLOOR * mean) ^ SPREAD_POWER`: between errors that do not depend on
 /// the level (0) and errors proportional to it (1). A half is what counts do by nature, and measured best.
@@ -104,6 +104,15 @@ impl SeriesForecast {
         self.speak();
     }
 
+    /// Is told what was published of the steps to come, to be judged by.
+    pub(super) fn published(&mut self, path: &QuantilePath) {
+        let seen = self.past.seen();
+        for lane in &mut self.lanes {
+            let row = path.row(lane.ahead() - 1).and_then(|row| row.try_into().ok());
+            row.into_iter().for_each(|row| lane.published(seen, row));
+        }
+    }
+
     /// Whether it is of this horizon and season: one that was kept may be of others.
     pub(super) fn fits(&self, horizon: usize, season: usize) -> bool {
         let lanes = self.lengths == lanes(horizon) && self.lengths.iter().copied().eq(self.lanes.iter().map(Lane::ahead));
@@ -132,7 +141,8 @@ impl SeriesForecast {
     /// Why it says what it says.
     pub(super) fn explain(&self, until: StepIndex) -> Explanation {
         let lanes = self.lanes.iter().map(|lane| {
-            let weights = weights(lane, &self.points(lane.ahead()));
+            let points = self.points(lane.ahead());
+            let weights = weights(lane, &points);
             let blend = lane.blend();
             let shares =
                 if self.plain.ready().is_ok() { blend.shares() } else { std::array::from_fn(|at| if at == 0 { 1.0 } else { 0.0 }) };
@@ -140,7 +150,13 @@ impl SeriesForecast {
                 name: expert.name().to_owned(),
                 weight: shares[0] * weights[at],
                 error: lane.mix().loss(at),
-                silent: expert.ready(&self.past, lane.ahead()).err().map(|silent| silent.to_string()),
+                silent: match expert.ready(&self.past, lane.ahead()) {
+                    Err(silent) => Some(silent.to_string()),
+                    Ok(()) if points[at].is_finite() => None,
+                    Ok(()) if !self.panel[at] => Some("was not asked".to_owned()),
+                    Ok(()) if at == SEASONAL_NAIVE => Some(format!("is no longer asked: {} knows more by now", EXPERTS[DIRECT_RIDGE])),
+                    Ok(()) => Some("has nothing to say that is a number".to_owned()),
+                },
             });
             let plain = PlainQuantiles::NAMES.iter().enumerate().map(|(at, name)| ExpertExplanation {
                 name: (*name).to_owned(),
@@ -158,7 +174,7 @@ impl SeriesForecast {
                 experts: experts.chain(plain).collect(),
             }
         });
-        Explanation { until, steps: self.past.seen(), season: self.past.season() as u64, lanes: lanes.collect() }
+        Explanation { until, steps: self.past.seen(), season: self.past.season() as u64, trained_ago: None, lanes: lanes.collect() }
     }
 
     /// The name of the expert that errs least one step ahead, or of the only one that speaks.
@@ -239,7 +255,7 @@ impl SeriesForecast {
             self.usual_error += USUAL_GAIN.max(fading_in) * (error - self.usual_error);
         }
         let (Some(said), Some(naive)) = (score, self.yardstick.learn(number, season, count, None)) else { return count };
-        self.scores.push(&said.quantiles, &naive.quantiles, count);
+        self.scores.push(&said.published, &naive.published, count);
         if self.past.seen() > OLD_ENOUGH * season as u64 { likely(count, [&said, &naive]) } else { count }
     }
 
@@ -271,7 +287,8 @@ impl SeriesForecast {
             let (settled, quantiles) = (narrow(&settled), narrow(&quantiles));
             let points = points.map(|point| point as f32);
             let rows = rows.map(|row| narrow(&row));
-            let said = Saying { points, point, spread: rhythm * self.spread(point), rhythm, rows, settled, quantiles };
+            let spread = rhythm * self.spread(point);
+            let said = Saying { points, point, spread, rhythm, rows, settled, quantiles, published: quantiles };
             self.lanes[at].say(seen, said);
         }
         if let Some(point) = self.naive() {
@@ -279,7 +296,8 @@ impl SeriesForecast {
             let quantiles = narrow(&self.quantiles(point, self.yardstick.offsets(), 1.0));
             let (spread, mut rows, mut points) = (self.spread(point), [[f32::NAN; QUANTILES]; MEMBERS], [f32::NAN; EXPERTS.len()]);
             (rows[0], points[0]) = (quantiles, point as f32);
-            self.yardstick.say(seen, Saying { points, point, spread, rhythm: 1.0, rows, settled: quantiles, quantiles });
+            let said = Saying { points, point, spread, rhythm: 1.0, rows, settled: quantiles, quantiles, published: quantiles };
+            self.yardstick.say(seen, said);
         }
     }
 
@@ -332,7 +350,7 @@ impl SeriesForecast {
 
 /// What of a count is within one of the central 90 % intervals that were said, or between them.
 fn likely(count: f64, said: [&Saying; 2]) -> f64 {
-    let [one, other] = said.map(Saying::interval_90);
+    let [one, other] = said.map(|said| interval_90(&said.quantiles));
     count.max(one[0].min(other[0])).min(one[1].max(other[1]))
 }
 

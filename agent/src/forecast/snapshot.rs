@@ -9,7 +9,7 @@ use tradewind_protocol::StepIndex;
 use tradewind_protocol::wire::codec::{self, CodecError};
 
 /// Raise it whenever the fields of anything that a series holds change, or what they mean.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 4;
 
 /// Why bytes are no forecast of a series. Learning it from its counts mends all of them.
 #[derive(Debug, thiserror::Error)]

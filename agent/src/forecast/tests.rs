@@ -84,6 +84,30 @@ fn coverage_returns_after_the_noise_has_tripled() {
     assert!((0.85..=0.95).contains(&score.coverage_90), "{score:?}");
 }
 
+#[test]
+fn the_score_and_the_coverage_are_those_of_what_was_published() {
+    let mut forecasts = forecasts(12);
+    for at in 0..200 {
+        forecasts.close(StepIndex(at), [(&key("a"), 10.0)]);
+        let mut told = said(&forecasts);
+        if at >= 100 {
+            let path = &told[0].path;
+            told[0].path = QuantilePath::rearranged(path.start(), path.step(), Quantile::GRID.to_vec(), vec![50.0; 12 * 9]).unwrap();
+        }
+        forecasts.published(&told);
+        // Of another step.
+        told[0].path =
+            QuantilePath::rearranged(StepIndex(at + 9), told[0].path.step(), Quantile::GRID.to_vec(), vec![1e6; 12 * 9]).unwrap();
+        forecasts.published(&told);
+    }
+    let (score, why) = (said(&forecasts)[0].score, forecasts.explain(&key("a")).unwrap());
+    // Seasonal naive speaks from the 24th step on, and 99 of those since were published to be 50.
+    assert_eq!((score.steps, score.coverage_90), (176, 77.0 / 176.0), "{score:?}");
+    assert!(score.pinball > 8.0, "{score:?}");
+    assert!(why.lanes.iter().all(|lane| lane.coverage_90 < 0.7 && lane.error > 15.0), "{why:?}");
+    assert!(said(&forecasts)[0].path.row(0).unwrap().iter().all(|value| (9.0..11.0).contains(value)), "what is learnt is not touched");
+}
+
 fn kept(forecasts: &Forecasts) -> Vec<u8> {
     forecasts.save(None, 2).remove(0).1.unwrap()
 }
@@ -110,7 +134,7 @@ fn what_was_kept_of_other_counts_or_settings_is_refused() {
     let counts: Vec<f64> = (0..300).map(daily).collect();
     let bytes = kept(&fed(&counts));
     // A changed layout has another length, most likely: then `snapshot::LAYOUT` is to be raised.
-    assert_eq!(bytes.len(), 46_521);
+    assert_eq!(bytes.len(), 47_853);
     let refused = |forecasts: &mut Forecasts, bytes: &[u8], until: i64, window: &[f64]| {
         let error = forecasts.restore(&key("a"), StepIndex(until), bytes, window).unwrap_err().to_string();
         assert!(forecasts.is_empty());

@@ -167,7 +167,7 @@ pub(super) async fn explain_plan(
 }
 
 fn in_public(explanation: Explanation) -> ForecastReasons {
-    let Explanation { until, steps, season, lanes } = explanation;
+    let Explanation { until, steps, season, trained_ago, lanes } = explanation;
     let horizons = lanes.into_iter().map(|lane| HorizonReasons {
         ahead: lane.ahead,
         judged: lane.judged,
@@ -180,5 +180,5 @@ fn in_public(explanation: Explanation) -> ForecastReasons {
             .map(|expert| ExpertReasons { name: expert.name, weight: expert.weight, error: expert.error, silent: expert.silent })
             .collect(),
     });
-    ForecastReasons { until, steps, season, horizons: horizons.collect() }
+    ForecastReasons { until, steps, season, trained_ago, horizons: horizons.collect() }
 }

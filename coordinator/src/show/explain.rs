@@ -58,7 +58,9 @@ fn summary(one: &ForecastExplanation) -> String {
     let (prediction, score) = (&one.view.prediction, &one.view.prediction.score);
     let age = one.reasons.as_ref().map_or_else(String::new, |reasons| {
         let seasons = reasons.steps as f64 / reasons.season.max(1) as f64;
-        format!(", a model of {} ({seasons:.1} seasons)", human::some(reasons.steps, "step"))
+        let trained =
+            reasons.trained_ago.map_or_else(String::new, |ago| format!(", those of all series trained {} ago", human::some(ago, "step")));
+        format!(", a model of {} ({seasons:.1} seasons){trained}", human::some(reasons.steps, "step"))
     });
     let made = format!("made by {} {} ago, best expert {}{age}", one.region, human::millis(one.view.age_ms), clean(&prediction.model));
     if score.steps == 0 {

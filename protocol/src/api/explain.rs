@@ -27,6 +27,9 @@ pub struct ForecastReasons {
     pub steps: u64,
     /// How many steps it takes for a season.
     pub season: u64,
+    /// How many steps ago the models of all series, if any, were trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_ago: Option<u64>,
     /// By how far ahead, ascending.
     pub horizons: Vec<HorizonReasons>,
 }

@@ -56,6 +56,8 @@ struct Lane {
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Loss {
     mean: f64,
+    /// Mean absolute error of the median.
+    error: f64,
     seen: u32,
 }
 
@@ -84,7 +86,7 @@ impl Blend {
     /// One that has learnt this. Nothing if it does not fit the horizon or is none.
     pub(super) fn restored(horizon: usize, widths: Vec<Row>, losses: Vec<(SeriesKey, Losses)>) -> Option<Self> {
         let lengths = lanes(horizon);
-        let sound = |loss: &Loss| loss.mean.is_finite() && loss.mean >= 0.0;
+        let sound = |loss: &Loss| [loss.mean, loss.error].iter().all(|loss| loss.is_finite() && *loss >= 0.0);
         let fits = widths.len() == lengths.len()
             && widths.iter().flatten().all(|width| (WIDTHS.0..=WIDTHS.1).contains(width))
             && losses.iter().all(|(_, lanes)| lanes.len() == lengths.len() && lanes.iter().flatten().all(sound));
@@ -107,7 +109,9 @@ impl Blend {
                     for (loss, row) in lane.losses.iter_mut().zip(&said.rows) {
                         if let Some(row) = row {
                             loss.seen = loss.seen.saturating_add(1);
-                            loss.mean += LOSS_GAIN.max(1.0 / f64::from(loss.seen)) * (total(row, actual) - loss.mean);
+                            let gain = LOSS_GAIN.max(1.0 / f64::from(loss.seen));
+                            loss.mean += gain * (total(row, actual) - loss.mean);
+                            loss.error += gain * ((row[MEDIAN] - actual).abs() - loss.error);
                         }
                     }
                     below.iter_mut().zip(said.blended).filter(|(_, value)| actual <= *value).for_each(|(below, _)| *below += 1.0);
@@ -130,7 +134,8 @@ impl Blend {
     /// Puts what the global models say of a series into its `prediction`, and remembers it.
     pub(super) fn blend(&mut self, mut prediction: PredictionData, said: &Said) -> PredictionData {
         let spoken = |number: usize| said.iter().find(|(kind, _)| *kind as usize == number).and_then(|(_, said)| said.as_ref().ok());
-        if (0..MEMBERS - 1).all(|number| spoken(number).is_none()) {
+        let speaking = speaking(said);
+        if speaking[1..].iter().all(|speaks| !speaks) {
             return prediction;
         }
         let path = &prediction.path;
@@ -142,7 +147,7 @@ impl Blend {
         };
         let lanes = self.series.entry(prediction.series.clone()).or_default();
         lanes.resize_with(self.lengths.len(), Lane::default);
-        let weights: Vec<[f64; MEMBERS]> = lanes.iter().zip(&self.lengths).map(|(lane, ahead)| lane.weights(*ahead, &rows(1))).collect();
+        let weights: Vec<[f64; MEMBERS]> = lanes.iter().zip(&self.lengths).map(|(lane, ahead)| lane.weights(*ahead, &speaking)).collect();
         let blended: Vec<Row> = (1..=path.horizon())
             .map(|ahead| {
                 let place = between(&self.lengths, ahead);
@@ -187,6 +192,21 @@ impl Blend {
         prediction
     }
 
+    /// By lane of a series of which the models have `said` this: the share that each member has in it, and its recent mean absolute error once it was
+    /// judged. The other experts first, then the models by number.
+    pub(super) fn parts(&self, key: &SeriesKey, said: &Said) -> Vec<[Part; MEMBERS]> {
+        let (speaking, unheard) = (speaking(said), Lane::default());
+        let lane = |at: usize| self.series.get(key).and_then(|lanes| lanes.get(at)).unwrap_or(&unheard);
+        let parts = |(at, ahead): (usize, &usize)| {
+            let (lane, weights) = (lane(at), lane(at).weights(*ahead, &speaking));
+            std::array::from_fn(|member| {
+                let loss = lane.losses[member];
+                Part { weight: weights[member], error: (loss.seen > 0).then_some(loss.error) }
+            })
+        };
+        self.lengths.iter().enumerate().map(parts).collect()
+    }
+
     /// Forgets the series that are not among these.
     pub(super) fn retain(&mut self, keep: impl Fn(&SeriesKey) -> bool) {
         self.series.retain(|key, _| keep(key));
@@ -195,8 +215,8 @@ impl Blend {
 
 impl Lane {
     /// Of those that say something; they sum to 1. Who was not judged yet counts as the best that was.
-    fn weights(&self, ahead: usize, rows: &[Option<Row>; MEMBERS]) -> [f64; MEMBERS] {
-        let speaks = |at: usize| rows[at].is_some();
+    fn weights(&self, ahead: usize, speaking: &[bool; MEMBERS]) -> [f64; MEMBERS] {
+        let speaks = |at: usize| speaking[at];
         let judged = (0..MEMBERS).filter(|at| speaks(*at) && self.losses[*at].seen > 0);
         let best = judged.map(|at| self.losses[at].mean).min_by(f64::total_cmp).unwrap_or(0.0);
         let mut weights: [f64; MEMBERS] = std::array::from_fn(|at| {
@@ -210,6 +230,21 @@ impl Lane {
         weights.iter_mut().for_each(|weight| *weight /= sum.max(f64::MIN_POSITIVE));
         weights
     }
+}
+
+/// What a member has to say in a lane.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Part {
+    pub(super) weight: f64,
+    pub(super) error: Option<f64>,
+}
+
+/// Which members say something; the other experts always do.
+fn speaking(said: &Said) -> [bool; MEMBERS] {
+    let mut speaking = [false; MEMBERS];
+    speaking[0] = true;
+    said.iter().for_each(|(kind, said)| speaking[1 + *kind as usize] = said.is_ok());
+    speaking
 }
 
 fn total(row: &Row, actual: f64) -> f64 {

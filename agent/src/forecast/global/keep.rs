@@ -1,13 +1,13 @@
 //! What the global models are trained on and speak from, and when they are trained.
 
-use super::super::SnapshotError;
-use super::blend::Blend;
+use super::super::{ExpertExplanation, Explanation, SnapshotError};
+use super::blend::{Blend, Part};
 use super::panel::{Panel, root};
 use super::snapshot::{self, Pieces};
 use super::window::Shape;
 use super::{BRIEF, Cost, Kind, Path, RECENT, Silence, Trained, USUAL};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use tradewind_protocol::{PredictionData, SeriesKey, StepIndex};
 
@@ -19,6 +19,8 @@ const FIRST_SEASONS: usize = 2;
 const MAX_GAP: i64 = 1_000;
 /// Trained again once there are half as many steps more, as long as there are few: what a model learns of twice the data is worth its time.
 const GROWTH: f64 = 1.5;
+/// Trained again, too, [`RECENT`] steps after so large a share of the series has changed its level: when all that models see one by one is of the new.
+const SHIFTED: f64 = 0.2;
 
 /// What training may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +86,9 @@ pub struct Globals {
     pub(super) seen: usize,
     pub(super) began: Option<usize>,
     pub(super) trained: Option<Trained>,
+    /// The series that have changed their level since, and when they became many.
+    shifted: BTreeSet<SeriesKey>,
+    changed: Option<usize>,
     /// What the models said after the last step.
     said: Arc<BTreeMap<SeriesKey, Said>>,
     pub(super) blend: Blend,
@@ -117,7 +122,8 @@ impl Globals {
     /// Nothing yet.
     pub fn new(config: GlobalConfig, horizon: usize, season: usize) -> Self {
         let (series, said, blend) = (BTreeMap::new(), Arc::default(), Blend::new(horizon));
-        Self { config, horizon, season, series, until: None, seen: 0, began: None, trained: None, said, blend }
+        let (shifted, changed) = (BTreeSet::new(), None);
+        Self { config, horizon, season, series, until: None, seen: 0, began: None, trained: None, shifted, changed, said, blend }
     }
 
     /// Closes a step with these counts, as [`super::super::Forecasts::close`] does.
@@ -189,16 +195,28 @@ impl Globals {
         self.series.remove(key);
     }
 
+    /// Is told that series have changed their level in the last step: what the models have learnt of them is of the past.
+    pub fn shift<'a>(&mut self, keys: impl IntoIterator<Item = &'a SeriesKey>) {
+        self.shifted.extend(keys.into_iter().filter(|key| self.series.contains_key(key)).cloned());
+        if self.changed.is_none() && !self.shifted.is_empty() && self.shifted.len() as f64 >= SHIFTED * self.series.len() as f64 {
+            self.changed = Some(self.seen);
+        }
+    }
+
     /// The training that is due now, if one is. None other is due until as many steps more have passed, whether it is done or not.
     pub fn due(&mut self) -> Option<Training> {
         let due = match self.began {
             None => self.first(),
-            Some(began) => (GROWTH * began as f64).ceil().min((began.saturating_add(self.config.train_every)) as f64) as usize,
+            Some(began) => {
+                let grown = (GROWTH * began as f64).ceil().min((began.saturating_add(self.config.train_every)) as f64) as usize;
+                self.changed.map_or(grown, |changed| grown.min(changed.saturating_add(RECENT)))
+            }
         };
         if self.config.models.is_empty() || self.seen < due {
             return None;
         }
         self.began = Some(self.seen);
+        (self.shifted, self.changed) = (BTreeSet::new(), None);
         let GlobalConfig { models: kinds, seed, effort, .. } = self.config.clone();
         Some(Training { kinds, panel: self.panel()?, horizon: self.horizon, season: self.season, seed, effort })
     }
@@ -218,10 +236,7 @@ impl Globals {
         let (false, Some(panel)) = (self.config.models.is_empty(), self.panel()) else { return BTreeMap::new() };
         let said = match &self.trained {
             Some(trained) => trained.foresee(&panel),
-            None => {
-                let silence = Silence::Untrained { seen: self.seen as u64, needed: self.first() as u64 };
-                vec![self.config.models.iter().map(|kind| (*kind, Err(silence))).collect(); self.series.len()]
-            }
+            None => vec![self.untrained(); self.series.len()],
         };
         self.series.keys().cloned().zip(said).collect()
     }
@@ -254,8 +269,31 @@ impl Globals {
         predictions.into_iter().map(one).collect()
     }
 
+    /// Adds the models to the `explanation` of a series, which is that of the other experts.
+    pub fn explain(&self, key: &SeriesKey, explanation: &mut Explanation) {
+        let said = match self.said.get(key) {
+            Some(said) => said.clone(),
+            None if self.series.contains_key(key) => self.untrained(),
+            None => self.beyond(),
+        };
+        explanation.trained_ago = self.trained.as_ref().map(|trained| u64::try_from(explanation.until.0 - trained.until.0).unwrap_or(0));
+        for (lane, parts) in explanation.lanes.iter_mut().zip(self.blend.parts(key, &said)) {
+            lane.experts.iter_mut().for_each(|expert| expert.weight *= parts[0].weight);
+            lane.experts.extend(said.iter().map(|(kind, said)| {
+                let Part { weight, error } = parts[1 + *kind as usize];
+                ExpertExplanation { name: kind.name().into(), weight, error, silent: said.as_ref().err().map(Silence::to_string) }
+            }));
+        }
+    }
+
+    /// What is to be said of every series before the first training.
+    fn untrained(&self) -> Said {
+        let silence = Silence::Untrained { seen: self.seen as u64, needed: self.first() as u64 };
+        self.config.models.iter().map(|kind| (*kind, Err(silence))).collect()
+    }
+
     /// What is to be said of a series that is not among those of [`foresee`](Self::foresee).
-    pub fn beyond(&self) -> Said {
+    pub(super) fn beyond(&self) -> Said {
         let silence = Silence::Beyond { kept: self.config.max_series as u64 };
         self.config.models.iter().map(|kind| (*kind, Err(silence))).collect()
     }

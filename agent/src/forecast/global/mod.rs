@@ -151,8 +151,9 @@ impl Path {
 #[derive(Debug, Clone)]
 pub struct Trained {
     shape: Shape,
-    /// On how many steps.
+    /// On how many steps, and up to which.
     steps: usize,
+    until: StepIndex,
     models: Vec<(Kind, Option<Model>)>,
 }
 
@@ -222,13 +223,13 @@ impl Trained {
     /// Trains models of these kinds for paths of `horizon` steps.
     pub fn train(kinds: &[Kind], panel: &Panel, horizon: usize, season: usize, seed: u64) -> Self {
         let shape = Shape::new(horizon, season, RECENT);
-        Self::at_cost(kinds, panel, &shape, USUAL, seed, &|| true).unwrap_or(Self { shape, steps: 0, models: vec![] })
+        Self::at_cost(kinds, panel, &shape, USUAL, seed, &|| true).unwrap_or(Self { shape, steps: 0, until: panel.until(), models: vec![] })
     }
 
     /// Nothing if `go_on` says no while it is trained.
     fn at_cost(kinds: &[Kind], panel: &Panel, shape: &Shape, cost: Cost, seed: u64, go_on: GoOn<'_>) -> Option<Self> {
         let models = kinds.iter().map(|kind| (*kind, Model::train(*kind, panel, shape, cost, seed, go_on))).collect();
-        go_on().then(|| Self { shape: shape.clone(), steps: panel.longest(), models })
+        go_on().then(|| Self { shape: shape.clone(), steps: panel.longest(), until: panel.until(), models })
     }
 
     /// What each model says after the last step of each series, series by series.

@@ -2,6 +2,7 @@
 
 use super::math::Chance;
 use super::window::Shape;
+use tradewind_protocol::StepIndex;
 
 /// Square roots of the counts of many series, all up to the same step.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +46,11 @@ impl Panel {
 
     pub(super) fn series(&self) -> &[Vec<f32>] {
         &self.series
+    }
+
+    /// Its last step.
+    pub(super) fn until(&self) -> StepIndex {
+        StepIndex(self.until)
     }
 
     /// The length of the longest series.

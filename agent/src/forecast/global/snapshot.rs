@@ -18,7 +18,7 @@ use tradewind_protocol::wire::codec;
 use tradewind_protocol::{SeriesKey, StepIndex};
 
 /// Raise it whenever what a piece holds changes, or what it means: also what the models see of a series.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// How many series' losses are in one piece: below half a mebibyte.
 const SERIES_A_PIECE: usize = 128;
 const HEAD: &str = "head";
@@ -35,8 +35,9 @@ struct Head {
     /// How many steps had been seen, and how many when training last began.
     seen: usize,
     began: Option<usize>,
-    /// On how many steps the models were trained.
+    /// On how many steps the models were trained, and up to which.
     steps: usize,
+    trained_until: StepIndex,
     /// Which models there are, and of how many pieces each is made.
     models: Vec<(Kind, usize)>,
     losses: usize,
@@ -70,6 +71,7 @@ pub(super) fn save(globals: &Globals) -> Result<Pieces, SnapshotError> {
         seen: globals.seen,
         began: globals.began,
         steps: trained.steps,
+        trained_until: trained.until,
         models,
         losses: losses.len().div_ceil(SERIES_A_PIECE),
         widths: globals.blend.widths().to_vec(),
@@ -127,7 +129,7 @@ pub(super) fn restore(globals: &mut Globals, until: StepIndex, pieces: &Pieces) 
     // As many as have passed since, counted or not.
     let since = usize::try_from(until.0.saturating_sub(head.until.0)).unwrap_or(0);
     (globals.seen, globals.began) = (head.seen.saturating_add(since), head.began);
-    globals.trained = Some(Trained { shape, steps: head.steps, models });
+    globals.trained = Some(Trained { shape, steps: head.steps, until: head.trained_until, models });
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! What all global models have in common.
 
+use super::super::{ExpertExplanation, Explanation, LaneExplanation};
 use super::blend::Blend;
 use super::keep::{Effort, GlobalConfig, Globals};
 use super::math::Chance;
@@ -141,6 +142,76 @@ fn training_is_due_with_enough_steps_then_as_they_grow_and_at_the_latest_as_conf
     assert_eq!(said.keys().collect::<Vec<_>>(), keys[1..].iter().collect::<Vec<_>>());
     assert!(said.values().all(|said| said[0].1 == Err(Silence::Untrained { seen: 900, needed: 100 })));
     assert_eq!(globals.beyond(), [(Kind::Boosting, Err(Silence::Beyond { kept: 3 }))]);
+}
+
+#[test]
+fn training_is_due_once_many_series_have_changed_their_level_and_the_new_one_is_known() {
+    let config = GlobalConfig { train_every: 9_999, ..GlobalConfig::of(vec![Kind::Boosting], SEASON) };
+    let due = |shifts: &[(usize, usize)]| {
+        let mut globals = Globals::new(config.clone(), 4, SEASON);
+        let (counts, keys) = (counts(10, 600, None), (0..10).map(key).collect::<Vec<_>>());
+        let mut due = vec![];
+        for at in 0..600 {
+            globals.close(StepIndex(at as i64), keys.iter().zip(&counts).map(|(key, counts)| (key, counts[at])));
+            globals.shift(shifts.iter().filter(|(step, _)| *step == at).map(|(_, series)| &keys[*series]));
+            if globals.due().is_some() {
+                due.push(at + 1);
+            }
+        }
+        due
+    };
+    assert_eq!(due(&[]), [100, 150, 225, 338, 507]);
+    // One of ten, and one that is not among them.
+    assert_eq!(due(&[(230, 0), (231, 0)]), [100, 150, 225, 338, 507]);
+    // With the second, 48 steps later; the growth goes on from there.
+    assert_eq!(due(&[(230, 0), (240, 1), (241, 2)]), [100, 150, 225, 289, 434]);
+    // Nothing is known before the first training that could have become old.
+    assert_eq!(due(&[(10, 0), (10, 1)]), [100, 150, 225, 338, 507]);
+}
+
+#[test]
+fn what_is_said_of_a_series_is_explained_by_all_who_said_it() {
+    let (globals, _) = spoken(200);
+    let others = || Explanation {
+        until: StepIndex(199),
+        steps: 200,
+        season: SEASON as u64,
+        trained_ago: None,
+        lanes: crate::forecast::horizon::lanes(4)
+            .into_iter()
+            .map(|ahead| LaneExplanation {
+                ahead,
+                judged: 0,
+                coverage_90: 0.0,
+                error: 0.0,
+                seasonal_naive_error: 0.0,
+                experts: vec![ExpertExplanation { name: "others".into(), weight: 1.0, error: None, silent: None }],
+            })
+            .collect(),
+    };
+    let mut why = others();
+    globals.explain(&key(1), &mut why);
+    assert!(why.trained_ago.is_some_and(|ago| (1..100).contains(&ago)), "{:?}", why.trained_ago);
+    for lane in &why.lanes {
+        let names: Vec<&str> = lane.experts.iter().map(|expert| expert.name.as_str()).collect();
+        assert_eq!(names, ["others", "global-boosting", "global-lstm", "global-nhits"]);
+        assert!((lane.experts.iter().map(|expert| expert.weight).sum::<f64>() - 1.0).abs() < 1e-9, "{lane:?}");
+        assert!(lane.experts.iter().all(|expert| expert.weight > 0.0 && expert.silent.is_none()), "{lane:?}");
+        assert!(lane.experts[1..].iter().all(|expert| expert.error.is_some_and(|error| error > 0.0)), "{lane:?}");
+    }
+    // Of a series that is not kept, and before there is a model.
+    for (globals, reason) in [(&globals, "is kept for the 500 series"), (&Globals::new(globals.config.clone(), 4, SEASON), "is kept for")] {
+        let mut why = others();
+        globals.explain(&key(9), &mut why);
+        let experts = &why.lanes[0].experts;
+        assert_eq!((experts[0].weight, experts[1].weight), (1.0, 0.0));
+        assert!(experts[1].silent.as_ref().is_some_and(|silent| silent.starts_with(reason)), "{experts:?}");
+    }
+    let mut untrained = Globals::new(globals.config.clone(), 4, SEASON);
+    untrained.close(StepIndex(199), [(&key(1), 1.0)]);
+    let mut why = others();
+    untrained.explain(&key(1), &mut why);
+    assert_eq!(why.lanes[0].experts[3].silent.as_deref(), Some("is trained once there are 100 steps; there are 1"));
 }
 
 #[test]
