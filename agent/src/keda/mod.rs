@@ -78,9 +78,9 @@ impl Keda {
         };
         let progress = self.progress.borrow();
         let plan = progress.plan.as_ref().ok_or((Code::Unavailable, "there is no plan yet; ask again after one step".into()))?;
-        // The demand is the service's, whichever of its pools a decision is about.
-        let rate = plan.decisions.iter().filter(|decision| decision.service.as_str() == service);
-        let rate = rate.map(|decision| decision.reason.demand_rate.max(decision.reason.observed_rate)).fold(0.0, f64::max);
+        // Each of the service's pools is to serve a share of its demand.
+        let shares = plan.decisions.iter().filter(|decision| decision.service.as_str() == service);
+        let rate = shares.map(|decision| decision.reason.demand_rate.max(decision.reason.observed_rate)).sum();
         Ok(Demand { rate, target })
     }
 }

@@ -13,7 +13,21 @@ const CONFIG: &str = "region = \"eu\"\ndata_dir = \"/tmp/tw\"\n[mesh]\nlisten = 
     [mesh.tls]\nca = \"ca.pem\"\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n[keda]\nlisten = \"127.0.0.1:0\"\n\
     [[pool]]\nname = \"p\"\nservice = \"game\"\nrate_per_instance = 25\nmax_instances = 4\nprocess = { command = [\"w\"] }\n";
 
-fn plan(demand_rate: f64, observed_rate: f64) -> Arc<RegionalResourcePlan> {
+/// A plan for one pool of the service for each of these shares of its demand: what is foreseen, and what was observed.
+fn plan(shares: &[(f64, f64)]) -> Arc<RegionalResourcePlan> {
+    let decisions = shares.iter().map(|(demand_rate, observed_rate)| decision(*demand_rate, *observed_rate));
+    Arc::new(RegionalResourcePlan {
+        region: RegionId::new("eu").unwrap(),
+        version: 1,
+        made_at: Timestamp::EPOCH,
+        mode: Mode::Advisory,
+        known_until: StepIndex(0),
+        decisions: decisions.collect(),
+        notes: vec![],
+    })
+}
+
+fn decision(demand_rate: f64, observed_rate: f64) -> PoolDecision {
     let reason = DecisionReason {
         quantile: Quantile::nearest(0.95),
         demand_rate,
@@ -27,7 +41,7 @@ fn plan(demand_rate: f64, observed_rate: f64) -> Arc<RegionalResourcePlan> {
         stale_sources: vec![],
         rule: String::new(),
     };
-    let decision = PoolDecision {
+    PoolDecision {
         pool: PoolName::new("p").unwrap(),
         service: ServiceName::new("game").unwrap(),
         current: InstanceCounts::default(),
@@ -37,16 +51,7 @@ fn plan(demand_rate: f64, observed_rate: f64) -> Arc<RegionalResourcePlan> {
         reason,
         mix: None,
         blocked: None,
-    };
-    Arc::new(RegionalResourcePlan {
-        region: RegionId::new("eu").unwrap(),
-        version: 1,
-        made_at: Timestamp::EPOCH,
-        mode: Mode::Advisory,
-        known_until: StepIndex(0),
-        decisions: vec![decision],
-        notes: vec![],
-    })
+    }
 }
 
 /// A `ScaledObjectRef` with this metadata.
@@ -90,7 +95,7 @@ async fn speak(
 
 impl Caller {
     fn know(&self, demand: f64, observed: f64) {
-        self.progress.send_modify(|progress| progress.plan = Some(plan(demand, observed)));
+        self.progress.send_modify(|progress| progress.plan = Some(plan(&[(demand, observed)])));
     }
 
     async fn open(&mut self, method: &str, message: &[u8]) -> Response<h2::RecvStream> {
@@ -130,6 +135,9 @@ async fn the_metric_is_the_foreseen_demand_and_never_less_than_what_is_observed(
     assert_eq!(caller.call("GetMetrics", &request).await.unwrap(), wire::metric("tradewind-game", 120.5));
     caller.know(10.0, 80.0);
     assert_eq!(caller.call("GetMetrics", &request).await.unwrap(), wire::metric("tradewind-game", 80.0));
+    // Two pools, each with its share.
+    caller.progress.send_modify(|progress| progress.plan = Some(plan(&[(60.0, 10.0), (20.0, 30.0)])));
+    assert_eq!(caller.call("GetMetrics", &request).await.unwrap(), wire::metric("tradewind-game", 90.0));
     caller.know(0.0, 0.0);
     assert_eq!(caller.call("IsActive", &game).await.unwrap(), wire::is_active(false));
 }

@@ -188,6 +188,7 @@ async fn serve(shared: Shared, headers: HeaderMap, body: Bytes) -> axum::respons
     }
     let document: Value = serde_json::from_slice(&body).unwrap();
     if document["action"] == "apply" {
+        assert!(document["agent"].as_str().is_some_and(|agent| text("idempotency-key").starts_with(&format!("{agent}-edge-"))));
         service.keys.push((text("idempotency-key"), document["serial"].as_u64().unwrap()));
     }
     if let Some(status) = service.refusals.pop_front() {

@@ -49,6 +49,7 @@ pub(crate) enum Place {
 
 #[derive(Debug, Default)]
 pub(crate) struct Book {
+    agent: String,
     entries: BTreeMap<InstanceId, Entry>,
     seen: BTreeMap<InstanceId, Seen>,
     serial: u64,
@@ -73,18 +74,18 @@ impl Book {
         let entries: BTreeMap<_, _> = kept.chain(record.ending.into_iter().map(|id| (id, entry(None, true)))).collect();
         // What was to end may not have been told.
         let applied = if entries.values().any(|entry| entry.want.is_none()) { serial.saturating_sub(1) } else { serial };
-        Self { entries, serial, applied, ..Self::default() }
+        Self { agent: record.agent, entries, serial, applied, ..Self::default() }
     }
 
     pub(crate) fn record(&self, origin: serde_json::Value) -> Record {
         let instances = self.entries.iter().filter_map(|(id, e)| Some((id.clone(), Kept { want: e.want?, applied: e.applied })));
         let ending = self.entries.iter().filter(|(_, e)| e.want.is_none()).map(|(id, _)| id.clone());
-        Record { origin, serial: self.serial, instances: instances.collect(), ending: ending.collect() }
+        Record { origin, agent: self.agent.clone(), serial: self.serial, instances: instances.collect(), ending: ending.collect() }
     }
 
     pub(crate) fn plan(&self, pool: &PoolName) -> Plan {
         let instances = self.entries.iter().filter_map(|(id, entry)| Some((id.clone(), entry.want?)));
-        Plan { pool: pool.clone(), serial: self.serial, instances: instances.collect() }
+        Plan { agent: self.agent.clone(), pool: pool.clone(), serial: self.serial, instances: instances.collect() }
     }
 
     pub(crate) fn want(&self, id: &InstanceId) -> Option<Want> {

@@ -53,6 +53,8 @@ pub enum Want {
 /// Everything that is to be in one pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
+    /// Who plans: drawn by chance for a pool, and the same as long as `data_dir` lives. Pools of other regions may have the same name.
+    pub agent: String,
     /// Which pool.
     pub pool: PoolName,
     /// Grows with every plan of the pool, also across the agent's lives.
@@ -62,11 +64,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// As it is handed over: `{"pool": .., "serial": .., "instances": {"ID": {"state": "warm"}}}`.
+    /// As it is handed over: `{"agent": .., "pool": .., "serial": .., "instances": {"ID": {"state": "warm"}}}`.
     pub fn to_json(&self) -> serde_json::Value {
         let instances: serde_json::Map<_, _> =
             self.instances.iter().map(|(id, want)| (id.to_string(), serde_json::json!({ "state": want }))).collect();
-        serde_json::json!({ "pool": self.pool, "serial": self.serial, "instances": instances })
+        serde_json::json!({ "agent": self.agent, "pool": self.pool, "serial": self.serial, "instances": instances })
     }
 }
 
@@ -164,7 +166,10 @@ impl DeclaredProvider {
         let path = record::path(data_dir, kind, pool);
         let failed = |source| OpenError { pool: pool.clone(), path: path.display().to_string(), source };
         record::take_over(data_dir).map_err(failed)?;
-        let record = Record::read(&path).map_err(failed)?.unwrap_or_default();
+        let mut record = Record::read(&path).map_err(failed)?.unwrap_or_default();
+        if record.agent.is_empty() {
+            record.agent = format!("{:016x}", rand::random::<u64>());
+        }
         let shared = Arc::new(Shared {
             pool: pool.clone(),
             pace,

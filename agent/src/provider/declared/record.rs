@@ -23,6 +23,9 @@ pub(crate) struct Record {
     /// What made the backend, so that a pool that is no longer configured can still be ended.
     #[serde(default)]
     pub(crate) origin: serde_json::Value,
+    /// Who plans: see [`super::Plan::agent`].
+    #[serde(default)]
+    pub(crate) agent: String,
     /// The number of the last plan.
     pub(crate) serial: u64,
     /// The instances that are to be.

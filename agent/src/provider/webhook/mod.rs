@@ -1,6 +1,6 @@
 //! A program of the operator's own, told the plan over HTTP.
 //!
-//! Every request is `POST` with `{"action": "apply" | "list", "pool": .., "serial": .., "instances": {..}}`; the answer is what
+//! Every request is `POST` with `{"action": "apply" | "list", "agent": .., "pool": .., "serial": .., "instances": {..}}`; the answer is what
 //! there is ([`reading`]). It is signed: `tradewind-signature` is `v1=` and the HMAC-SHA256, in hex, of the value of
 //! `tradewind-timestamp` (seconds since 1970), a full stop, and the body. An apply bears an `idempotency-key` that is the same
 //! for every try of one plan. Answers 408, 425, 429 and 5xx, and no answer, are tried again, as is told by `retry-after`.
@@ -76,7 +76,6 @@ struct Hook {
     client: Client,
     secret: hmac::Key,
     timeout: Duration,
-    /// Differs from agent to agent that shares a webhook, by its secret file and pool alone; never from try to try.
     url: String,
 }
 
@@ -95,7 +94,7 @@ impl Hook {
         for attempt in 0..MAX_TRIES {
             let mut headers = signed(&self.secret, &body);
             if action == "apply" {
-                headers.push(("idempotency-key", format!("{}-{}", plan.pool, plan.serial)));
+                headers.push(("idempotency-key", format!("{}-{}-{}", plan.agent, plan.pool, plan.serial)));
             }
             let ask = Ask { method: Method::POST, path: String::new(), headers, body: body.clone() };
             let pause = FIRST_PAUSE * (1 << attempt);
