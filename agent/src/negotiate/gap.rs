@@ -1,4 +1,4 @@
-//! What a plan could not do for lack of capacity here, as what could be asked of others. Pure.
+//! What a plan could not do for lack of capacity here, or what no provider here carries out, as what could be asked of others. Pure.
 //!
 //! Time is divided into slots of [`SLOT_STEPS`] steps on one grid, and what is asked for covers whole slots: a
 //! gap that lasts is a row of claims, one behind the other, each small enough to let go when the forecast
@@ -6,6 +6,7 @@
 //! provisioned for needs, softly.
 
 use crate::config::PoolConfig;
+use std::collections::BTreeMap;
 use tradewind_protocol::reservation::{Confidence, Tier, Window};
 use tradewind_protocol::{PoolDecision, PoolName, RegionalResourcePlan, ServiceName, Step, Timestamp};
 
@@ -31,18 +32,27 @@ pub(crate) struct Gap {
     pub(crate) rate: f64,
 }
 
-/// All gaps of a plan, by pool, slot and tier.
-pub(crate) fn gaps(plan: &RegionalResourcePlan, pools: &[PoolConfig], step: Step, now: Timestamp) -> Vec<Gap> {
+/// All gaps of a plan, by pool, slot and tier. `stranded` are the pools in which nothing can be started for now, with what stands ready there:
+/// what is planned is only there as far as it stands.
+pub(crate) fn gaps(
+    plan: &RegionalResourcePlan,
+    pools: &[PoolConfig],
+    stranded: &BTreeMap<PoolName, u32>,
+    step: Step,
+    now: Timestamp,
+) -> Vec<Gap> {
     let of = |decision: &PoolDecision| {
         let pool = pools.iter().find(|pool| pool.name == decision.pool)?;
-        decision.blocked.is_some().then(|| of_decision(decision, pool, step, now))
+        let planned = decision.active.saturating_add(decision.warm);
+        let ready = stranded.get(&decision.pool).map_or(planned, |ready| planned.min(*ready));
+        (decision.blocked.is_some() || ready < planned).then(|| of_decision(decision, ready, pool, step, now))
     };
     plan.decisions.iter().filter_map(of).flatten().collect()
 }
 
-fn of_decision(decision: &PoolDecision, pool: &PoolConfig, step: Step, now: Timestamp) -> Vec<Gap> {
+fn of_decision(decision: &PoolDecision, ready: u32, pool: &PoolConfig, step: Step, now: Timestamp) -> Vec<Gap> {
     let reason = &decision.reason;
-    let have = f64::from(decision.active.saturating_add(decision.warm)) * pool.rate_per_instance;
+    let have = f64::from(ready) * pool.rate_per_instance;
     let sure = reason.median_rate.max(f64::from(reason.reactive_floor) * pool.rate_per_instance);
     let upper = reason.demand_rate.max(sure);
     let missing = [(Tier::Firm, sure - have), (Tier::Soft, upper - sure.max(have))];
@@ -146,7 +156,12 @@ mod tests {
     }
 
     fn found(plan: &RegionalResourcePlan) -> Vec<(i64, i64, Tier, f64)> {
-        let gaps = gaps(plan, &[pool()], Step::new(Duration::from_secs(1)).unwrap(), at(12_000));
+        found_where(plan, &[])
+    }
+
+    fn found_where(plan: &RegionalResourcePlan, stranded: &[(&str, u32)]) -> Vec<(i64, i64, Tier, f64)> {
+        let stranded = stranded.iter().map(|(pool, ready)| (pool.parse().unwrap(), *ready)).collect();
+        let gaps = gaps(plan, &[pool()], &stranded, Step::new(Duration::from_secs(1)).unwrap(), at(12_000));
         gaps.iter().map(|g| (g.window.from.as_millis(), g.window.until.as_millis(), g.tier, g.rate)).collect()
     }
 
@@ -156,6 +171,14 @@ mod tests {
         assert_eq!(found(&plan(20.0, 70.0, 6, true))[0], (10_000, 20_000, Tier::Firm, 30.0), "the demand seen last is sure");
         assert_eq!(found(&plan(20.0, 35.0, 0, true)), [(10_000, 20_000, Tier::Soft, 5.0)]);
         assert_eq!(found(&plan(20.0, 35.0, 0, false)), [], "nothing is lacking");
+    }
+
+    #[test]
+    fn what_no_provider_starts_is_lacking_as_well() {
+        let plan = plan(20.0, 25.0, 0, false);
+        assert_eq!(found_where(&plan, &[("web", 1)]), [(10_000, 20_000, Tier::Firm, 10.0), (10_000, 20_000, Tier::Soft, 5.0)]);
+        assert_eq!(found_where(&plan, &[("web", 3)]), [], "all that is planned stands already");
+        assert_eq!(found_where(&plan, &[("other", 0)]), []);
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl Negotiator {
                 if config.mode != Mode::Active || !config.reservations.borrow {
                     return vec![];
                 }
-                let gaps = gap::gaps(&plan, &config.pools, config.step, now.wall);
+                let gaps = gap::gaps(&plan, &config.pools, &self.parts.pool.stranded(), config.step, now.wall);
                 let mut candidates = BTreeMap::new();
                 for gap in &gaps {
                     if !candidates.contains_key(&gap.service) {

@@ -300,6 +300,7 @@ impl Actor {
             snapshot.instances.extend(fleet.instances());
             snapshot.providers.extend(fleet.providers());
             snapshot.spot.extend(fleet.spot().map(|seen| (fleet.name.clone(), seen)));
+            snapshot.stranded.extend(fleet.stranded().map(|ready| (fleet.name.clone(), ready)));
             snapshot.health_reasons.extend(fleet.health_reasons(self.mode));
         }
         snapshot.health_reasons.extend(self.ledger_failure.clone());

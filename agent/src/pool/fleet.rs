@@ -654,6 +654,11 @@ impl Fleet {
         own.map(|words| format!("pool {}: {words}", self.name)).chain(failure.map(|words| format!("pool {words}"))).collect()
     }
 
+    /// How many instances stand ready, if no more can be had for now.
+    pub(super) fn stranded(&self) -> Option<u32> {
+        (self.starts.failures() >= CAREFUL_FROM).then(|| self.count(InstanceState::Warm).saturating_add(self.count(InstanceState::Active)))
+    }
+
     fn counts(&self) -> InstanceCounts {
         InstanceCounts {
             starting: self.count(InstanceState::Starting),

@@ -149,6 +149,8 @@ pub struct Snapshot {
     pub providers: Vec<ProviderView>,
     /// What was seen of spot instances, of the pools that may have some.
     pub spot: BTreeMap<PoolName, SpotSeen>,
+    /// How many instances stand ready in the pools of which no provider has started any lately, however often it was told to.
+    pub stranded: BTreeMap<PoolName, u32>,
     /// What does not work, in words; empty when all is well.
     pub health_reasons: Vec<String>,
     /// What happened in this life of the agent.
@@ -289,6 +291,11 @@ impl PoolHandle {
     /// What does not work, in words; empty when all is well.
     pub fn health_reasons(&self) -> Vec<String> {
         self.snapshot.borrow().health_reasons.clone()
+    }
+
+    /// The pools that no provider starts instances in for now, and what stands ready there all the same.
+    pub fn stranded(&self) -> BTreeMap<PoolName, u32> {
+        self.snapshot.borrow().stranded.clone()
     }
 
     /// What happened in this life of the agent.

@@ -243,13 +243,15 @@ async fn failing_starts_are_tried_ever_more_slowly_until_they_work() {
     let begun = Instant::now();
     apply(&pools, 2, 0).await;
     until(&pools, "a failure is in the health", |s| s.health_reasons.iter().any(|r| r.contains("no image"))).await;
+    assert!(pools.stranded().is_empty(), "one failure is an accident");
     tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(pools.stranded(), [("edge".parse().unwrap(), 0)].into());
     let tried = pools.totals().failed_orders;
     assert!((3..12).contains(&tried), "{tried} in ten seconds");
     until_counts(&pools, 2, 0).await;
     let took = begun.elapsed().as_secs();
     assert!((120..1_000).contains(&took), "{took} s");
-    until(&pools, "all is forgiven", |s| s.health_reasons.is_empty()).await;
+    until(&pools, "all is forgiven", |s| s.health_reasons.is_empty() && s.stranded.is_empty()).await;
     assert_eq!(region.events("pool.order_failed").len(), 15);
 }
 
