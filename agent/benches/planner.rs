@@ -140,6 +140,7 @@ fn snapshot(config: &Config) -> Snapshot {
         memory: Memory::default(),
         observed: None,
         foreseen: None,
+        surging: false,
         spot: config.spot.as_ref().map(|_| SpotSnapshot {
             price: Some(MicroUsd(30_000)),
             doubts: vec![],

@@ -454,6 +454,7 @@ impl StepLoop {
                 memory,
                 observed: None,
                 foreseen: None,
+                surging: false,
                 spot: spot(config),
             }
         });
@@ -473,7 +474,7 @@ impl StepLoop {
         for (pool, round) in snapshot.pools.iter_mut().zip(rounds) {
             let own = &mut self.memories.of(&pool.config.name).own;
             own.observe(known_until, &round, &pool.config, self.config.forecast.season);
-            (pool.observed, pool.foreseen) = (round.observed, own.foreseen());
+            (pool.observed, pool.foreseen, pool.surging) = (round.observed, own.foreseen(), own.is_surging());
         }
         Some(snapshot)
     }

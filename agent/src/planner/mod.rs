@@ -134,6 +134,8 @@ pub struct PoolSnapshot {
     pub observed: Option<f64>,
     /// What its own demand foretells, in hundredths of its maximum, once that is known for long enough.
     pub foreseen: Option<Foreseen>,
+    /// Whether its demand in that step was out of the ordinary, upwards: no record tells how long such demand stays.
+    pub surging: bool,
     /// Its spot market, if it has one.
     pub spot: Option<SpotSnapshot>,
 }
@@ -277,6 +279,7 @@ fn decide<'a>(pool: &'a PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming
         near: (0..NEAR_STEPS.min(lead)).map(needed).max().unwrap_or(0),
         lead: (0..lead).map(needed).max().unwrap_or(0),
         floor,
+        surging: pool.surging,
         recent: pool.memory.recent.highest(snapshot.known_until, costs::waits(pool, snapshot)),
         again: {
             let until = costs::break_even(pool, snapshot) as usize;
@@ -319,8 +322,11 @@ fn decide<'a>(pool: &'a PoolSnapshot, lead: usize, snapshot: &Snapshot, incoming
 }
 
 /// Instances that live load needs alone: of the demand seen last what stays until an order of now is ready, as far as the pool's own record tells, with the
-/// certainty that its costs ask for. Without a record, and where a start takes longer than is foreseen, all of it.
+/// certainty that its costs ask for. Without a record, in a surge, and where a start takes longer than is foreseen, all of it.
 fn reactive_floor(pool: &PoolSnapshot, snapshot: &Snapshot, observed_rate: f64) -> u32 {
+    if pool.surging {
+        return need(observed_rate, pool.config.rate_per_instance);
+    }
     let provided = Provided::to_order(pool, snapshot);
     let steps = ready_from(pool, snapshot)..lead(pool, snapshot);
     let stays = steps.map(|at| provided.own_rate(at).unwrap_or(f64::INFINITY)).fold(0.0, f64::max);
@@ -367,6 +373,8 @@ struct Wanted {
     lead: u32,
     /// Live load.
     floor: u32,
+    /// Whether that is out of the ordinary.
+    surging: bool,
     /// The highest need of the time that scale-in waits.
     recent: u32,
     /// What stands and is needed again before keeping it costs more than a start.
@@ -421,6 +429,8 @@ impl Wanted {
     fn rule(self, total: u32, bounds: &Bounds) -> &'static str {
         if total == self.lead {
             "forecast: the highest step within the lead time"
+        } else if total == self.floor && self.surging {
+            "anomaly: all of the demand seen last, which was out of the ordinary"
         } else if total == self.floor {
             "reactive floor: the demand seen last"
         } else if total == bounds.min_instances {

@@ -16,6 +16,8 @@ use tradewind_protocol::{PoolName, Quantile, StepIndex};
 const KEPT: usize = 2_016;
 /// With so many steps known it has a say. A guess: the 95 % quantile was exceeded five times by then.
 const AWAKE: u64 = 100;
+/// More than what is exceeded once in so many steps is out of the ordinary: a surge.
+const SURGE: f64 = 0.003;
 /// The highest probability of being late that is told of.
 const MOST_LATE: f64 = LEVELS[0];
 /// Units of the pool's maximum.
@@ -64,6 +66,8 @@ pub struct OwnDemand {
     /// The step of the newest.
     last: Option<StepIndex>,
     foresight: Option<Foresight>,
+    /// Whether the newest was higher than nearly all that was held possible.
+    surging: bool,
 }
 
 impl OwnDemand {
@@ -85,6 +89,8 @@ impl OwnDemand {
             self.rates.iter().for_each(|rate| foresight.observe((*rate >= 0.0).then(|| units(f64::from(*rate))), &[]));
             self.foresight = Some(foresight);
         }
+        let possible = self.foreseen().filter(|_| missed == 0).and_then(|foreseen| foreseen.upper(1, SURGE));
+        self.surging = round.observed.zip(possible).is_some_and(|(rate, possible)| units(rate) > possible);
         let Some(foresight) = &mut self.foresight else { return };
         for _ in 0..missed {
             foresight.observe(None, &[]);
@@ -102,6 +108,11 @@ impl OwnDemand {
         self.foresight.as_ref().filter(|foresight| foresight.known() >= AWAKE).map(Foresight::foreseen)
     }
 
+    /// Whether the demand of the last step was out of the ordinary, upwards.
+    pub fn is_surging(&self) -> bool {
+        self.surging
+    }
+
     /// The demand as it is kept: the last step, then the rates, little endian.
     pub fn to_bytes(&self) -> Vec<u8> {
         let Some(last) = self.last else { return vec![] };
@@ -116,7 +127,7 @@ impl OwnDemand {
         if rates.len() > KEPT {
             return Self::default();
         }
-        Self { rates, last: Some(StepIndex(i64::from_le_bytes(*last))), foresight: None }
+        Self { rates, last: Some(StepIndex(i64::from_le_bytes(*last))), foresight: None, surging: false }
     }
 }
 
@@ -264,6 +275,25 @@ mod tests {
             late += u32::from(round(step).observed.unwrap() > upper);
         }
         assert!((40..160).contains(&late), "{late} of 1000");
+    }
+
+    #[test]
+    fn a_surge_is_what_nearly_never_comes() {
+        let mut own = seen(0..600, OwnDemand::default());
+        let mut surges = 0;
+        for step in 600..1_600 {
+            own.observe(StepIndex(step), &round(step), &web(), SEASON);
+            surges += u32::from(own.is_surging());
+        }
+        assert!(surges < 10, "{surges} of 1000");
+        let flood = |step| Round { observed: Some(100.0), ..round(step) };
+        let mut late = own.clone();
+        own.observe(StepIndex(1_600), &flood(1_600), &web(), SEASON);
+        assert!(own.is_surging());
+        own.observe(StepIndex(1_601), &round(1_601), &web(), SEASON);
+        assert!(!own.is_surging());
+        late.observe(StepIndex(1_605), &flood(1_605), &web(), SEASON);
+        assert!(!late.is_surging(), "nothing was foreseen of it");
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub(super) fn pool(config: PoolConfig) -> PoolSnapshot {
         memory: Memory::default(),
         observed: None,
         foreseen: None,
+        surging: false,
         spot: None,
     }
 }
@@ -244,6 +245,11 @@ fn live_load_is_what_was_seen_last_as_far_as_it_stays() {
     let unknown = PoolSnapshot { foreseen: None, ..foretold(&[], 0) };
     let unknown = snapshot(vec![forecast("a", 20.0, &[(0.0, 0.0), (0.0, 0.0)])], vec![unknown]);
     assert_eq!(decided(&unknown).active, 20, "without a record all of it");
+    let mut surge = passes;
+    surge.pools[0].surging = true;
+    let surge = decided(&surge);
+    assert_eq!((surge.active, surge.reason.reactive_floor), (20, 20), "what never came before is not taken to pass");
+    assert!(surge.reason.rule.starts_with("anomaly"), "{}", surge.reason.rule);
 }
 
 #[test]

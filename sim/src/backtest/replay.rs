@@ -45,6 +45,7 @@ struct Known {
     forecast: Arc<PredictionData>,
     observed: Option<f64>,
     foreseen: Option<Foreseen>,
+    surging: bool,
 }
 
 impl<'a> World<'a> {
@@ -105,6 +106,7 @@ impl<'a> World<'a> {
                 memory: Memory::default(),
                 observed: None,
                 foreseen: None,
+                surging: false,
                 spot: None,
             }],
             config: PlannerConfig {
@@ -129,7 +131,7 @@ impl<'a> World<'a> {
             let forecast = Arc::new(forecasts.predictions(self.step.end(at)).remove(0));
             let round = rounds(&self.snapshot(t, &forecast, self.pool.clone())).remove(0);
             own.observe(at, &round, &self.pool, self.setting.season.unwrap_or(0));
-            Known { forecast, observed: round.observed, foreseen: own.foreseen() }
+            Known { forecast, observed: round.observed, foreseen: own.foreseen(), surging: own.is_surging() }
         };
         demand.iter().enumerate().map(round).collect()
     }
@@ -145,6 +147,7 @@ impl<'a> World<'a> {
             let mut snapshot = self.snapshot(t, &known.forecast, config.clone());
             let pool = &mut snapshot.pools[0];
             (pool.memory, pool.observed, pool.foreseen) = (std::mem::take(&mut memory), known.observed, known.foreseen.clone());
+            pool.surging = known.surging;
             let decision = &plan(&snapshot).decisions[0];
             memory = std::mem::take(&mut snapshot.pools[0].memory);
             let ready = if t >= lead { totals[t - lead..].iter().copied().min().unwrap_or(0) } else { 0 };
