@@ -28,6 +28,8 @@ use tradewind_agent::planner::foresight::MAX_LEAD;
 
 /// Multiples of the cheapest bill that policies are tuned to.
 pub(crate) const TARGETS: [f64; 3] = [1.15, 1.3, 1.5];
+/// Late shares that the bills of policies are compared at.
+const LATE_SHARES: [f64; 3] = [0.01, 0.001, 0.0001];
 /// The target whose plan is written under the policy's plain name.
 const PLAIN_TARGET: &str = "1.15";
 
@@ -138,6 +140,8 @@ pub struct Report {
 pub struct Standing {
     /// Its knob swept, on the rows that are reported on: cheapest first.
     pub frontier: Vec<Point>,
+    /// By late share: the bill, as a multiple of the cheapest without lateness, at which no more is late; nothing where the frontier does not reach.
+    pub cost_at: BTreeMap<String, Option<f64>>,
     /// By the multiple that its knob was tuned to.
     pub tuned: BTreeMap<String, Tuned>,
 }
@@ -164,8 +168,10 @@ pub struct Tuned {
     pub churn: f64,
     /// Steps with demand above ready units, as a part of all.
     pub late_steps: f64,
-    /// Unit-steps billed.
+    /// Unit-steps billed, a unit being 1 % of a series' peak.
     pub resource_steps: f64,
+    /// The same in unit-hours.
+    pub resource_hours: f64,
     /// Demand above ready units, in unit-steps.
     pub unserved: f64,
     /// The knob; for `best-rival` the price of a unit-step of lateness.
@@ -192,7 +198,7 @@ pub(crate) fn backtest(trace: &Trace, setting: &Setting, policies: &[Policy]) ->
     let standing = |policy: &Policy| {
         let parts = policy.parts();
         let sweeps: Vec<&Vec<Sweep>> = parts.iter().map(|part| &cache[part.name()]).collect();
-        standing(trace, &candidates(policy, &sweeps, trace.names.len()), &sweeps)
+        standing(trace, setting, &candidates(policy, &sweeps, trace.names.len()), &sweeps)
     };
     let policies = policies.iter().map(|policy| (policy.name().to_string(), standing(policy))).collect();
     Report { lead: setting.lead, season: setting.season, rows: trace.rows(), split: setting.split, series: trace.names.len(), policies }
@@ -223,7 +229,7 @@ fn candidates(policy: &Policy, sweeps: &[&Vec<Sweep>], series: usize) -> Vec<(f6
     (0..90).map(price).map(|price| (price, (0..series).map(|at| choose(price, at)).collect())).collect()
 }
 
-fn standing(trace: &Trace, candidates: &[(f64, Choice)], sweeps: &[&Vec<Sweep>]) -> Standing {
+fn standing(trace: &Trace, setting: &Setting, candidates: &[(f64, Choice)], sweeps: &[&Vec<Sweep>]) -> Standing {
     let total = |choice: &Choice| {
         choice.iter().enumerate().fold((Score::default(), Score::default()), |(mut train, mut test), (series, (p, k))| {
             let score = &sweeps[*p][series].scores[*k];
@@ -250,31 +256,53 @@ fn standing(trace: &Trace, candidates: &[(f64, Choice)], sweeps: &[&Vec<Sweep>])
             churn: test.churn / test.steps.max(1.0),
             late_steps: test.late_steps / test.steps.max(1.0),
             resource_steps: test.cost,
+            resource_hours: test.cost * setting.step_s / 3_600.0,
             unserved: test.late,
             knob: *knob,
             by_series: by_series.collect(),
         }
     };
-    Standing { frontier, tuned: TARGETS.iter().map(|target| (target.to_string(), tune(*target))).collect() }
+    let cost_at = LATE_SHARES.iter().map(|share| (share.to_string(), cost_at(&frontier, *share))).collect();
+    Standing { frontier, cost_at, tuned: TARGETS.iter().map(|target| (target.to_string(), tune(*target))).collect() }
+}
+
+/// The points of a frontier that are late for less than every cheaper one.
+fn hull(frontier: &[Point]) -> Vec<Point> {
+    let mut hull: Vec<Point> = Vec::new();
+    for point in frontier {
+        if hull.last().is_none_or(|last| point.late_share < last.late_share) {
+            hull.push(*point);
+        }
+    }
+    hull
+}
+
+/// The scale that lateness is compared on.
+fn log(share: f64) -> f64 {
+    share.max(1e-9).ln()
+}
+
+/// The bill at which no more than this is late: the same line as that of [`Standing::late_at`], read the other way. Nothing where the frontier does not reach.
+fn cost_at(frontier: &[Point], late_share: f64) -> Option<f64> {
+    let hull = hull(frontier);
+    let below = hull.iter().position(|point| point.late_share <= late_share)?;
+    let Some(a) = below.checked_sub(1).map(|above| hull[above]) else { return Some(hull[0].cost_ratio) };
+    let b = hull[below];
+    let part = (log(a.late_share) - log(late_share)) / (log(a.late_share) - log(b.late_share)).max(f64::MIN_POSITIVE);
+    Some(a.cost_ratio + part * (b.cost_ratio - a.cost_ratio))
 }
 
 impl Standing {
     /// The late share at this bill, between the neighbours on the lower hull of the frontier in proportion of its logarithm; nothing where
     /// the frontier does not reach.
     pub fn late_at(&self, cost_ratio: f64) -> Option<f64> {
-        let mut hull: Vec<Point> = Vec::new();
-        for point in &self.frontier {
-            if hull.last().is_none_or(|last| point.late_share < last.late_share) {
-                hull.push(*point);
-            }
-        }
+        let hull = hull(&self.frontier);
         let above = hull.iter().position(|point| point.cost_ratio >= cost_ratio)?;
         if above == 0 {
             return (hull[0].cost_ratio - cost_ratio < 1e-9).then_some(hull[0].late_share);
         }
         let (a, b) = (hull[above - 1], hull[above]);
         let part = (cost_ratio - a.cost_ratio) / (b.cost_ratio - a.cost_ratio).max(f64::MIN_POSITIVE);
-        let log = |share: f64| share.max(1e-9).ln();
         Some((log(a.late_share) * (1.0 - part) + log(b.late_share) * part).exp())
     }
 }
@@ -298,6 +326,21 @@ impl Report {
             text.push_str("  |");
             for tuned in standing.tuned.values() {
                 let _ = write!(text, " {:7.4} at {:.3}", tuned.late_share * 100.0, tuned.cost_ratio);
+            }
+            text.push('\n');
+        }
+        text.push_str("\nthe bill at which 1, 0.1, 0.01 % are late, and tuned to 1.3 x: unit-hours billed, unit-steps unserved, slack as a part of the demand, churn a step\n");
+        for (name, standing) in &self.policies {
+            let _ = write!(text, "{name:20}");
+            for share in LATE_SHARES {
+                let _ = match standing.cost_at.get(&share.to_string()).copied().flatten() {
+                    Some(cost) => write!(text, " {cost:7.3}"),
+                    None => write!(text, "       -"),
+                };
+            }
+            if let Some(tuned) = standing.tuned.get("1.3") {
+                let Tuned { resource_hours, unserved, slack, churn, .. } = tuned;
+                let _ = write!(text, "  | {resource_hours:10.1} {unserved:10.1} {slack:7.3} {churn:7.3}");
             }
             text.push('\n');
         }

@@ -43,15 +43,17 @@ pub(crate) fn html(report: &Report) -> String {
                 .replace("seconds of the simulation", "% above the cheapest bill"),
         );
     }
-    page.push_str("<table><tr><th></th><th>tuned to</th><th>bill</th><th>late %</th><th>slack</th><th>churn</th></tr>");
+    page.push_str("<table><tr><th></th><th>tuned to</th><th>bill</th><th>late %</th><th>unit-hours</th><th>unserved</th><th>slack</th><th>churn</th></tr>");
     for (name, standing) in &report.policies {
         for (target, tuned) in &standing.tuned {
             let _ = write!(
                 page,
-                "<tr><td>{}</td><td>{target}</td><td>{:.3}</td><td>{:.4}</td><td>{:.3}</td><td>{:.3}</td></tr>",
+                "<tr><td>{}</td><td>{target}</td><td>{:.3}</td><td>{:.4}</td><td>{:.1}</td><td>{:.1}</td><td>{:.3}</td><td>{:.3}</td></tr>",
                 escape(name),
                 tuned.cost_ratio,
                 tuned.late_share * 100.0,
+                tuned.resource_hours,
+                tuned.unserved,
                 tuned.slack,
                 tuned.churn
             );

@@ -85,6 +85,20 @@ fn a_report_has_every_policy_at_every_target_and_unknown_names_are_refused() {
         assert_eq!(standing.tuned.keys().map(String::as_str).collect::<Vec<_>>(), ["1.15", "1.3", "1.5"], "{name}");
         assert!(standing.frontier.windows(2).all(|pair| pair[0].cost_ratio <= pair[1].cost_ratio), "{name}");
     }
+    for (name, standing) in &report.policies {
+        for (share, cost) in standing.cost_at.iter().filter_map(|(share, cost)| Some((share, (*cost)?))) {
+            let (wanted, late): (f64, f64) = (share.parse().unwrap(), standing.late_at(cost).unwrap());
+            let cheapest = standing.frontier[0].cost_ratio;
+            assert!(
+                late <= wanted * 1.000_001 && (late >= wanted * 0.999_999 || cost <= cheapest),
+                "{name}: {late} at {cost}, {wanted} asked"
+            );
+        }
+    }
+    assert_eq!(report.policies["clairvoyant"].cost_at["0.0001"].map(|cost| (cost * 1e6).round()), Some(1e6));
+    let hours = |tuned: &Tuned| tuned.resource_steps / 12.0;
+    assert!(report.policies.values().flat_map(|s| s.tuned.values()).all(|t| (t.resource_hours - hours(t)).abs() < 1e-6));
+    assert!(report.to_text().contains("unit-hours") && page::html(&report).contains("unserved"));
     let best = report.policies["clairvoyant"].frontier[0];
     assert_eq!((best.late_share, (best.cost_ratio * 1e6).round()), (0.0, 1e6));
     assert!(page::html(&report).contains("tradewind"));
