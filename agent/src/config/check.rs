@@ -66,7 +66,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {path}; name it with --config", path = path.display())]
+    #[error("cannot read the configuration {path} (`run --config FILE` and `check FILE` name another)", path = path.display())]
     Read {
         /// Which file.
         path: PathBuf,

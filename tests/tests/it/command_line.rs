@@ -31,6 +31,7 @@ fn check_prints_every_mistake_at_once() {
     }
     let missing = run("tradewind-agent", &["check", "/nowhere/at/all.toml"]);
     assert!(text(&missing.stderr).contains("cannot read the configuration /nowhere/at/all.toml"));
+    assert!(text(&missing.stderr).contains("`check FILE`"), "{}", text(&missing.stderr));
 }
 
 #[test]
