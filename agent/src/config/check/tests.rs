@@ -129,6 +129,7 @@ fn the_environment_overrides_single_keys() {
 
     let bad = Config::parse(MINIMAL, [("TRADEWIND_MESH__LISTN".into(), "x".into())]).unwrap_err();
     assert!(bad.to_string().contains("did you mean `listen`"), "{bad}");
+    assert!(bad.to_string().contains("comes from TRADEWIND_MESH__LISTN in the environment"), "{bad}");
     let bad = Config::parse(MINIMAL, [("TRADEWIND_REGION__X".into(), "x".into())]).unwrap_err();
     assert!(bad.to_string().contains("not a table"), "{bad}");
 }
