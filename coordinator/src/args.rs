@@ -246,7 +246,7 @@ pub(crate) enum Tls {
         #[arg(long, value_name = "NAME")]
         cluster: String,
         #[command(flatten)]
-        files: Files<3650>,
+        files: Files,
     },
     /// One agent's certificate.
     Agent {
@@ -259,7 +259,7 @@ pub(crate) enum Tls {
         #[arg(long = "name", value_name = "HOST", default_values = ["localhost", "127.0.0.1"])]
         names: Vec<String>,
         #[command(flatten)]
-        files: Files<365>,
+        files: Files,
     },
     /// A certificate for a user of the HTTP API.
     Client {
@@ -269,19 +269,20 @@ pub(crate) enum Tls {
         #[arg(long, value_name = "DIR")]
         ca_dir: PathBuf,
         #[command(flatten)]
-        files: Files<365>,
+        files: Files,
     },
 }
 
-/// Where to put what is issued; `DAYS` is for how long unless told otherwise.
+/// Where to put what is issued, and for how long it is valid.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Files<const DAYS: u32> {
+pub(crate) struct Files {
     /// Where to put the files. Made if it is missing.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) out: PathBuf,
-    /// For how many days the certificate is valid.
-    #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(u32).range(1..=MAX_DAYS))]
-    pub(crate) days: u32,
+    /// For how many days the certificate is valid; without it an authority's is for 3650, any other for 365.
+    // No default of clap's: it would be one for all commands that have these options.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MAX_DAYS))]
+    pub(crate) days: Option<u32>,
     /// Replace files that exist.
     #[arg(long)]
     pub(crate) force: bool,
