@@ -4,6 +4,7 @@ use crate::output::Format;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
+use tradewind_protocol::wire::MAX_CLUSTER_BYTES;
 use tradewind_protocol::{EventName, PoolName, RegionId, ServiceName, TenantName, Timestamp, TransactionType};
 
 const EXIT_CODES: &str = "Exit codes:
@@ -242,8 +243,8 @@ pub(crate) enum Kind {
 pub(crate) enum Tls {
     /// The mesh's authority: once per mesh. Whoever has its key can join as any region.
     Ca {
-        /// The mesh's name.
-        #[arg(long, value_name = "NAME")]
+        /// The mesh's name, `cluster` in the agents' configuration.
+        #[arg(long, value_name = "NAME", value_parser = cluster)]
         cluster: String,
         #[command(flatten)]
         files: Files,
@@ -301,6 +302,14 @@ fn agent_url(text: &str) -> Result<String, String> {
     let scheme = uri.scheme_str().is_some_and(|s| s == "http" || s == "https");
     let host = uri.host().is_some_and(|h| !h.is_empty());
     if scheme && host && uri.query().is_none() { Ok(url.to_owned()) } else { Err(wanted()) }
+}
+
+/// What agents take, too.
+fn cluster(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=MAX_CLUSTER_BYTES => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} must have 1 to {MAX_CLUSTER_BYTES} bytes")),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -93,6 +93,7 @@ fn a_wrong_command_line_is_2_and_names_the_mistake() {
         (&["events", "--since", "yesterday"], "--since"),
         (&["tls", "ca"], "--cluster"),
         (&["tls", "ca", "--cluster", "x", "--days", "0"], "--days"),
+        (&["tls", "ca", "--cluster", ""], "must have 1 to 64 bytes"),
         (&["tls", "client", "../../etc/passwd", "--ca-dir", "."], "service"),
         (&["forecasts", "--chart", "--no-chart"], "cannot be used with"),
     ] {
