@@ -21,6 +21,20 @@ fn a_mesh_lives_through_a_crash_and_a_partition_without_breaking_a_rule() {
 }
 
 #[test]
+fn a_page_or_a_trace_that_cannot_be_written_is_an_error() {
+    let sim = |arguments: &[&str]| Command::new(env!("CARGO_BIN_EXE_tradewind-sim")).args(arguments).output().unwrap();
+    let page = sim(&["run", "smoke", "--html", "/nowhere/at/all.html"]);
+    assert_eq!((page.status.code(), page.stdout.len()), (Some(2), 0), "before the run");
+    assert!(String::from_utf8_lossy(&page.stderr).contains("cannot write the page to /nowhere/at/all.html"));
+    if std::fs::exists("/dev/full").unwrap() {
+        let trace = sim(&["run", "smoke", "--trace", "/dev/full"]);
+        assert_eq!(trace.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&trace.stderr).contains("the trace could not be written whole"));
+        assert!(String::from_utf8_lossy(&trace.stdout).contains("rules held"), "and the report is there");
+    }
+}
+
+#[test]
 fn a_mesh_is_upgraded_one_agent_at_a_time_without_breaking_a_rule() {
     let report = simulate("upgrade", 1);
     assert!(report.passed(), "{}", report.to_text());
