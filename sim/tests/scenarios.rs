@@ -21,6 +21,21 @@ fn a_mesh_lives_through_a_crash_and_a_partition_without_breaking_a_rule() {
 }
 
 #[test]
+fn a_scenario_with_a_survey_does_not_claim_rules_that_nobody_judged() {
+    let directory = tempfile::tempdir().unwrap();
+    let scenario = directory.path().join("surveyed.toml");
+    let text = "name = \"surveyed\"\nabout = \"x\"\nduration_s = 20\nregion = [{ name = \"a\" }, { name = \"b\" }]\n";
+    for (survey, judged, words) in
+        [("", 31, "all 31 rules held"), ("survey = { every_s = 1, lead_steps = 3 }\n", 15, "15 rules held; 16, about")]
+    {
+        std::fs::write(&scenario, format!("{text}{survey}")).unwrap();
+        let report = simulate(scenario.to_str().unwrap(), 1);
+        assert!(report.passed() && report.to_text().contains(words), "{}", report.to_text());
+        assert_eq!(report.rules_judged, judged);
+    }
+}
+
+#[test]
 fn a_page_or_a_trace_that_cannot_be_written_is_an_error() {
     let sim = |arguments: &[&str]| Command::new(env!("CARGO_BIN_EXE_tradewind-sim")).args(arguments).output().unwrap();
     let page = sim(&["run", "smoke", "--html", "/nowhere/at/all.html"]);
