@@ -246,11 +246,13 @@ fn sweep(
     wanted: Option<Vec<&'static str>>,
 ) -> anyhow::Result<bool> {
     load(scenario)?;
+    if let Some(directory) = save {
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    }
     let jobs = jobs.unwrap_or_else(cores);
     let sweep = Sweep { scenario, base, seeds, jobs };
     let outcome = sweep.run(&std::env::current_exe()?)?;
     if let Some(directory) = save {
-        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         for seed in outcome.failed.keys() {
             Case::of(scenario, *seed)?.write(&directory.join(format!("seed-{seed}.json")))?;
         }
@@ -283,6 +285,9 @@ fn shrink(file: &str, seed: Option<u64>, output: &Path) -> anyhow::Result<bool> 
         None if file.ends_with(".json") => Case::read(Path::new(file))?,
         None => bail!("{file}: give a case (.json), or a scenario's name and --seed"),
     };
+    if let Some(directory) = output.parent().filter(|directory| !directory.as_os_str().is_empty() && !directory.is_dir()) {
+        bail!("cannot write {}: there is no directory {}", output.display(), directory.display());
+    }
     let scratch = std::env::temp_dir().join(format!("tradewind-shrink-{}", std::process::id()));
     std::fs::create_dir_all(&scratch)?;
     let small = case::shrink(&std::env::current_exe()?, case, &scratch, |line| eprintln!("{line}"));

@@ -41,6 +41,14 @@ fn a_page_or_a_trace_that_cannot_be_written_is_an_error() {
     let page = sim(&["run", "smoke", "--html", "/nowhere/at/all.html"]);
     assert_eq!((page.status.code(), page.stdout.len()), (Some(2), 0), "before the run");
     assert!(String::from_utf8_lossy(&page.stderr).contains("cannot write the page to /nowhere/at/all.html"));
+    for arguments in [
+        &["shrink", "smoke", "--seed", "1", "-o", "/nowhere/at/all.json"][..],
+        &["sweep", "smoke", "--seeds", "1", "--save", "/dev/null/failed"],
+    ] {
+        let refused = sim(arguments);
+        assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0), "before the runs: {arguments:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).starts_with("tradewind-sim: cannot "), "{arguments:?}");
+    }
     if std::fs::exists("/dev/full").unwrap() {
         let trace = sim(&["run", "smoke", "--trace", "/dev/full"]);
         assert_eq!(trace.status.code(), Some(2));
