@@ -2,10 +2,12 @@
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tradewind_agent::config::Config;
 use tradewind_agent::{agent, demo, http, worker};
+use tradewind_protocol::region::Mode;
 
 /// One region's part in a Tradewind mesh: forecasts demand, shares the forecast, provisions ahead.
 #[derive(Parser)]
@@ -45,10 +47,7 @@ fn main() -> ExitCode {
         Command::Run { config, until_stdin_closes } => block_on(agent::run(&config, until_stdin_closes)),
         Command::Check { config } => check(&config),
         Command::Demo(options) => block_on(demo::run(options)),
-        Command::Openapi => {
-            println!("{}", http::openapi_json());
-            Ok(())
-        }
+        Command::Openapi => say(&http::openapi_json()),
         Command::Worker => worker::run(),
     };
     match outcome {
@@ -70,6 +69,21 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
 
 fn check(path: &std::path::Path) -> anyhow::Result<()> {
     let config = Config::load(path)?;
-    println!("{}: good; region {}, {} pools, {:?} mode", path.display(), config.region, config.pools.len(), config.mode);
-    Ok(())
+    let pools = match config.pools.len() {
+        1 => "1 pool".to_owned(),
+        n => format!("{n} pools"),
+    };
+    let mode = match config.mode {
+        Mode::Advisory => "advisory",
+        Mode::Active => "active",
+    };
+    say(&format!("{}: good; region {}, {pools}, {mode} mode", path.display(), config.region))
+}
+
+/// Prints to standard output; whoever has stopped reading is no error.
+fn say(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),
+        _ => Ok(()),
+    }
 }

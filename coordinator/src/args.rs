@@ -4,6 +4,7 @@ use crate::output::Format;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
+use tradewind_protocol::wire::MAX_CLUSTER_BYTES;
 use tradewind_protocol::{EventName, PoolName, RegionId, ServiceName, TenantName, Timestamp, TransactionType};
 
 const EXIT_CODES: &str = "Exit codes:
@@ -242,11 +243,11 @@ pub(crate) enum Kind {
 pub(crate) enum Tls {
     /// The mesh's authority: once per mesh. Whoever has its key can join as any region.
     Ca {
-        /// The mesh's name.
-        #[arg(long, value_name = "NAME")]
+        /// The mesh's name, `cluster` in the agents' configuration.
+        #[arg(long, value_name = "NAME", value_parser = cluster)]
         cluster: String,
         #[command(flatten)]
-        files: Files<3650>,
+        files: Files,
     },
     /// One agent's certificate.
     Agent {
@@ -259,7 +260,7 @@ pub(crate) enum Tls {
         #[arg(long = "name", value_name = "HOST", default_values = ["localhost", "127.0.0.1"])]
         names: Vec<String>,
         #[command(flatten)]
-        files: Files<365>,
+        files: Files,
     },
     /// A certificate for a user of the HTTP API.
     Client {
@@ -269,19 +270,20 @@ pub(crate) enum Tls {
         #[arg(long, value_name = "DIR")]
         ca_dir: PathBuf,
         #[command(flatten)]
-        files: Files<365>,
+        files: Files,
     },
 }
 
-/// Where to put what is issued; `DAYS` is for how long unless told otherwise.
+/// Where to put what is issued, and for how long it is valid.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Files<const DAYS: u32> {
+pub(crate) struct Files {
     /// Where to put the files. Made if it is missing.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) out: PathBuf,
-    /// For how many days the certificate is valid.
-    #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(u32).range(1..=MAX_DAYS))]
-    pub(crate) days: u32,
+    /// For how many days the certificate is valid; without it an authority's is for 3650, any other for 365.
+    // No default of clap's: it would be one for all commands that have these options.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MAX_DAYS))]
+    pub(crate) days: Option<u32>,
     /// Replace files that exist.
     #[arg(long)]
     pub(crate) force: bool,
@@ -300,6 +302,14 @@ fn agent_url(text: &str) -> Result<String, String> {
     let scheme = uri.scheme_str().is_some_and(|s| s == "http" || s == "https");
     let host = uri.host().is_some_and(|h| !h.is_empty());
     if scheme && host && uri.query().is_none() { Ok(url.to_owned()) } else { Err(wanted()) }
+}
+
+/// What agents take, too.
+fn cluster(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=MAX_CLUSTER_BYTES => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} must have 1 to {MAX_CLUSTER_BYTES} bytes")),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

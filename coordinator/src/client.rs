@@ -125,6 +125,10 @@ impl Client {
             ureq::Error::Io(e) if tls_refusal(&e) => Failure::Untrusted { agent, cause: io_cause(&e) },
             ureq::Error::Rustls(e) => Failure::Untrusted { agent, cause: e.to_string() },
             ureq::Error::Tls(e) => Failure::Untrusted { agent, cause: e.to_owned() },
+            ureq::Error::Protocol(e) if agent.starts_with("http://") => {
+                let cause = format!("not HTTP as it should be: {e}; if it speaks TLS ([api.tls]), give https:// and --ca FILE");
+                self.not_understood(route, cause)
+            }
             ureq::Error::Protocol(e) => self.not_understood(route, format!("not HTTP as it should be: {e}")),
             ureq::Error::Io(e) => Failure::Unreachable { agent, cause: io_cause(&e) },
             ureq::Error::HostNotFound => Failure::Unreachable { agent, cause: "the host name is unknown".to_owned() },

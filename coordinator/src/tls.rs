@@ -20,6 +20,12 @@ use tradewind_protocol::pki::{self, Issued, Subject, Validity};
 const CA_CERTIFICATE: &str = "ca.pem";
 const CA_KEY: &str = "ca-key.pem";
 
+/// How long an authority's certificate is valid unless told otherwise: to replace it is to touch every agent.
+const AUTHORITY_DAYS: u32 = 3650;
+
+/// The same of every other certificate.
+const LEAF_DAYS: u32 = 365;
+
 /// Certificates are valid from this long before they are made: the clocks of a mesh's hosts differ
 /// by less, or other things fail first.
 const BACKDATED_SECONDS: i64 = 3600;
@@ -27,7 +33,7 @@ const BACKDATED_SECONDS: i64 = 3600;
 pub(crate) fn run(command: Tls, out: &mut Output) -> Result<(), Failure> {
     match command {
         Tls::Ca { cluster, files } => {
-            let issued = pki::issue_ca(&cluster, validity(files.days)?, seed()?)?;
+            let issued = pki::issue_ca(&cluster, validity(files.days.unwrap_or(AUTHORITY_DAYS))?, seed()?)?;
             let set = FileSet { certificate: files.out.join(CA_CERTIFICATE), key: files.out.join(CA_KEY), ca: None };
             set.write(&issued, &files)?;
             out.line(&format!("The authority of {cluster} is in {} and {}.", shown(&set.certificate), shown(&set.key)))?;
@@ -37,7 +43,7 @@ pub(crate) fn run(command: Tls, out: &mut Output) -> Result<(), Failure> {
         }
         Tls::Agent { region, ca_dir, names, files } => {
             let ca = authority(&ca_dir)?;
-            let issued = pki::issue_leaf(&ca, &Subject::Agent(region.clone(), names), validity(files.days)?, seed()?)?;
+            let issued = pki::issue_leaf(&ca, &Subject::Agent(region.clone(), names), validity(files.days.unwrap_or(LEAF_DAYS))?, seed()?)?;
             let set = FileSet::leaf(&format!("agent-{region}"), &ca_dir, &files.out);
             set.write_leaf(&issued, &ca, &files)?;
             out.line(&format!("The certificate of {region} is in {}. In its agent's configuration:", shown(&set.certificate)))?;
@@ -53,7 +59,7 @@ pub(crate) fn run(command: Tls, out: &mut Output) -> Result<(), Failure> {
             let ca = authority(&ca_dir)?;
             // A service's name is also a user's, and fit for a file.
             let user = UserId::new(name.as_str()).map_err(|e| Failure::Usage(e.to_string()))?;
-            let issued = pki::issue_leaf(&ca, &Subject::Client(user), validity(files.days)?, seed()?)?;
+            let issued = pki::issue_leaf(&ca, &Subject::Client(user), validity(files.days.unwrap_or(LEAF_DAYS))?, seed()?)?;
             let set = FileSet::leaf(&format!("client-{name}"), &ca_dir, &files.out);
             set.write_leaf(&issued, &ca, &files)?;
             out.line(&format!("The certificate of {name} is in {}. To use it:", shown(&set.certificate)))?;
@@ -93,7 +99,7 @@ impl FileSet {
         self.ca.clone().unwrap_or_else(|| ca_dir.join(CA_CERTIFICATE))
     }
 
-    fn write_leaf<const DAYS: u32>(&self, issued: &Issued, ca: &Issued, files: &Files<DAYS>) -> Result<(), Failure> {
+    fn write_leaf(&self, issued: &Issued, ca: &Issued, files: &Files) -> Result<(), Failure> {
         // The copy of the same authority may be there from the last certificate.
         let held = self.ca.as_ref().filter(|path| path.exists());
         if let Some(path) = held
@@ -110,7 +116,7 @@ impl FileSet {
     }
 
     /// The key first: a certificate without its key looks complete and is not.
-    fn write<const DAYS: u32>(&self, issued: &Issued, files: &Files<DAYS>) -> Result<(), Failure> {
+    fn write(&self, issued: &Issued, files: &Files) -> Result<(), Failure> {
         if !files.force
             && let Some(taken) = [&self.certificate, &self.key].into_iter().find(|path| path.symlink_metadata().is_ok())
         {

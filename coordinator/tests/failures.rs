@@ -2,6 +2,7 @@
 
 use crate::fixtures::*;
 use crate::stub::*;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 fn refusal(status: &'static str, problem: &tradewind_protocol::api::Problem) -> Reply {
@@ -41,6 +42,17 @@ fn an_agent_that_hangs_is_given_up() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let text = run(&["status", "--timeout", "0.2", "--agent", &url]).failed(3);
     assert!(text.contains("no answer in time"), "{text}");
+}
+
+#[test]
+fn an_agent_that_speaks_tls_is_asked_for_by_https() {
+    let handshake_failure = [0x15, 3, 3, 0, 2, 2, 40];
+    let stub = Stub::accepting(move |mut tcp, _| {
+        let _ = tcp.read(&mut [0; 1024]);
+        tcp.write_all(&handshake_failure).unwrap();
+    });
+    let text = run(&["status", "--agent", &format!("http://{}", stub.address)]).failed(4);
+    assert!(text.contains("give https:// and --ca FILE"), "{text}");
 }
 
 #[test]
@@ -93,6 +105,7 @@ fn a_wrong_command_line_is_2_and_names_the_mistake() {
         (&["events", "--since", "yesterday"], "--since"),
         (&["tls", "ca"], "--cluster"),
         (&["tls", "ca", "--cluster", "x", "--days", "0"], "--days"),
+        (&["tls", "ca", "--cluster", ""], "must have 1 to 64 bytes"),
         (&["tls", "client", "../../etc/passwd", "--ca-dir", "."], "service"),
         (&["forecasts", "--chart", "--no-chart"], "cannot be used with"),
     ] {

@@ -118,6 +118,24 @@ fn nothing_is_replaced_unless_told_to() {
 }
 
 #[test]
+fn an_authority_is_valid_for_ten_years_and_others_for_one_unless_told_otherwise() {
+    let days = |path: &Path| {
+        let der = der(path);
+        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        let validity = certificate.validity();
+        (validity.not_after.timestamp() - validity.not_before.timestamp()) / 86_400
+    };
+    let dir = issued();
+    assert_eq!(days(&dir.path().join("ca/ca.pem")), 3650);
+    for leaf in ["out/agent-new-york.pem", "out/client-anna.pem"] {
+        assert_eq!(days(&dir.path().join(leaf)), 365, "{leaf}");
+    }
+    let [ca, out] = ["ca", "out"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
+    run(&["tls", "client", "bob", "--ca-dir", &ca, "--out", &out, "--days", "7"]).ok();
+    assert_eq!(days(&dir.path().join("out/client-bob.pem")), 7);
+}
+
+#[test]
 fn keys_are_never_the_same() {
     let (a, b) = (issued(), issued());
     for key in ["ca/ca-key.pem", "out/agent-new-york-key.pem", "out/client-anna-key.pem"] {

@@ -7,6 +7,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tradewind_sim::case::{self, Case, load};
+use tradewind_sim::report::PageFile;
 use tradewind_sim::run::{Options, Report, run};
 use tradewind_sim::scenario::{BUILT_IN, Scenario};
 use tradewind_sim::sweep::Sweep;
@@ -184,15 +185,24 @@ fn run_scenario(name: &str, seed: u64, json: bool, html: Option<&Path>, trace: O
         TraceDetail::Brief => Detail::Brief,
         TraceDetail::Full => Detail::Full,
     };
+    let page = html.map(PageFile::create).transpose()?;
     let report = run(&scenario, Options { seed, detail, sink: sink(trace)? })?;
-    if let Some(file) = html {
-        let page = tradewind_sim::report::page::html(&report, &scenario.about);
-        std::fs::write(file, page).with_context(|| format!("cannot write the page to {}", file.display()))?;
+    if trace != Some("-") {
+        show(&report, json)?;
     }
-    if trace == Some("-") {
-        return Ok(report.passed());
+    if let Some(page) = page {
+        page.fill(&tradewind_sim::report::page::html(&report, &scenario.about))?;
     }
-    show(&report, json)
+    traced(&report)?;
+    Ok(report.passed())
+}
+
+/// A trace that is not whole is an error, unless whoever reads it has stopped.
+fn traced(report: &Report) -> anyhow::Result<()> {
+    match &report.trace.unwritten {
+        Some(error) => bail!("the trace could not be written whole: {error}"),
+        None => Ok(()),
+    }
 }
 
 fn sink(trace: Option<&str>) -> anyhow::Result<Option<Box<dyn Write + Send>>> {
@@ -236,11 +246,13 @@ fn sweep(
     wanted: Option<Vec<&'static str>>,
 ) -> anyhow::Result<bool> {
     load(scenario)?;
+    if let Some(directory) = save {
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    }
     let jobs = jobs.unwrap_or_else(cores);
     let sweep = Sweep { scenario, base, seeds, jobs };
     let outcome = sweep.run(&std::env::current_exe()?)?;
     if let Some(directory) = save {
-        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         for seed in outcome.failed.keys() {
             Case::of(scenario, *seed)?.write(&directory.join(format!("seed-{seed}.json")))?;
         }
@@ -262,7 +274,9 @@ fn replay(file: &Path, json: bool, trace: Option<&str>) -> anyhow::Result<bool> 
     tradewind_sim::mutants::check_chosen()?;
     let case = Case::read(file)?;
     let report = run(&case.scenario()?, Options { seed: case.seed, detail: Detail::Brief, sink: sink(trace)? })?;
-    show(&report, json)
+    let passed = show(&report, json)?;
+    traced(&report)?;
+    Ok(passed)
 }
 
 fn shrink(file: &str, seed: Option<u64>, output: &Path) -> anyhow::Result<bool> {
@@ -271,6 +285,9 @@ fn shrink(file: &str, seed: Option<u64>, output: &Path) -> anyhow::Result<bool> 
         None if file.ends_with(".json") => Case::read(Path::new(file))?,
         None => bail!("{file}: give a case (.json), or a scenario's name and --seed"),
     };
+    if let Some(directory) = output.parent().filter(|directory| !directory.as_os_str().is_empty() && !directory.is_dir()) {
+        bail!("cannot write {}: there is no directory {}", output.display(), directory.display());
+    }
     let scratch = std::env::temp_dir().join(format!("tradewind-shrink-{}", std::process::id()));
     std::fs::create_dir_all(&scratch)?;
     let small = case::shrink(&std::env::current_exe()?, case, &scratch, |line| eprintln!("{line}"));
@@ -311,7 +328,7 @@ fn list() -> anyhow::Result<bool> {
 /// Prints to standard output; whoever has stopped reading is no error.
 fn say(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),
         _ => Ok(()),
     }
 }

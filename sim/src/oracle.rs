@@ -122,6 +122,44 @@ impl Rule {
         Rule::Steady,
     ];
 
+    /// Whether it takes an inspector to judge it, who asks an agent about its capacity and after a restart: a scenario with a
+    /// survey has none, and judges [`Recovers`](Rule::Recovers) by the receipts of batches only.
+    pub fn is_inspected(self) -> bool {
+        match self {
+            Rule::Bounded
+            | Rule::Planned
+            | Rule::Patient
+            | Rule::Doubts
+            | Rule::Foresees
+            | Rule::Timely
+            | Rule::Remembers
+            | Rule::Onward
+            | Rule::Swift
+            | Rule::Knows
+            | Rule::Floored
+            | Rule::Prompt
+            | Rule::Warns
+            | Rule::Kept
+            | Rule::Recovers
+            | Rule::Steady => true,
+            Rule::Converges
+            | Rule::Fresh
+            | Rule::Detects
+            | Rule::Budget
+            | Rule::Mtu
+            | Rule::NoErrors
+            | Rule::Durable
+            | Rule::Takes
+            | Rule::Answers
+            | Rule::Forecasts
+            | Rule::Runs
+            | Rule::Promises
+            | Rule::Relayed
+            | Rule::Slim
+            | Rule::Lean => false,
+        }
+    }
+
     /// The rule in words.
     pub fn text(self) -> &'static str {
         match self {

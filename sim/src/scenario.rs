@@ -312,6 +312,21 @@ mod tests {
             assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected} in {problems:#?}");
         }
         assert_eq!(problems.len(), 10, "{problems:#?}");
+        assert!(problems.iter().any(|problem| problem.starts_with("fault[1].at_s + for_s = 13")), "{problems:#?}");
+    }
+
+    #[test]
+    fn a_wrong_duration_and_a_name_given_twice_are_one_problem_each() {
+        let text = r#"
+            name = "x"
+            about = "x"
+            duration_s = 1e308
+            region = [{ name = "a" }, { name = "b" }, { name = "a" }]
+            fault = [{ kind = "crash", at_s = 5, region = "a" }]
+        "#;
+        let expected =
+            ["duration_s = 1e308: must be between 0.001 and 2678400", "region.name = a: must differ from the other regions' names"];
+        assert_eq!(Scenario::parse(text).unwrap_err().problems, expected);
     }
 
     #[test]
@@ -328,7 +343,7 @@ mod tests {
         let expected = [(5, Action::Stop(a.clone())), (7, Action::Wire(a.clone(), Version::V2)), (7, Action::Restart(a))];
         assert_eq!(good.faults, expected.map(|(at, action)| Fault { at: Duration::from_secs(at), action }));
         let problem = scenario("wire_version = 1").unwrap_err().to_string();
-        assert!(problem.contains("fault.wire_version = 1: an agent that never boots again speaks none: say down_s"), "{problem}");
+        assert!(problem.contains("fault[0].wire_version = 1: an agent that never boots again speaks none: say down_s"), "{problem}");
         let problem = scenario("down_s = 2, wire_version = 3").unwrap_err().to_string();
         assert!(problem.contains("must be 1 or 2, the versions of the wire that agents speak"), "{problem}");
     }

@@ -88,13 +88,13 @@ impl Sweep<'_> {
                         }
                         if !report.passed() {
                             bar.clear();
-                            println!("{}", self.failure(seed, &report));
+                            tell(&self.failure(seed, &report));
                             outcome.failed.insert(seed, Ok(report));
                         }
                     }
                     Err(error) => {
                         bar.clear();
-                        println!("seed {seed} could not be run: {error:#}\n  replay: {}", self.command(seed));
+                        tell(&format!("seed {seed} could not be run: {error:#}\n  replay: {}", self.command(seed)));
                         outcome.failed.insert(seed, Err(format!("{error:#}")));
                     }
                 }
@@ -163,6 +163,11 @@ impl Bar {
             eprint!("\r\x1b[K");
         }
     }
+}
+
+/// Prints to standard output. A sweep goes on where nobody reads: its last line and its exit code tell.
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn simulate(program: &Path, scenario: &str, seed: u64) -> anyhow::Result<Report> {

@@ -56,6 +56,21 @@ pub struct Summary {
     pub first_errors: Vec<String>,
     /// Whether lines could not be written where they were to go.
     pub truncated: bool,
+    /// Why not, unless whoever reads has stopped.
+    #[serde(skip)]
+    pub unwritten: Option<String>,
+}
+
+impl Summary {
+    /// Whether lines were written where they were to go.
+    fn note(&mut self, written: std::io::Result<()>) -> bool {
+        let Err(error) = written else { return true };
+        self.truncated = true;
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            self.unwritten = Some(error.to_string());
+        }
+        false
+    }
 }
 
 struct Recorder {
@@ -99,7 +114,8 @@ impl Recording {
         let Some(mut recorder) = RECORDER.take() else { return Summary::default() };
         recorder.settle(&[]);
         if let Some(sink) = &mut recorder.sink {
-            recorder.summary.truncated |= sink.flush().is_err();
+            let flushed = sink.flush();
+            recorder.summary.note(flushed);
         }
         recorder.summary.digest = hex(recorder.hash.finish().as_ref());
         recorder.summary
@@ -196,10 +212,9 @@ impl Recorder {
         self.hash.update(self.line.as_bytes());
         self.summary.lines += 1;
         if let Some(sink) = &mut self.sink
-            && sink.write_all(self.line.as_bytes()).is_err()
+            && !self.summary.note(sink.write_all(self.line.as_bytes()))
         {
-            // Whoever reads has stopped; the digest goes on.
-            self.summary.truncated = true;
+            // Nobody reads any more, or there is no room; the digest goes on.
             self.sink = None;
         }
     }

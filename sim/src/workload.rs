@@ -71,7 +71,12 @@ impl Traffic {
                 let mut flows = recorded(&text, source, others, *row, *scale).with_context(|| format!("in {}", file.display()))?;
                 for flow in &mut flows {
                     if let Shape::Rows { before, counts, .. } = &mut flow.shape {
-                        ensure!(*history_rows < counts.len(), "{} has only {} rows", file.display(), counts.len());
+                        ensure!(
+                            *history_rows < counts.len(),
+                            "{} has only {} rows, and history_rows = {history_rows} leaves none to come",
+                            file.display(),
+                            counts.len()
+                        );
                         *before = *history_rows;
                     }
                 }
@@ -170,17 +175,19 @@ impl Shape {
 /// The flows of `source` in a table with a column `from>to` per pair. Names are compared without
 /// regard to case, since regions are lower case.
 fn recorded(text: &str, source: &RegionId, others: &[RegionId], row: Duration, scale: f64) -> anyhow::Result<Vec<Flow>> {
-    let mut lines = text.lines();
-    let header: Vec<String> = lines.next().context("the file is empty")?.split(',').map(|name| name.trim().to_lowercase()).collect();
-    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let (_, header) = lines.next().context("the file is empty")?;
+    let header: Vec<String> = data::heading(header)?.into_iter().map(str::to_lowercase).collect();
+    let rows: Vec<(usize, Vec<&str>)> = lines.map(|(at, line)| (at + 1, line.split(',').collect())).collect();
     let mut flows = vec![];
     for destination in others {
         let Some(column) = header.iter().position(|name| *name == format!("{source}>{destination}")) else { continue };
         let mut counts = Vec::with_capacity(rows.len());
-        for (i, row) in rows.iter().enumerate() {
-            let cell = row.get(column).with_context(|| format!("line {} has no column {}", i + 2, column + 1))?;
-            let value: f64 = cell.trim().parse().with_context(|| format!("line {}, column {}: {cell:?}", i + 2, column + 1))?;
-            ensure!(value.is_finite() && value >= 0.0, "line {}, column {}: {cell:?} must be at least 0", i + 2, column + 1);
+        for (line, row) in &rows {
+            let cell = row.get(column).with_context(|| format!("line {line} has no column {}", column + 1))?;
+            let value: f64 =
+                cell.trim().trim_matches('"').parse().with_context(|| format!("line {line}, column {}: {cell:?}", column + 1))?;
+            ensure!(value.is_finite() && value >= 0.0, "line {line}, column {}: {cell:?} must be at least 0", column + 1);
             counts.push(value * scale);
         }
         flows.push(Flow { destination: destination.clone(), shape: Shape::Rows { counts, row, before: 0 } });
@@ -240,7 +247,10 @@ mod tests {
         assert_eq!(said, [(1, wall_time(Duration::ZERO)), (10, wall_time(Duration::from_secs(1)))], "the first row is history");
         let due: Vec<f64> = [1, 2, 3].map(|s| flows[0].shape.due(Duration::from_secs(s), Duration::from_secs(1))).into();
         assert_eq!(due, [100.0, 1000.0, 0.0]);
-        for bad in ["", "ts,x>y\n0,1\n", "ts,a>b\n0,x\n", "ts,a>b\n0\n", "ts,a>b\n0,-1\n"] {
+        let odd = "ts,\"A>B\"\r\n\r\n0,\"7\"\r\n\n";
+        let flows = recorded(odd, &a, std::slice::from_ref(&b), Duration::from_secs(1), 1.0).unwrap();
+        assert_eq!(flows[0].shape.due(Duration::from_secs(1), Duration::from_secs(1)), 7.0, "quotes and blank lines");
+        for bad in ["", "ts,a>b,a>b\n0,1,2\n", "ts,x>y\n0,1\n", "ts,a>b\n0,x\n", "ts,a>b\n0\n", "ts,a>b\n0,-1\n"] {
             assert!(recorded(bad, &a, std::slice::from_ref(&b), Duration::from_secs(1), 1.0).is_err(), "{bad:?}");
         }
     }

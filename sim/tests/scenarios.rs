@@ -21,6 +21,43 @@ fn a_mesh_lives_through_a_crash_and_a_partition_without_breaking_a_rule() {
 }
 
 #[test]
+fn a_scenario_with_a_survey_does_not_claim_rules_that_nobody_judged() {
+    let directory = tempfile::tempdir().unwrap();
+    let scenario = directory.path().join("surveyed.toml");
+    let text = "name = \"surveyed\"\nabout = \"x\"\nduration_s = 20\nregion = [{ name = \"a\" }, { name = \"b\" }]\n";
+    for (survey, judged, words) in
+        [("", 31, "all 31 rules held"), ("survey = { every_s = 1, lead_steps = 3 }\n", 15, "15 rules held; 16, about")]
+    {
+        std::fs::write(&scenario, format!("{text}{survey}")).unwrap();
+        let report = simulate(scenario.to_str().unwrap(), 1);
+        assert!(report.passed() && report.to_text().contains(words), "{}", report.to_text());
+        assert_eq!(report.rules_judged, judged);
+    }
+}
+
+#[test]
+fn a_page_or_a_trace_that_cannot_be_written_is_an_error() {
+    let sim = |arguments: &[&str]| Command::new(env!("CARGO_BIN_EXE_tradewind-sim")).args(arguments).output().unwrap();
+    let page = sim(&["run", "smoke", "--html", "/nowhere/at/all.html"]);
+    assert_eq!((page.status.code(), page.stdout.len()), (Some(2), 0), "before the run");
+    assert!(String::from_utf8_lossy(&page.stderr).contains("cannot write the page to /nowhere/at/all.html"));
+    for arguments in [
+        &["shrink", "smoke", "--seed", "1", "-o", "/nowhere/at/all.json"][..],
+        &["sweep", "smoke", "--seeds", "1", "--save", "/dev/null/failed"],
+    ] {
+        let refused = sim(arguments);
+        assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0), "before the runs: {arguments:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).starts_with("tradewind-sim: cannot "), "{arguments:?}");
+    }
+    if std::fs::exists("/dev/full").unwrap() {
+        let trace = sim(&["run", "smoke", "--trace", "/dev/full"]);
+        assert_eq!(trace.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&trace.stderr).contains("the trace could not be written whole"));
+        assert!(String::from_utf8_lossy(&trace.stdout).contains("rules held"), "and the report is there");
+    }
+}
+
+#[test]
 fn a_mesh_is_upgraded_one_agent_at_a_time_without_breaking_a_rule() {
     let report = simulate("upgrade", 1);
     assert!(report.passed(), "{}", report.to_text());

@@ -61,7 +61,9 @@ pub async fn run(config: &Path, until_stdin_closes: bool) -> anyhow::Result<()> 
     let config = Config::load(config)?;
     log();
     let data_dir = config.data_dir.clone();
-    let env = Env::real(&data_dir).with_context(|| format!("cannot use data_dir = {}", data_dir.display()))?;
+    let env = Env::real(&data_dir).with_context(|| {
+        format!("cannot use data_dir = {}: make it a directory that the agent may write to, or name another", data_dir.display())
+    })?;
     let agent = Agent::start(config, env).await?;
     agent.runtime().write(&data_dir).with_context(|| format!("cannot write to data_dir = {}", data_dir.display()))?;
     tokio::select! {

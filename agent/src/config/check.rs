@@ -66,7 +66,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {path}; name it with --config", path = path.display())]
+    #[error("cannot read the configuration {path} (`run --config FILE` and `check FILE` name another)", path = path.display())]
     Read {
         /// Which file.
         path: PathBuf,
@@ -101,16 +101,24 @@ impl Config {
             }],
         })?;
         let mut problems = vec![];
+        let mut overriding = BTreeMap::new();
         for (name, value) in environment {
-            if let Some(keys) = overridden(&name)
-                && let Err(at) = lay_over(&mut table, &keys, &value)
-            {
-                problems.push(Problem { key: name, value, remedy: format!("`{at}` is not a table in the file") });
+            let Some(keys) = overridden(&name) else { continue };
+            match lay_over(&mut table, &keys, &value) {
+                Ok(()) => {
+                    overriding.insert(keys.join("."), name);
+                }
+                Err(at) => problems.push(Problem { key: name, value, remedy: format!("`{at}` is not a table in the file") }),
             }
         }
         let mut root = Section::root(table, &mut problems);
         let config = config(&mut root);
         root.finish();
+        for problem in &mut problems {
+            if let Some(name) = overriding.get(&problem.key) {
+                problem.remedy.push_str(&format!(" (it comes from {name} in the environment, not from the file)"));
+            }
+        }
         match config {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(ConfigError { problems }),

@@ -172,9 +172,19 @@ pub(super) fn path(value: &Value) -> Result<std::path::PathBuf, &'static str> {
 /// A duration like `"250ms"`, `"60s"` or `"1h 30m"`, within bounds.
 pub(super) fn duration(min: Duration, max: Duration) -> impl Fn(&Value) -> Result<Duration, String> {
     move |value| {
-        let wanted = || format!("must be a duration between {min:?} and {max:?}, like \"250ms\", \"60s\" or \"1h 30m\"");
+        let (least, most) = (bound(min), bound(max));
+        let wanted = || format!("must be a duration between {least} and {most}, like \"250ms\", \"60s\" or \"1h 30m\"");
         let parsed = value.as_str().and_then(|text| humantime::parse_duration(text).ok()).ok_or_else(wanted)?;
         if (min..=max).contains(&parsed) { Ok(parsed) } else { Err(wanted()) }
+    }
+}
+
+/// As it would be written in the file. Humantime knows months, which are not whole days.
+fn bound(duration: Duration) -> String {
+    const DAY_SECONDS: u64 = 86_400;
+    match (duration.as_secs() / DAY_SECONDS, duration.as_secs() % DAY_SECONDS, duration.subsec_nanos()) {
+        (days @ 1.., 0, 0) => format!("{days}d"),
+        _ => humantime::format_duration(duration).to_string(),
     }
 }
 

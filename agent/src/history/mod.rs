@@ -106,7 +106,9 @@ pub enum AppendError {
     },
     /// The disk failed, now or earlier. Whether the batch was counted shows after a restart; with
     /// the same key it can be sent again then.
-    #[error("the records could not be made durable")]
+    #[error(
+        "the records could not be made durable: see the agent's log, mend what it names, restart the agent, and send them again with the same key"
+    )]
     Storage(#[source] StoreError),
     /// The agent is shutting down. Whether the batch was counted is unknown, as above.
     #[error(transparent)]

@@ -243,7 +243,11 @@ impl Fleet {
             }
             sometimes!("pool.adopted");
             totals.adopted += 1;
-            news.push((Severity::Info, "pool.instance_adopted", format!("{} {} ({}): {:?}", self.name, seen.id, seen.handle, seen.state)));
+            news.push((
+                Severity::Info,
+                "pool.instance_adopted",
+                format!("{} {} ({}): {}", self.name, seen.id, seen.handle, seen.state.word()),
+            ));
             let card = Card {
                 leaving: seen.state == InstanceState::Draining,
                 market: self.provider.market(&seen.id),

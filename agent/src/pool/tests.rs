@@ -203,6 +203,7 @@ async fn instances_outlive_the_agent_and_stay_until_it_has_a_plan() {
     tokio::time::sleep(60 * SECOND).await;
     assert_eq!(ids(&pools), before);
     assert_eq!(pools.totals(), Totals { adopted: 3, ..Totals::default() });
+    assert_eq!(region.events("pool.instance_adopted").iter().filter(|words| words.ends_with(": active")).count(), 2);
     apply(&pools, 1, 0).await;
     until_counts(&pools, 1, 0).await;
 }

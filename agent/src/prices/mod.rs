@@ -215,9 +215,13 @@ impl Reader {
                 }
             }
             Err(why) => {
-                tracing::warn!(price = %name, %why, "the price cannot be read; the last known one is used");
+                let known = self.book.borrow().failed.get(name) == Some(&why);
+                // Once for each reason, however often it is refreshed.
+                if !known {
+                    tracing::warn!(price = %name, %why, "the price cannot be read; the last known one, if any, is used");
+                }
                 self.change(|book| {
-                    book.failed.insert(name.clone(), why.clone());
+                    book.failed.insert(name.clone(), why);
                 });
             }
         }

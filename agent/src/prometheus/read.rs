@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tradewind_protocol::api::Severity;
-use tradewind_protocol::record::MAX_COUNT;
 use tradewind_protocol::{IdempotencyKey, StepIndex, Timestamp};
 
 /// How far each query got: the next step, decimal.
@@ -62,9 +61,11 @@ impl Reader {
     /// Reads until `stop`.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut failures = 0;
+        let mut told_of = None;
         loop {
             let wait = match self.catch_up().await {
                 Ok(()) => {
+                    told_of = None;
                     if std::mem::take(&mut failures) > 0 {
                         self.events.note(Severity::Info, "prometheus.read", format!("{} is read again", self.read.url));
                     }
@@ -75,7 +76,8 @@ impl Reader {
                 }
                 Err(error) => {
                     failures += 1;
-                    if failures == 1 {
+                    // Again where it fails for another reason: a server that is back may refuse the query.
+                    if told_of.replace(std::mem::discriminant(&error)) != Some(std::mem::discriminant(&error)) {
                         self.events.note(Severity::Warning, "prometheus.read", format!("{error}; it is tried again"));
                     }
                     pause(failures)
@@ -140,11 +142,8 @@ impl Reader {
         for Found { metric, values } in found {
             let label = |name: &Option<String>| name.as_ref().and_then(|name| metric.get(name)).map(String::as_str);
             for (at, value) in values {
-                let value: f64 = value.parse().unwrap_or(f64::NAN);
                 let at = step.index(Timestamp::saturating_from_millis((at * 1e3).round() as i64)).offset(-1);
-                if !value.is_finite() || value < 0.5 || at < from || at >= until {
-                    continue;
-                }
+                let Some(count) = count(value).filter(|_| (from..until).contains(&at)) else { continue };
                 let record = json!({
                     "source_region": self.config.region,
                     "destination_region": metric.get(&query.destination_label),
@@ -152,7 +151,7 @@ impl Reader {
                     "transaction_type": label(&query.type_label).unwrap_or(query.transaction_type.as_str()),
                     "tenant": label(&query.tenant_label).unwrap_or(query.tenant.as_str()),
                     "timestamp": step.start(at).as_millis(),
-                    "count": value.round().min(MAX_COUNT as f64) as u64,
+                    "count": count,
                 });
                 let text = lines.entry(at).or_default();
                 text.push_str(&record.to_string());
@@ -166,6 +165,12 @@ impl Reader {
         });
         parsed.collect()
     }
+}
+
+/// The transactions of a sample, if there are any. What no record may count is left to be refused, and not made less.
+fn count(value: &str) -> Option<u64> {
+    let value: f64 = value.parse().ok()?;
+    (value.is_finite() && value >= 0.5).then_some(value.round() as u64)
 }
 
 #[derive(Deserialize)]
@@ -202,4 +207,20 @@ fn ask(url: &str, query: &str, (start, end, step): (Timestamp, Timestamp, f64)) 
     let malformed = |reason: String| ReadError::Malformed { url: url.into(), reason };
     let answer: Answer = serde_json::from_slice(&body).map_err(|error| malformed(error.to_string()))?;
     if answer.data.kind == "matrix" { Ok(answer.data.result) } else { Err(malformed(format!("a {}", answer.data.kind))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tradewind_protocol::record::MAX_COUNT;
+
+    #[test]
+    fn a_sample_is_counted_as_it_is_or_refused() {
+        for (sample, counted) in
+            [("7.3", Some(7)), ("0.5", Some(1)), ("0.4", None), ("-5", None), ("NaN", None), ("+Inf", None), ("x", None)]
+        {
+            assert_eq!(count(sample), counted, "{sample}");
+        }
+        assert!(count("1e308").is_some_and(|count| count > MAX_COUNT), "not taken for the most that may be counted");
+    }
 }

@@ -185,6 +185,18 @@ pub enum InstanceState {
     Draining,
 }
 
+impl InstanceState {
+    /// As it is spelt in documents, on the channel to worker processes, and in the words of events.
+    pub const fn word(self) -> &'static str {
+        match self {
+            InstanceState::Starting => "starting",
+            InstanceState::Warm => "warm",
+            InstanceState::Active => "active",
+            InstanceState::Draining => "draining",
+        }
+    }
+}
+
 /// One forecast with its origin. `GET /v1/forecasts?from=&to=&type=` is a list of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ForecastView {

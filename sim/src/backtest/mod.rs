@@ -15,6 +15,7 @@ pub(crate) mod rivals;
 mod tests;
 pub mod trace;
 
+use crate::report::PageFile;
 use anyhow::{Context as _, bail, ensure};
 use cost::{Score, clairvoyant, score};
 use policy::Policy;
@@ -93,12 +94,13 @@ impl Arguments {
         };
         let setting = Setting { lead: self.lead, season, step_s: trace.step_s.unwrap_or(300.0), split: trace.split() };
         let policies = chosen(&self.policy)?;
+        let html = self.html.as_deref().map(PageFile::create).transpose()?;
         let report = backtest(&trace, &setting, &policies);
         if let Some(directory) = &self.plan_out {
             write_plans(directory, &trace, &setting, &policies, &report)?;
         }
-        if let Some(file) = &self.html {
-            std::fs::write(file, page::html(&report)).with_context(|| format!("cannot write the page to {}", file.display()))?;
+        if let Some(file) = html {
+            file.fill(&page::html(&report))?;
         }
         Ok(if self.json { serde_json::to_string_pretty(&report)? } else { report.to_text() })
     }
@@ -312,7 +314,7 @@ impl Report {
     pub fn to_text(&self) -> String {
         let season = self.season.map_or("no season".to_string(), |season| format!("a season of {season}"));
         let mut text = format!(
-            "{} series, {} steps, {season}, lead {}; tuned on the first {}, reported on the rest\n\nlate % at the bill of 1.15, 1.3, 1.5, 2 x clairvoyant, and tuned to 1.15, 1.3, 1.5 x: late % at the bill really paid\n",
+            "{} series, {} steps, {season}, lead {}; tuned on the first {}, reported on the rest\n\nlate % at the bill of 1.15, 1.3, 1.5, 2 x clairvoyant, and tuned to 1.15, 1.3, 1.5 x: late % at the bill really paid\n(-: its frontier does not reach there: all its bills are higher, or a lower one is late for no more)\n",
             self.series, self.rows, self.lead, self.split
         );
         for (name, standing) in &self.policies {

@@ -45,7 +45,7 @@ impl Trace {
     pub fn parse(text: &str, by: Option<By>) -> anyhow::Result<Self> {
         let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         let (_, header) = lines.next().context("the file is empty: a header with one name a series is wanted")?;
-        let header: Vec<&str> = header.split(',').map(|name| name.trim().trim_matches('"')).collect();
+        let header = crate::data::heading(header)?;
         let timed = TIMES.contains(&header[0].to_ascii_lowercase().as_str());
         let names = &header[usize::from(timed)..];
         ensure!(!names.is_empty(), "the header names no series: {:?}", header.join(","));
@@ -65,7 +65,6 @@ impl Trace {
                     })
                 }
             };
-            ensure!(by.is_some() || !groups.contains_key(&group), "two columns are named {group:?}: rename one");
             group_of.push(*groups.entry(group.clone()).or_insert_with(|| {
                 order.push(group);
                 order.len() - 1
@@ -218,6 +217,8 @@ mod tests {
         assert!(bad("a,b\n1,2", None).contains("1 rows are too few"));
         assert!(bad("a,b\n1,2", Some(By::Source)).contains("source>destination"));
         assert!(bad("a,a\n1,2", None).contains("two columns"));
+        assert!(bad("a>b,a>b\n1,2", Some(By::Source)).contains("two columns"));
+        assert!(bad("1,2\n3,4", None).contains("no heading"));
         assert!(bad(&table("a", |_| "0".into()), None).contains("any demand"));
     }
 }

@@ -77,12 +77,22 @@ fn set(name: &str, path: &Path, season: Option<usize>) -> anyhow::Result<Set> {
     let mut series = columns(&crate::data::read(path)?)?;
     let rows = series.first().map_or(0, |series| series.values.len());
     let json = path.with_file_name(format!("{name}.json"));
+    let reach = HORIZONS[HORIZONS.len() - 1];
     let told = if json.exists() {
         let text = std::fs::read_to_string(&json)?;
         serde_json::from_str(&text).with_context(|| format!("{name}.json is not as it should be"))?
     } else {
         let season = season.with_context(|| format!("there is no {name}.json: say --season STEPS"))?;
-        let (first, last) = (rows - rows / 5, rows.saturating_sub(HORIZONS[HORIZONS.len() - 1]));
+        let (first, last) = (rows - rows / 5, rows.saturating_sub(reach));
+        ensure!(
+            first <= last,
+            "{rows} rows are too few: the last fifth is scored, up to {reach} steps ahead, so that {} are wanted",
+            5 * reach
+        );
+        ensure!(
+            (1..first).contains(&season),
+            "--season {season}: it must be at least 1, and shorter than the {first} rows before the first origin"
+        );
         let origins = (0..ORIGINS).map(|at| first + last.saturating_sub(first) * at / ORIGINS).collect();
         let (horizons, train_end) = (HORIZONS.to_vec(), Some(first));
         Description { cols: None, season: Some(season), seasons: vec![], horizons, origins, train_end, scale: None }
@@ -131,11 +141,11 @@ fn seasonal_difference(values: &[f64], season: usize) -> f64 {
 fn columns(csv: &str) -> anyhow::Result<Vec<Series>> {
     let mut lines = csv.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let (_, head) = lines.next().context("it is empty")?;
-    let names: Vec<&str> = head.split(',').map(|name| name.trim().trim_matches('"')).collect();
+    let names = crate::data::heading(head)?;
     let empty = |name: &&str| Series { name: (*name).to_owned(), values: vec![], missing: BTreeSet::new(), scale: 0.0 };
     let mut series: Vec<Series> = names.iter().map(empty).collect();
     for (at, line) in lines {
-        let cells: Vec<&str> = line.split(',').map(str::trim).collect();
+        let cells: Vec<&str> = line.split(',').map(|cell| cell.trim().trim_matches('"')).collect();
         ensure!(cells.len() == names.len(), "line {}: {} cells, {} in the heading", at + 1, cells.len(), names.len());
         for (series, cell) in series.iter_mut().zip(cells) {
             // Not a number, or not finite: missing.
@@ -151,7 +161,7 @@ fn columns(csv: &str) -> anyhow::Result<Vec<Series>> {
     if series.first().is_some_and(|first| time(&first.name) || first.missing.len() == first.values.len()) {
         series.remove(0);
     }
-    ensure!(!series.is_empty(), "it has no column besides the time");
+    ensure!(!series.is_empty(), "it has no column besides the time: its heading is {head:?}, and names are told apart by commas");
     for series in &series {
         ensure!(series.missing.len() < series.values.len(), "nothing in column {:?} is a number", series.name);
     }
@@ -169,6 +179,11 @@ mod tests {
         assert_eq!((&series[0].values[..], &series[1].values[..]), (&[1.0, 1.0, 0.0][..], &[5.0, 5.0, 7.0][..]));
         assert_eq!((series[0].missing.len(), series[1].missing.contains(&1)), (1, true));
         assert!(columns("a,b\n1\n").unwrap_err().to_string().contains("line 2"));
+        let quoted = columns("\"time\",\"a\"\n\"2024\",\"1.5\"\n").unwrap();
+        assert_eq!((quoted[0].name.as_str(), &quoted[0].values[..], quoted[0].missing.len()), ("a", &[1.5][..], 0));
+        for (bad, wanted) in [("a,a\n1,2\n", "two columns are named \"a\""), ("1,2\n3,4\n", "no heading"), ("t;a\n1;2\n", "commas")] {
+            assert!(columns(bad).unwrap_err().to_string().contains(wanted), "{bad}: {}", columns(bad).unwrap_err());
+        }
     }
 
     #[test]
@@ -180,6 +195,13 @@ mod tests {
         assert!(error(None).contains("--season"));
         assert_eq!(load(dir.path(), Some(2)).unwrap()[0].horizons, HORIZONS);
         let json = dir.path().join("x.json");
+        for season in [0, 96] {
+            let wanted = format!("--season {season}: it must be at least 1, and shorter than the 96 rows");
+            assert!(error(Some(season)).contains(&wanted), "{}", error(Some(season)));
+        }
+        std::fs::write(dir.path().join("x.csv"), format!("a\n{}", "1\n".repeat(119))).unwrap();
+        assert!(error(Some(2)).contains("119 rows are too few"), "{}", error(Some(2)));
+        std::fs::write(dir.path().join("x.csv"), format!("a\n{}", "1\n2\n".repeat(60))).unwrap();
         for (text, wanted) in [
             ("{}", "horizons"),
             (r#"{"horizons": [1], "origins": [100]}"#, "season"),

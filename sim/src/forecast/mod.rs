@@ -12,7 +12,8 @@ mod data;
 mod page;
 mod score;
 
-use anyhow::Context as _;
+use crate::report::PageFile;
+use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use data::Set;
 use score::{QUANTILES, Yardstick};
@@ -39,7 +40,8 @@ pub struct Arguments {
 enum Command {
     /// Scores the forecaster on recorded series.
     Bench {
-        /// Where `NAME.csv` or `NAME.csv.gz` (a column a series) and `NAME.json` are.
+        /// Where `NAME.csv` or `NAME.csv.gz` (a column a series) and, if it is to be scored otherwise than over its last
+        /// fifth, `NAME.json` are: {"season": STEPS, "origins": [ROW, ..], "horizons": [1, 4, ..]}.
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
         /// The season, in steps, of a CSV that has no JSON beside it.
@@ -68,9 +70,10 @@ impl Arguments {
         let known = || format!("--global takes {} and none, got {global:?}", Kind::ALL.map(Kind::name).join(", "));
         let kinds = global.iter().filter(|name| *name != "none").map(|name| Kind::named(name));
         let kinds = kinds.collect::<Option<Vec<_>>>().with_context(known)?;
+        let html = html.as_deref().map(PageFile::create).transpose()?;
         let report = bench(&data, season, if brief { Depth::Brief } else { Depth::Full }, &kinds)?;
         if let Some(file) = html {
-            std::fs::write(&file, page::html(&report)).with_context(|| format!("cannot write the page to {}", file.display()))?;
+            file.fill(&page::html(&report))?;
         }
         Ok(if json { serde_json::to_string_pretty(&report)? } else { report.to_text() })
     }
@@ -133,6 +136,10 @@ const SAMPLES: usize = 6;
 /// Measures the forecaster on all sets in `dir`, with these global models. `season` is for sets without JSON.
 pub fn bench(dir: &Path, season: Option<usize>, depth: Depth, kinds: &[Kind]) -> anyhow::Result<Report> {
     let sets = data::load(dir, season).with_context(|| format!("cannot read series from {}", dir.display()))?;
+    for set in &sets {
+        let scaled = set.series.iter().any(|series| series.scale > 0.0);
+        ensure!(scaled, "{}: no series ever differs from itself a season before: there is no scale to measure errors in", set.name);
+    }
     Ok(Report { sets: sets.iter().map(|set| Ok((set.name.clone(), measure(set, depth, kinds)?))).collect::<anyhow::Result<_>>()? })
 }
 
@@ -362,6 +369,14 @@ mod tests {
             assert!(["ratio", "mase", "coverage_90"].iter().all(|name| figures[name].is_f64()), "{figures}");
         }
         assert!(report.to_text().contains("combination") && page::html(&report).contains("a&gt;b"));
+    }
+
+    #[test]
+    fn what_has_no_scale_is_refused_and_not_scored_with_one() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), |_| Some(7.0));
+        let error = bench(dir.path(), None, Depth::Brief, &[]).unwrap_err();
+        assert!(error.to_string().starts_with("made: no series ever differs"), "{error}");
     }
 
     #[test]

@@ -2,16 +2,14 @@
 
 use super::score::Window;
 use anyhow::{Context as _, bail, ensure};
-use flate2::read::GzDecoder;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 use tradewind_protocol::{Step, Timestamp};
 
-/// The most bytes of text that a file may hold: a hundred times the corpus.
-const MAX_BYTES: u64 = 512 << 20;
+/// What the labels look like.
+const LABELS: &str = r#"{"SERIES": {"windows": [["2014-02-26 13:45:00", "2014-02-27 06:25:00"]]}}"#;
 
 /// How much of a timestamp counts: to the second.
 const SECONDS_CHARS: usize = 19;
@@ -33,32 +31,24 @@ struct Labels {
 
 /// All series in the directory, ascending by name.
 pub(super) fn load(dir: &Path) -> anyhow::Result<Vec<Series>> {
-    let labels = text(&dir.join("labels.json"))?;
-    let labels: BTreeMap<String, Labels> = serde_json::from_str(&labels).context("labels.json is not as it should be")?;
+    let labels = crate::data::read(&dir.join("labels.json"))?;
+    let labels: BTreeMap<String, Labels> =
+        serde_json::from_str(&labels).with_context(|| format!("labels.json is not as it should be, like {LABELS}"))?;
     let mut rows: BTreeMap<String, Vec<(Timestamp, f64)>> = BTreeMap::new();
     let entries = std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
     for path in entries {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.ends_with(".csv") || name.ends_with(".csv.gz") {
-            read(&text(&path)?, &mut rows).with_context(|| format!("in {name}"))?;
+            read(&crate::data::read(&path)?, &mut rows).with_context(|| format!("in {name}"))?;
         }
     }
     ensure!(!rows.is_empty(), "there is no *.csv or *.csv.gz with rows in it");
     rows.into_iter().map(|(name, rows)| series(name, &rows, &labels)).collect()
 }
 
-fn text(path: &Path) -> anyhow::Result<String> {
-    let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let gzip = path.extension().is_some_and(|extension| extension == "gz");
-    let reader: Box<dyn Read> = if gzip { Box::new(GzDecoder::new(file)) } else { Box::new(file) };
-    let mut text = String::new();
-    reader.take(MAX_BYTES).read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(text)
-}
-
 /// Rows of `series,timestamp,value,...`, under a heading.
 fn read(csv: &str, rows: &mut BTreeMap<String, Vec<(Timestamp, f64)>>) -> anyhow::Result<()> {
-    for (at, line) in csv.lines().enumerate().skip(1) {
+    for (at, line) in csv.lines().enumerate().skip(1).filter(|(_, line)| !line.trim().is_empty()) {
         let mut cells = line.split(',');
         let (Some(series), Some(when), Some(value)) = (cells.next(), cells.next(), cells.next()) else {
             bail!("line {}: want series,timestamp,value, got {line:?}", at + 1);
@@ -81,10 +71,13 @@ fn series(name: String, rows: &[(Timestamp, f64)], labels: &BTreeMap<String, Lab
     let labelled = labelled.with_context(|| format!("labels.json says nothing of {name}"))?;
     let mut windows = vec![];
     for (from, until) in &labelled.windows {
-        let (from, until) = (time(from)?, time(until)?);
-        let inside = |(when, _): &(Timestamp, f64)| (from..=until).contains(when);
+        let wrong = || format!("labels.json, {name}, window {from:?} to {until:?}");
+        let (begin, end) = (time(from).with_context(wrong)?, time(until).with_context(wrong)?);
+        let inside = |(when, _): &(Timestamp, f64)| (begin..=end).contains(when);
         if let (Some(first), Some(last)) = (rows.iter().position(inside), rows.iter().rposition(inside)) {
             windows.push(Window { first, last });
+        } else {
+            bail!("{}: the series has no row in it", wrong());
         }
     }
     windows.sort_by_key(|window| window.first);

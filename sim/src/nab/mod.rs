@@ -32,7 +32,9 @@ pub struct Arguments {
 enum Command {
     /// Scores the anomaly detector on labelled series.
     Bench {
-        /// Where `*.csv` or `*.csv.gz` (series,timestamp,value,...) and `labels.json` are.
+        /// Where `*.csv` or `*.csv.gz` (series,timestamp,value,...) and `labels.json` are. The labels say when something
+        /// was out of the ordinary, series by series, in UTC:
+        /// {"SERIES": {"windows": [["2014-02-26 13:45:00", "2014-02-27 06:25:00"]]}}.
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
         /// Prints the result as JSON.
@@ -293,5 +295,19 @@ mod tests {
         write(dir.path());
         std::fs::write(dir.path().join("made.csv"), "series,timestamp,value\na,yesterday,1\n").unwrap();
         assert!(error(dir.path()).contains("line 2"), "{}", error(dir.path()));
+        write(dir.path());
+        let label = |windows: &str| {
+            std::fs::write(dir.path().join("labels.json"), format!(r#"{{"made/up": {windows}}}"#)).unwrap();
+            error(dir.path())
+        };
+        assert!(label("[]").contains(r#"like {"SERIES": {"windows": "#), "{}", label("[]"));
+        for (window, wanted) in [
+            (r#"["1970-01-09 18:00:00", "1970-01-09 15:00:00"]"#, "no row in it"),
+            (r#"["1990-01-09 15:00:00", "1990-01-09 18:00:00"]"#, "no row in it"),
+            (r#"["soon", "later"]"#, r#"window "soon" to "later": timestamp"#),
+        ] {
+            let error = label(&format!(r#"{{"windows": [{window}]}}"#));
+            assert!(error.contains("made/up, window") && error.contains(wanted), "{error}");
+        }
     }
 }

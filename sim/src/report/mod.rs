@@ -7,9 +7,41 @@ pub(crate) mod chart;
 pub mod page;
 pub mod survey;
 
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use survey::{CapacityFigures, ForecastFigures};
+
+/// A file for the page that comes at the end of a long run: made before it, so that a name that cannot be written is known at once.
+#[derive(Debug)]
+pub struct PageFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl PageFile {
+    /// Makes the file, or empties it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made.
+    pub fn create(path: &Path) -> anyhow::Result<Self> {
+        let file = File::create(path).with_context(|| format!("cannot write the page to {}", path.display()))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Fills it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub fn fill(mut self, text: &str) -> anyhow::Result<()> {
+        self.file.write_all(text.as_bytes()).with_context(|| format!("cannot write the page to {}", self.path.display()))
+    }
+}
 
 /// Seconds of the simulation, and a value.
 pub type Point = (f64, f64);

@@ -233,12 +233,16 @@ impl Checker {
     fn new(raw: &RawScenario) -> Self {
         let mut checker =
             Self { problems: vec![], known: raw.region.iter().map(|region| region.name.clone()).collect(), end: Duration::MAX };
-        checker.end = checker.seconds("duration_s", raw.duration_s);
+        let end = checker.seconds("duration_s", raw.duration_s);
+        // Where it is wrong itself, nothing else is held against it.
+        checker.end = if checker.problems.is_empty() { end } else { Duration::MAX };
         if !(1..=MAX_REGIONS).contains(&raw.region.len()) {
             checker.wrong("region", raw.region.len(), format_args!("there must be 1 to {MAX_REGIONS}"));
         }
-        if checker.known.len() < raw.region.len() {
-            checker.wrong("region", "(names)", format_args!("must differ"));
+        for (at, region) in raw.region.iter().enumerate() {
+            if raw.region[..at].iter().any(|other| other.name == region.name) {
+                checker.wrong("region.name", &region.name, "must differ from the other regions' names");
+            }
         }
         checker
     }
@@ -250,7 +254,16 @@ impl Checker {
         );
         let regions: Vec<Region> = raw.region.iter().filter_map(|region| self.region(region)).collect();
         let delays = self.delays(&regions, &raw.network, &raw.link);
-        let mut faults: Vec<Fault> = raw.fault.into_iter().flat_map(|fault| self.fault(fault, &regions, quality)).collect();
+        let mut faults: Vec<Fault> = vec![];
+        for (at, fault) in raw.fault.into_iter().enumerate() {
+            let before = self.problems.len();
+            faults.extend(self.fault(fault, &regions, quality));
+            for problem in &mut self.problems[before..] {
+                if let Some(rest) = problem.strip_prefix("fault.") {
+                    *problem = format!("fault[{at}].{rest}");
+                }
+            }
+        }
         faults.sort_by_key(|fault| fault.at);
         let expect = Expectations {
             converge: self.seconds("expect.converge_s", raw.expect.converge_s),
@@ -502,7 +515,9 @@ impl Checker {
         if (least..=most).contains(&value) {
             return value;
         }
-        self.wrong(key, value, format_args!("must be between {least} and {most}"));
+        // Not with three hundred zeros.
+        let shown = if value.abs() < 1e15 { value.to_string() } else { format!("{value:e}") };
+        self.wrong(key, shown, format_args!("must be between {least} and {most}"));
         least
     }
 

@@ -1,7 +1,7 @@
 //! The two programs as typed in a shell, with good and bad input.
 
 use serde_json::Value;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use tradewind_tests::{Cluster, Setup, eventually, program};
 
 fn run(name: &str, arguments: &[&str]) -> Output {
@@ -18,7 +18,7 @@ fn check_prints_every_mistake_at_once() {
     let good = cluster.configure("solo", &Setup::default());
     let checked = run("tradewind-agent", &["check", good.to_str().unwrap()]);
     assert!(checked.status.success(), "{}", text(&checked.stderr));
-    assert!(text(&checked.stdout).contains("good"));
+    assert!(text(&checked.stdout).contains("good; region solo, 0 pools, advisory mode"), "{}", text(&checked.stdout));
 
     let bad = good.with_file_name("bad.toml");
     let broken = std::fs::read_to_string(&good).unwrap().replace("horizon = 4", "horizon = 0").replace("step =", "stpe =");
@@ -31,6 +31,7 @@ fn check_prints_every_mistake_at_once() {
     }
     let missing = run("tradewind-agent", &["check", "/nowhere/at/all.toml"]);
     assert!(text(&missing.stderr).contains("cannot read the configuration /nowhere/at/all.toml"));
+    assert!(text(&missing.stderr).contains("`check FILE`"), "{}", text(&missing.stderr));
 }
 
 #[test]
@@ -38,6 +39,19 @@ fn the_openapi_document_can_be_printed_without_an_agent() {
     let printed = run("tradewind-agent", &["openapi"]);
     let document: Value = serde_json::from_slice(&printed.stdout).unwrap();
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+}
+
+#[test]
+fn whoever_stops_reading_is_no_error_and_a_full_disk_is_one() {
+    let mut unread = Command::new(program("tradewind-agent")).arg("openapi").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(unread.stdout.take());
+    let ended = unread.wait_with_output().unwrap();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{}", text(&ended.stderr));
+
+    let Ok(full) = std::fs::File::options().write(true).open("/dev/full") else { return };
+    let ended = Command::new(program("tradewind-agent")).arg("openapi").stdout(full).output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(text(&ended.stderr).starts_with("tradewind-agent: cannot write the output"), "{}", text(&ended.stderr));
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn every_mistake_is_reported_at_once_with_key_value_and_remedy() {
     let found = problems(text);
     for expected in [
         "region = \"EU West\": region \"EU West\" must be",
-        "step = \"10ms\": must be a duration between 50ms and 3600s",
+        "step = \"10ms\": must be a duration between 50ms and 1h",
         "data_dir = (missing)",
         "data_dri = \"/tmp\": unknown key: did you mean `data_dir`?",
         "colour = 3: unknown key: remove it",
@@ -105,6 +105,12 @@ fn every_mistake_is_reported_at_once_with_key_value_and_remedy() {
         assert!(found.iter().any(|problem| problem.starts_with(expected)), "no {expected:?} in {found:#?}");
     }
     assert_eq!(found.len(), 12, "{found:#?}");
+}
+
+#[test]
+fn the_bounds_of_a_duration_are_told_as_one_would_write_them() {
+    let found = problems(&format!("{MINIMAL}\n[ingest]\nlateness = \"60d\""));
+    assert!(found[0].contains("between 1m and 31d, like"), "{found:?}");
 }
 
 #[test]
@@ -129,6 +135,7 @@ fn the_environment_overrides_single_keys() {
 
     let bad = Config::parse(MINIMAL, [("TRADEWIND_MESH__LISTN".into(), "x".into())]).unwrap_err();
     assert!(bad.to_string().contains("did you mean `listen`"), "{bad}");
+    assert!(bad.to_string().contains("comes from TRADEWIND_MESH__LISTN in the environment"), "{bad}");
     let bad = Config::parse(MINIMAL, [("TRADEWIND_REGION__X".into(), "x".into())]).unwrap_err();
     assert!(bad.to_string().contains("not a table"), "{bad}");
 }

@@ -92,8 +92,8 @@ impl FromWorker {
     /// The line, with its end.
     pub(crate) fn line(&self) -> String {
         match self {
-            FromWorker::Hello(id, state) => format!("hello {id} {}\n", word(*state)),
-            FromWorker::State(state) => format!("state {}\n", word(*state)),
+            FromWorker::Hello(id, state) => format!("hello {id} {}\n", state.word()),
+            FromWorker::State(state) => format!("state {}\n", state.word()),
         }
     }
 
@@ -109,18 +109,8 @@ impl FromWorker {
     }
 }
 
-/// The state's word in the protocol and in records.
-pub(crate) fn word(state: InstanceState) -> &'static str {
-    match state {
-        InstanceState::Starting => "starting",
-        InstanceState::Warm => "warm",
-        InstanceState::Active => "active",
-        InstanceState::Draining => "draining",
-    }
-}
-
 fn state(text: &str) -> Option<InstanceState> {
-    [InstanceState::Starting, InstanceState::Warm, InstanceState::Active, InstanceState::Draining].into_iter().find(|s| word(*s) == text)
+    [InstanceState::Starting, InstanceState::Warm, InstanceState::Active, InstanceState::Draining].into_iter().find(|s| s.word() == text)
 }
 
 /// Lines from a stream, none longer than [`MAX_LINE_BYTES`].
