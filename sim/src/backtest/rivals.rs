@@ -117,7 +117,8 @@ fn seasonal(demand: &[f64], t: usize, setting: &Setting) -> f64 {
 
 /// The Horizontal Pod Autoscaler's rule (Kubernetes documentation, "Algorithm details"; defaults of `autoscaling/v2`): ready units times the
 /// ratio of utilisation to target, nothing within a tolerance of 10 %, the highest recommendation of the last 300 s when scaling in,
-/// no more than 100 % out or in within 15 s, which at steps of a minute and more is no limit.
+/// no more than 100 % out or in within 15 s, which at steps of a minute and more is no limit. It is asked in every step, also where those are shorter than the
+/// 15 s between its own looks, and may double in each: that is to its favour.
 fn hpa(demand: &[f64], setting: &Setting, target: f64) -> Vec<u16> {
     const TOLERANCE: f64 = 0.1;
     const STABILISATION_SECONDS: f64 = 300.0;
@@ -196,21 +197,26 @@ fn cloud_predictive(demand: &[f64], setting: &Setting, knob: f64) -> Vec<u16> {
 
 /// The hybrid histogram policy of Shahrad et al. ("Serverless in the Wild", USENIX ATC 2020, section 4.2), every unit taken for an
 /// instance of its own: from the histogram of its idle times of up to four hours, it is let go after use until the 5 % quantile
-/// (less 10 %) and kept until the 99 % quantile (plus 10 %); with too few idle times it is kept for four hours.
+/// (less 10 %) and kept until the 99 % quantile (plus 10 %); with too few idle times, and where they are spread so evenly that the histogram tells nothing
+/// (its counts' coefficient of variation is below 2), it is kept for four hours. Left out is the forecast of idle times for what is idle for longer
+/// than that most of the time.
 fn hybrid_histogram(demand: &[f64], setting: &Setting) -> Vec<u16> {
     const RANGE_SECONDS: f64 = 4.0 * 3600.0;
     const LEAST_SEEN: u32 = 8;
+    const LEAST_VARIATION: f64 = 2.0;
     let range = setting.steps(RANGE_SECONDS);
     struct Unit {
         idle: Vec<u32>,
         seen: u32,
+        /// The sum of the squares of `idle`.
+        squares: f64,
         last_used: Option<usize>,
         /// Steps after use, before which and after which it is not kept.
         window: (usize, usize),
     }
     let top = demand.iter().fold(0.0, |top: f64, d| top.max(*d));
     let mut units: Vec<Unit> =
-        (0..need(top)).map(|_| Unit { idle: vec![0; range + 1], seen: 0, last_used: None, window: (0, range) }).collect();
+        (0..need(top)).map(|_| Unit { idle: vec![0; range + 1], seen: 0, squares: 0.0, last_used: None, window: (0, range) }).collect();
     let mut plan = Vec::with_capacity(demand.len());
     for (t, d) in demand.iter().enumerate() {
         let used = need(*d);
@@ -219,11 +225,12 @@ fn hybrid_histogram(demand: &[f64], setting: &Setting) -> Vec<u16> {
             if i < usize::from(used) {
                 let idle = unit.last_used.map_or(0, |last| t - last - 1);
                 if idle > 0 && idle <= range {
+                    unit.squares += 2.0 * f64::from(unit.idle[idle]) + 1.0;
                     unit.idle[idle] += 1;
                     unit.seen += 1;
-                    if unit.seen >= LEAST_SEEN {
-                        unit.window = window(&unit.idle, unit.seen);
-                    }
+                    let variation = range as f64 * unit.squares / f64::from(unit.seen).powi(2) - 1.0;
+                    let tells = unit.seen >= LEAST_SEEN && variation >= LEAST_VARIATION.powi(2);
+                    unit.window = if tells { window(&unit.idle, unit.seen) } else { (0, range) };
                 }
                 unit.last_used = Some(t);
             } else if let Some(last) = unit.last_used {
@@ -279,4 +286,64 @@ pub(crate) fn upper(sorted: &[f64], late: f64) -> f64 {
     let below = at.floor() as usize;
     let above = (below + 1).min(last);
     sorted[below] + (sorted[above] - sorted[below]) * (at - below as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Minutes.
+    const SETTING: Setting = Setting { lead: 1, season: None, step_s: 60.0, split: 100 };
+
+    #[test]
+    fn the_autoscaler_tolerates_a_tenth_and_scales_in_by_the_highest_of_five_minutes() {
+        let demand = [80.0, 86.0, 120.0, 40.0, 40.0, 40.0, 40.0, 40.0, 40.0, 40.0];
+        // 100 units serve 80 at a target of 0.8; 86 are within the tolerance; 120 take 150, which stand until the 120 are six looks old.
+        assert_eq!(Rival::Hpa.plan(&demand, &SETTING, 1.0 / 0.8), [100, 100, 150, 150, 150, 150, 150, 150, 50, 50]);
+        // Within 15 s no more than twice as many, or four more.
+        let quick = Setting { step_s: 15.0, ..SETTING };
+        assert_eq!(Rival::Hpa.plan(&[1.0, 40.0, 40.0, 40.0, 40.0], &quick, 1.0), [1, 5, 10, 20, 40]);
+    }
+
+    #[test]
+    fn target_tracking_is_out_at_once_and_in_after_a_quarter_of_an_hour_of_calm() {
+        let demand: Vec<f64> = [50.0, 80.0].into_iter().chain([50.0; 20]).collect();
+        let plan = Rival::TargetTracking.plan(&demand, &SETTING, 2.0);
+        assert_eq!((&plan[..2], plan[15], plan[16]), (&[100, 160][..], 160, 100));
+        // What is within a tenth of the target is no calm.
+        assert_eq!(Rival::TargetTracking.plan(&[50.0, 46.0].repeat(30), &SETTING, 2.0), [100; 60]);
+    }
+
+    #[test]
+    fn predictive_scaling_is_there_before_the_hour_that_it_has_seen_every_day() {
+        let hourly = Setting { lead: 1, season: Some(24), step_s: 3_600.0, split: 100 };
+        let demand: Vec<f64> = (0..96).map(|hour| if hour % 24 == 9 { 60.0 } else { 10.0 }).collect();
+        let plan = Rival::CloudPredictive.plan(&demand, &hourly, 1.0);
+        // After the eighth hour of the third day the ninth is known; on the first day it was not.
+        assert_eq!((plan[8], plan[2 * 24 + 8], plan[2 * 24 + 6]), (10, 60, 10));
+    }
+
+    #[test]
+    fn an_instance_is_let_go_and_is_back_by_its_histogram_of_idle_times() {
+        // Used every 30 minutes: away from soon after, back from 90 % of the time on.
+        let demand: Vec<f64> = (0..600).map(|minute| if minute % 30 == 0 { 1.0 } else { 0.0 }).collect();
+        let plan = hybrid_histogram(&demand, &SETTING);
+        assert_eq!((plan[570], plan[575], plan[590], plan[598]), (1, 0, 0, 1));
+        assert!(plan[..200].iter().all(|kept| *kept == 1), "four hours, as long as little is known");
+        // Idle times of every length alike tell nothing.
+        let (mut at, mut spread) = (0, vec![0.0; 20_000]);
+        for idle in (1..120).map(|n| 2 * (n * 37 % 119) + 2) {
+            spread[at] = 1.0;
+            at += idle + 1;
+        }
+        assert!(hybrid_histogram(&spread[..at], &SETTING).iter().all(|kept| *kept == 1));
+    }
+
+    #[test]
+    fn the_rolling_quantile_adds_what_was_lacking_of_late() {
+        let demand: Vec<f64> = (0..2_000).map(|t| if t % 10 == 0 { 15.0 } else { 10.0 }).collect();
+        // One difference in ten is 5, one is -5.
+        let plan = |late| Rival::RollingQuantile.plan(&demand, &SETTING, late)[1_995];
+        assert_eq!((plan(0.2), plan(0.05)), (10, 15));
+    }
 }
