@@ -4,6 +4,7 @@
 //! so that the rest of the code need not ask again. All of them order and hash by their text.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -121,6 +122,13 @@ names! {
     RecordId, "record id", MAX_ID_BYTES, is_id, "1 to 128 visible ASCII characters";
     /// The sender's key of one batch of records: a second batch with it is the same batch.
     IdempotencyKey, "idempotency key", MAX_ID_BYTES, is_id, "1 to 128 visible ASCII characters";
+}
+
+// A name is ordered, compared and hashed as its text is.
+impl Borrow<str> for RegionId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 macro_rules! default_names {

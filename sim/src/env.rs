@@ -3,6 +3,7 @@
 use crate::clock::SimClock;
 use crate::disk::SimDisk;
 use crate::net::{Paths, SimNetwork};
+use crate::opened::Opened;
 use crate::provider::SimProviders;
 use crate::tls;
 use std::cell::Cell;
@@ -119,6 +120,7 @@ impl Machine {
             offload: Offload::Inline,
             providers: Arc::new(self.providers.clone()),
             stager: Arc::new(self.stager.clone()),
+            opened: Some(Arc::new(Opened)),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | [`clock`], [`disk`], [`net`], [`provider`], [`tls`] | what an agent needs of the world, simulated |
 //! | [`env`](mod@env) | a machine: those parts, some of which outlive the agent |
 //! | [`memory`] | what each agent holds in memory |
+//! | `opened` | published states that one agent has opened, for the others |
 //! | `switch` | the datagrams that are under way |
 //! | [`world`] | many machines, stepped, broken and mended |
 //! | [`trace`] | everything that happened, as lines and as a hash |
@@ -51,6 +52,7 @@ mod model;
 pub mod mutants;
 pub mod nab;
 pub mod net;
+mod opened;
 pub mod oracle;
 mod promises;
 pub mod provider;

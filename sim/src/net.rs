@@ -241,14 +241,15 @@ impl AsyncUdpSocket for SimUdpSocket {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let quality = self.paths.between(self.local.ip(), transmit.destination.ip());
         let fate = self.fate(transmit.contents.len(), &quality);
-        trace::packet(virtual_now(), self.local, transmit.destination, transmit.contents, fate);
+        let now = virtual_now();
+        trace::packet(now, self.local, transmit.destination, transmit.contents, fate);
         let copies = match fate {
             Fate::Sent(copies) => copies,
             Fate::Oversized => 0,
         };
         for _ in 0..copies {
             if let Some(wait) = self.wait(transmit.contents.len(), &quality) {
-                self.paths.switch.send(self.local, transmit.destination, transmit.contents, virtual_now() + wait);
+                self.paths.switch.send(self.local, transmit.destination, transmit.contents, now + wait);
             }
         }
         Ok(())
@@ -258,8 +259,9 @@ impl AsyncUdpSocket for SimUdpSocket {
         let mut received = 0;
         let mut slots = bufs.iter_mut().zip(meta.iter_mut());
         let Some((mut buf, mut slot)) = slots.next() else { return Poll::Ready(Ok(0)) };
+        // It does not pass within a turn.
+        let now = virtual_now();
         loop {
-            let now = virtual_now();
             let arrival = self.paths.switch.receive(self.local, buf, now, cx.waker());
             match arrival {
                 Arrival::Datagram(len, addr) => {

@@ -3,18 +3,22 @@
 //! ring draws TLS randoms and key shares for itself, and neither can be seeded: the randoms come
 //! from a sealed trait, private keys cannot be imported. So both are made here, the key exchange
 //! with x25519-dalek. Signatures need nothing: all certificates are Ed25519, which draws nothing. But
-//! a card that one agent signs is checked by every other, so what one has found valid is remembered
-//! for all agents of the simulation; the others still come to the same answer, sooner.
+//! a card that one agent signs is checked by every other, and so is a certificate; so what one has found
+//! valid, or has signed in a handshake, is remembered for all agents of the simulation. The others still
+//! come to the same answer, sooner.
 
 use crate::entropy;
+use crate::memory;
 use ring::digest;
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::crypto::{ActiveKeyExchange, CryptoProvider, GetRandomFailed, SecureRandom, SharedSecret, SupportedKxGroup};
+use rustls::crypto::{ActiveKeyExchange, CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, SharedSecret, SupportedKxGroup};
 use rustls::ffdhe_groups::FfdheGroup;
-use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
-use rustls::{Error, NamedGroup, PeerMisbehaved};
+use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, PrivateKeyDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer};
+use rustls::sign::{Signer, SigningKey};
+use rustls::{Error, NamedGroup, PeerMisbehaved, SignatureAlgorithm, SignatureScheme};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use webpki::ring::ED25519;
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -22,11 +26,12 @@ use x25519_dalek::{PublicKey, StaticSecret};
 /// on any other thread.
 pub fn provider() -> CryptoProvider {
     let signature_verification_algorithms =
-        WebPkiSupportedAlgorithms { all: &[&Ed25519], mapping: &[(rustls::SignatureScheme::ED25519, &[&Ed25519])] };
+        WebPkiSupportedAlgorithms { all: &[&Ed25519], mapping: &[(SignatureScheme::ED25519, &[&Ed25519])] };
     CryptoProvider {
         secure_random: &SimRandom,
         kx_groups: vec![&X25519],
         signature_verification_algorithms,
+        key_provider: &Keys,
         ..rustls::crypto::ring::default_provider()
     }
 }
@@ -45,23 +50,12 @@ struct Ed25519;
 
 impl SignatureVerificationAlgorithm for Ed25519 {
     fn verify_signature(&self, public_key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
-        let mut hash = digest::Context::new(&digest::SHA256);
-        for part in [public_key, signature, message] {
-            hash.update(&(part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        let mut key = [0; 32];
-        key.copy_from_slice(hash.finish().as_ref());
-        if VALID.with_borrow(|valid| valid.contains(&key)) {
+        let hash = hash(public_key, message, signature);
+        if VALID.with_borrow(|valid| valid.contains(&hash)) {
             return Ok(());
         }
         ED25519.verify_signature(public_key, message, signature)?;
-        VALID.with_borrow_mut(|valid| {
-            if valid.len() >= MAX_REMEMBERED {
-                valid.clear();
-            }
-            valid.insert(key);
-        });
+        remember(hash);
         Ok(())
     }
 
@@ -73,6 +67,78 @@ impl SignatureVerificationAlgorithm for Ed25519 {
         ED25519.signature_alg_id()
     }
 }
+
+fn hash(public_key: &[u8], message: &[u8], signature: &[u8]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in [public_key, signature, message] {
+        context.update(&(part.len() as u64).to_le_bytes());
+        context.update(part);
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}
+
+fn remember(hash: [u8; 32]) {
+    let _unowned = memory::unowned();
+    VALID.with_borrow_mut(|valid| {
+        if valid.len() >= MAX_REMEMBERED {
+            valid.clear();
+        }
+        valid.insert(hash);
+    });
+}
+
+/// ring's keys, whose signatures are remembered.
+#[derive(Debug)]
+struct Keys;
+
+impl KeyProvider for Keys {
+    fn load_private_key(&self, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
+        Ok(Arc::new(Key(rustls::crypto::ring::default_provider().key_provider.load_private_key(key)?)))
+    }
+}
+
+#[derive(Debug)]
+struct Key(Arc<dyn SigningKey>);
+
+impl SigningKey for Key {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        Some(Box::new(Pen { signer: self.0.choose_scheme(offered)?, key: self.0.public_key()?.into_owned() }))
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        self.0.public_key()
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+#[derive(Debug)]
+struct Pen {
+    signer: Box<dyn Signer>,
+    key: SubjectPublicKeyInfoDer<'static>,
+}
+
+impl Signer for Pen {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        let signature = self.signer.sign(message)?;
+        // The key itself is the end of what says what it is.
+        if let (SignatureScheme::ED25519, Some(key)) = (self.signer.scheme(), self.key.last_chunk::<ED25519_KEY_BYTES>()) {
+            remember(hash(key, message, &signature));
+        }
+        Ok(signature)
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.signer.scheme()
+    }
+}
+
+/// Length of a public key of Ed25519 (RFC 8032).
+const ED25519_KEY_BYTES: usize = 32;
 
 #[derive(Debug)]
 struct SimRandom;
@@ -173,6 +239,20 @@ mod tests {
             assert!(Ed25519.verify_signature(&public[1..], b"message", &signature).is_err());
             assert!(Ed25519.verify_signature(&public, b"message", &[signature.clone(), vec![0]].concat()).is_err());
         }
+    }
+
+    #[test]
+    fn what_was_signed_here_is_known_to_be_valid_and_nothing_else_is() {
+        let issued = tradewind_protocol::pki::issue_ca("mesh", tradewind_protocol::pki::Validity { not_before: 0, not_after: 1 }, [7; 32]);
+        let key = rustls::pki_types::pem::PemObject::from_pem_slice(issued.unwrap().key_pem.as_bytes()).unwrap();
+        let key = Keys.load_private_key(key).unwrap();
+        let spki = key.public_key().unwrap();
+        let public = &spki[spki.len() - ED25519_KEY_BYTES..];
+        let signature = key.choose_scheme(&[SignatureScheme::ED25519]).unwrap().sign(b"message").unwrap();
+        assert!(VALID.with_borrow(|valid| valid.contains(&hash(public, b"message", &signature)) && valid.len() == 1));
+        ED25519.verify_signature(public, b"message", &signature).unwrap();
+        assert!(Ed25519.verify_signature(public, b"message", &signature).is_ok());
+        assert!(Ed25519.verify_signature(public, b"massage", &signature).is_err());
     }
 
     #[test]

@@ -80,6 +80,8 @@ struct Recorder {
     line: String,
     /// Names of nodes in the order of their first step; a node's span id is its index here.
     nodes: Vec<String>,
+    /// Whose turn was begun last.
+    last: usize,
     node: Option<usize>,
     /// Errors that do not count yet: their node may turn out to have been without power.
     pending: Vec<(Option<usize>, String)>,
@@ -102,6 +104,7 @@ impl Recording {
             sink,
             line: String::new(),
             nodes: Vec::new(),
+            last: 0,
             node: None,
             pending: Vec::new(),
             spans: 0,
@@ -153,8 +156,10 @@ pub(crate) fn packet(at: Duration, from: SocketAddr, to: SocketAddr, payload: &[
             }
         };
         recorder.begin_line(at);
-        let hash = hex(&digest(&SHA256, payload).as_ref()[..SHOWN_HASH_BYTES]);
-        let _ = write!(recorder.line, "packet {from} {to} {} {hash} {fate}", payload.len());
+        let _ = write!(recorder.line, "packet {from} {to} {} ", payload.len());
+        push_hex(&digest(&SHA256, payload).as_ref()[..SHOWN_HASH_BYTES], &mut recorder.line);
+        recorder.line.push(' ');
+        recorder.line.push_str(fate);
         recorder.end_line();
     });
 }
@@ -299,13 +304,8 @@ impl Subscriber for Tap {
         let mut id = 1;
         with_recorder(|recorder| {
             if is_node_span(attributes.metadata()) {
-                let mut name = NodeName::default();
-                attributes.record(&mut name);
-                let index = recorder.nodes.iter().position(|node| *node == name.0).unwrap_or_else(|| {
-                    recorder.nodes.push(name.0);
-                    recorder.nodes.len() - 1
-                });
-                id = FIRST_NODE_SPAN + index as u64;
+                attributes.record(&mut Turn(recorder));
+                id = FIRST_NODE_SPAN + recorder.last as u64;
             } else {
                 recorder.spans += 1;
                 id = recorder.spans;
@@ -342,21 +342,33 @@ impl Subscriber for Tap {
     }
 }
 
-#[derive(Default)]
-struct NodeName(String);
+/// Notes whose turn begins.
+struct Turn<'a>(&'a mut Recorder);
 
-impl Visit for NodeName {
-    fn record_str(&mut self, _field: &Field, value: &str) {
-        self.0 = value.into();
+impl Visit for Turn<'_> {
+    fn record_str(&mut self, _field: &Field, name: &str) {
+        let Recorder { nodes, last, .. } = &mut *self.0;
+        // Turns go round.
+        let next = (*last + 1) % nodes.len().max(1);
+        let known = if nodes.get(next).is_some_and(|node| node == name) { Some(next) } else { nodes.iter().position(|node| node == name) };
+        *last = known.unwrap_or_else(|| {
+            nodes.push(name.into());
+            nodes.len() - 1
+        });
     }
     fn record_debug(&mut self, _field: &Field, _value: &dyn fmt::Debug) {}
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let mut text = String::with_capacity(2 * bytes.len());
+    push_hex(bytes, &mut text);
+    text
+}
+
+/// There is one for every packet.
+fn push_hex(bytes: &[u8], text: &mut String) {
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    text.extend(bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]));
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tradewind_protocol::{PoolName, Timestamp};
+use tradewind_protocol::{PoolName, RegionState, Timestamp};
 
 /// Everything an agent needs of the world.
 #[derive(Clone)]
@@ -42,6 +42,17 @@ pub struct Env {
     pub providers: Arc<dyn Providers>,
     /// What makes services ready before they are needed.
     pub stager: Arc<dyn Stager>,
+    /// States that were opened before, for whoever has several agents in one process.
+    pub opened: Option<Arc<dyn Opened>>,
+}
+
+/// Published states by the SHA-256 of their bytes. An agent opens each once, so a real one has no use for it; a simulator's agents all
+/// open the same bytes, and come to the same state.
+pub trait Opened: Send + Sync + 'static {
+    /// The state in the bytes of this hash, if they were opened before.
+    fn get(&self, hash: &[u8; 32]) -> Option<RegionState>;
+    /// Remembers it.
+    fn keep(&self, hash: &[u8; 32], state: &RegionState);
 }
 
 /// Sockets.

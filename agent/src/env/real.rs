@@ -33,6 +33,7 @@ impl Env {
             offload: Offload::Threads,
             providers: Arc::new(OsProviders { data_dir: data_dir.into() }),
             stager: Arc::new(OsStager::new(data_dir)),
+            opened: None,
         })
     }
 }

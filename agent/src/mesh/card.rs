@@ -145,7 +145,7 @@ impl Verifier {
             return Ok(valid.region.clone());
         }
         self.valid.remove(&key);
-        let region = self.authority.region_of(certificate, now)?;
+        let region = self.authority.region_of(certificate, now, self.signatures)?;
         if self.valid.len() >= bounds::MAX_REGIONS {
             let oldest = self.valid.iter().min_by_key(|(_, valid)| valid.checked_at).map(|(key, _)| *key);
             oldest.map(|key| self.valid.remove(&key));

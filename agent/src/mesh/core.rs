@@ -8,7 +8,6 @@ use super::refusal::Refusal;
 use super::roster::{Held, Offer, Roster};
 use super::view::{Connected, MeshView, RegionEntry};
 use crate::marks::{bug, sometimes};
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -27,10 +26,6 @@ pub(super) struct Core {
     verifier: Verifier,
     guard: Guard,
     pub(super) contacts: Contacts,
-    /// As judged last.
-    live: BTreeSet<RegionId>,
-    /// Every known region that was ever alive, with the life it was last alive in.
-    met: BTreeMap<RegionId, u64>,
 }
 
 /// Region, generation and heartbeat of what chitchat thinks alive, ascending.
@@ -78,26 +73,21 @@ pub(super) enum Change {
     Returned,
 }
 
-/// The newest judgement of all regions.
+/// The connected regions, ascending.
+pub(super) type Connections = Vec<(RegionId, Connected)>;
+
+/// What has changed with the newest judgement of all regions.
 #[derive(Debug)]
 pub(super) struct Judgement {
-    pub(super) view: MeshView,
+    /// Whether the view says anything new, but for round trips.
+    pub(super) news: bool,
     pub(super) changes: Vec<(RegionId, Change)>,
     pub(super) ask: Vec<RegionId>,
 }
 
 impl Core {
     pub(super) fn new(own: Own, verifier: Verifier, gossip_interval: Duration) -> Self {
-        Self {
-            own,
-            own_held: None,
-            roster: Roster::default(),
-            verifier,
-            guard: Guard::new(),
-            contacts: Contacts::new(gossip_interval),
-            live: BTreeSet::new(),
-            met: BTreeMap::new(),
-        }
+        Self { own, own_held: None, roster: Roster::default(), verifier, guard: Guard::new(), contacts: Contacts::new(gossip_interval) }
     }
 
     /// A gossip frame from `from`.
@@ -201,32 +191,41 @@ impl Core {
         std::iter::once(self.own.card.clone()).chain(others).collect()
     }
 
-    /// Judges every region anew. `connected`: the connected regions.
-    pub(super) fn judge(&mut self, gossip: &Heartbeats, connected: &BTreeMap<RegionId, Connected>, now: Now) -> Judgement {
-        let live = &self.live;
-        self.roster.forget(now.wall, |region| !live.contains(region) && !connected.contains_key(region));
-        self.guard.forget(&self.roster);
-        let roster = &self.roster;
-        self.contacts.forget(|region| roster.get(region).is_some() || connected.contains_key(region));
+    /// Judges every region anew, and brings `view` up to date. It changes in place: this is done several times a second, and mostly
+    /// only round trips have changed since.
+    pub(super) fn judge(&mut self, gossip: &Heartbeats, connected: &Connections, now: Now, view: &mut MeshView) -> Judgement {
+        let connection = |region: &RegionId| {
+            let place = connected.binary_search_by(|(name, _)| name.cmp(region)).ok()?;
+            Some(connected[place].1)
+        };
+        let mut news = self.roster.forget(now.wall, |region| connection(region).is_none());
+        if news {
+            self.guard.forget(&self.roster);
+            let (roster, own) = (&self.roster, &self.own.region);
+            view.regions.retain(|region, _| region == own || roster.get(region).is_some());
+        }
 
-        self.met.retain(|region, _| roster.get(region).is_some());
-
-        let (mut regions, mut changes, mut ask) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut live = BTreeSet::new();
-        for (region, known) in self.roster.iter() {
+        let (mut changes, mut ask) = (Vec::new(), Vec::new());
+        let mut show = |region: &RegionId, entry: RegionEntry| match view.regions.get_mut(region) {
+            Some(shown) => {
+                news |= !shown.says_the_same(&entry);
+                *shown = entry;
+            }
+            None => {
+                news = true;
+                view.regions.insert(region.clone(), entry);
+            }
+        };
+        for (region, known) in self.roster.iter_mut() {
             let generation = known.card.announcement.generation;
-            let connection = connected.get(region).copied();
+            let connection = connection(region);
             let beating = gossip.binary_search_by(|(name, life, _)| (&**name, *life).cmp(&(region.as_str(), generation)));
             let signs = Signs { heartbeat: beating.ok().map(|place| gossip[place].2), linked: connection.is_some() };
             let verdict: Verdict = self.contacts.judge(region, signs, now.instant);
             if verdict.ask {
                 ask.push(region.clone());
             }
-            if verdict.live {
-                live.insert(region.clone());
-            }
-            let met = self.met.get(region).copied();
-            match (verdict.live, self.live.contains(region), met) {
+            match (verdict.live, known.live, known.met) {
                 (true, _, None) => changes.push((region.clone(), Change::Joined)),
                 (true, false, Some(_)) => {
                     sometimes!("mesh.region-returned");
@@ -239,14 +238,19 @@ impl Core {
                 }
                 (true, true, Some(_)) | (false, false, _) => {}
             }
+            known.live = verdict.live;
             if verdict.live {
-                self.met.insert(region.clone(), generation);
+                known.met = Some(generation);
             }
-            regions.insert(region.clone(), entry(&known.card, known.held.as_ref(), verdict.live, connection));
+            show(region, entry(&known.card, known.held.as_ref(), verdict.live, connection));
         }
-        self.live = live;
-        regions.insert(self.own.region.clone(), entry(&self.own.card, self.own_held.as_ref(), true, None));
-        Judgement { view: MeshView { this: self.own.region.clone(), regions }, changes, ask }
+        show(&self.own.region, entry(&self.own.card, self.own_held.as_ref(), true, None));
+        // All regions of the roster have been judged, so more are some that were only connected.
+        if self.contacts.len() > self.roster.len() {
+            let roster = &self.roster;
+            self.contacts.forget(|region| roster.get(region).is_some() || connection(region).is_some());
+        }
+        Judgement { news, changes, ask }
     }
 }
 

@@ -9,7 +9,7 @@ use super::message::{CARD_KEY, Message, NodeDelta};
 use super::refusal::Refusal;
 use async_trait::async_trait;
 use chitchat::transport::{Socket, Transport};
-use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, Deserializable, FailureDetectorConfig, Serializable};
+use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, FailureDetectorConfig, Serializable};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -86,7 +86,7 @@ pub(super) async fn start(mesh: &Arc<Mesh>, card: &Card) -> anyhow::Result<Arc<C
 
 /// Hands chitchat a judged message from the agent at `sender`.
 pub(super) fn deliver(mesh: &Mesh, sender: SocketAddr, message: &Message) -> Result<(), Refusal> {
-    let message = ChitchatMessage::deserialize(&mut &message.to_bytes()[..]).map_err(|_| Refusal::Malformed)?;
+    let message = message.to_chitchat()?;
     let inbox = mesh.gossip.inbox.lock().unwrap_or_else(PoisonError::into_inner);
     if inbox.as_ref().is_none_or(|inbox| inbox.try_send((sender, message)).is_err()) {
         mesh.counters.messages_lost.bump();

@@ -129,10 +129,12 @@ impl Guard {
         let mut left = Vec::with_capacity(digest.len());
         let mut sender = Err(Refusal::Unproven);
         for mut entry in digest {
-            let region = RegionId::new(&entry.id.node_id).map_err(|_| Refusal::Malformed)?;
+            // Every message names all regions, so no name is made of what is only looked up.
+            let region = entry.id.node_id.clone();
+            RegionId::check(&region).map_err(|_| Refusal::Malformed)?;
             let judged = if context.own.is(&entry.id) {
                 Ok(())
-            } else if region == context.own.region {
+            } else if *region == *context.own.region.as_str() {
                 // A former life, which peers keep for a while.
                 continue;
             } else {
@@ -142,7 +144,7 @@ impl Guard {
                     Standing::Not(reason) => Err(reason),
                 }
             };
-            if region == *from {
+            if *region == *from.as_str() {
                 sender = judged;
             }
             match judged {
@@ -156,10 +158,10 @@ impl Guard {
 
     /// Believes what a region says of itself; of what others say about it, only what it can have
     /// reached since. Until it has spoken for itself it has no heartbeat (0 is chitchat's "none").
-    fn judge_heartbeat(&mut self, from: &RegionId, region: &RegionId, entry: &mut Entry, now: Instant) -> Result<(), Refusal> {
-        if from == region {
+    fn judge_heartbeat(&mut self, from: &RegionId, region: &str, entry: &mut Entry, now: Instant) -> Result<(), Refusal> {
+        if from.as_str() == region {
             let pulse = Pulse { generation: entry.id.generation_id, heartbeat: entry.heartbeat, at: now };
-            self.pulses.insert(region.clone(), pulse);
+            self.pulses.insert(from.clone(), pulse);
             return Ok(());
         }
         let Some(pulse) = self.pulses.get(region).filter(|pulse| pulse.generation == entry.id.generation_id) else {
@@ -180,11 +182,11 @@ enum Standing {
     Not(Refusal),
 }
 
-fn is_current(id: &ChitchatId, region: &RegionId, roster: &Roster) -> Standing {
+fn is_current(id: &ChitchatId, region: &str, roster: &Roster) -> Standing {
     if bug!("guard-lets-foreign-pass") {
         return Standing::Current;
     }
-    let Some(known) = roster.get(region) else { return Standing::Not(Refusal::Unknown) };
+    let Some(known) = roster.named(region) else { return Standing::Not(Refusal::Unknown) };
     let Announcement { generation, address, .. } = &known.card.announcement;
     if id.generation_id < *generation {
         return Standing::Former;
@@ -209,7 +211,7 @@ fn judge_delta(delta: Vec<NodeDelta>, context: &mut Context<'_>, kept: &mut Admi
             judge_own(announcement, signature, context, kept);
             continue;
         }
-        match is_current(&node.id, &region, context.roster) {
+        match is_current(&node.id, region.as_str(), context.roster) {
             Standing::Current => {}
             Standing::Former => continue,
             Standing::Not(reason) => {

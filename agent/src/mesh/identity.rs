@@ -114,11 +114,10 @@ impl Identity {
     /// Reads and checks the three files.
     pub(crate) fn load(paths: &TlsPaths, region: &RegionId, now: Timestamp) -> Result<Self, IdentityError> {
         let identity = Self::load_unchecked(paths)?;
-        let found = identity.authority.region_of(&identity.certificate, now).map_err(|source| IdentityError::Invalid {
-            path: paths.certificate.clone(),
-            authority: paths.ca.clone(),
-            source,
-        })?;
+        let found = identity
+            .authority
+            .region_of(&identity.certificate, now, webpki::ring::ED25519)
+            .map_err(|source| IdentityError::Invalid { path: paths.certificate.clone(), authority: paths.ca.clone(), source })?;
         if found != *region {
             return Err(IdentityError::OtherRegion { path: paths.certificate.clone(), found, wanted: region.clone() });
         }

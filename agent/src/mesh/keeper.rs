@@ -1,7 +1,7 @@
 //! The housekeeper: who should be connected, what should be fetched, who lives; and the view.
 
 use super::bounds::CARDS_PER_MESSAGE;
-use super::core::{Change, Heartbeats, Judgement};
+use super::core::{Change, Heartbeats};
 use super::{Mesh, gossip, link, rpc};
 use crate::marks::{bug, sometimes};
 use rand::RngExt as _;
@@ -159,14 +159,17 @@ fn give_up_stalled(mesh: &Mesh, traffic: &mut BTreeMap<RegionId, Traffic>, now: 
 /// Dials every known region that is not connected, and every seed that is none of them.
 fn connect(mesh: &Arc<Mesh>, now: Instant) {
     let links = mesh.pool.all();
-    let mut connected: BTreeSet<SocketAddr> = links.iter().map(|link| link.connection.remote_address()).collect();
+    let mut connected: Vec<SocketAddr> = links.iter().map(|link| link.connection.remote_address()).collect();
     let mut wanted = BTreeSet::new();
     {
         let core = mesh.core();
+        // Both are in the order of names.
+        let mut links = links.iter().peekable();
         for (region, known) in core.roster.iter() {
             let address = known.card.announcement.address;
-            if links.binary_search_by(|link| link.region.cmp(region)).is_ok() {
-                connected.insert(address);
+            while links.next_if(|link| link.region < *region).is_some() {}
+            if links.peek().is_some_and(|link| link.region == *region) {
+                connected.push(address);
             } else if mesh.region < *region || now.saturating_duration_since(known.since) >= DIAL_PATIENCE {
                 wanted.insert(address);
             }
@@ -220,18 +223,16 @@ async fn judge(mesh: &Arc<Mesh>, asked: &mut BTreeMap<RegionId, Instant>) {
     }
     alive.sort_unstable();
     let (now, connected) = (mesh.now(), mesh.pool.connected());
-    let (view, changes, ask) = {
+    let (mut changes, mut ask) = (vec![], vec![]);
+    {
         let mut core = mesh.core();
-        let Judgement { view, changes, ask } = core.judge(&alive, &connected, now);
-        let view = Arc::new(view);
         // Under the lock: what is shown never goes back to before a state that came meanwhile.
-        mesh.view.send_if_modified(|old| {
-            let news = !old.says_the_same(&view);
-            old.clone_from(&view);
-            news
+        mesh.view.send_if_modified(|view| {
+            let judged = core.judge(&alive, &connected, now, Arc::make_mut(view));
+            (changes, ask) = (judged.changes, judged.ask);
+            judged.news
         });
-        (view, changes, ask)
-    };
+    }
     asked.retain(|_, at| now.instant.saturating_duration_since(*at) < ASK_EVERY);
     for region in ask {
         if let Entry::Vacant(due) = asked.entry(region) {
@@ -239,6 +240,10 @@ async fn judge(mesh: &Arc<Mesh>, asked: &mut BTreeMap<RegionId, Instant>) {
             due.insert(now.instant);
         }
     }
+    if changes.is_empty() {
+        return;
+    }
+    let view = mesh.view.borrow().clone();
     for (region, change) in changes {
         let entry = &view.regions[&region];
         let at = format!("generation {} at {}", entry.generation, entry.address);

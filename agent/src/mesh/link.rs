@@ -18,8 +18,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
-use tradewind_protocol::RegionId;
 use tradewind_protocol::wire::{self, Card, Envelope, Kind, Published, Pushed, Version, codec};
+use tradewind_protocol::{RegionId, RegionState};
 
 /// The agent ends, and says so.
 pub(super) const CODE_GOODBYE: VarInt = VarInt::from_u32(1);
@@ -405,8 +405,7 @@ pub(super) async fn take_in(mesh: &Arc<Mesh>, link: &Link, owner: &RegionId, pub
         }
         Worth::Open => {}
     }
-    let opened = mesh.offload.run(move || published::open(&published.body).map(|state| (published, state))).await;
-    let (published, state) = opened?;
+    let (published, state) = open(mesh, published).await?;
     let now = mesh.now();
     let mut core = mesh.core();
     let news = core.hold(published, state, now)?;
@@ -416,6 +415,19 @@ pub(super) async fn take_in(mesh: &Arc<Mesh>, link: &Link, owner: &RegionId, pub
         mesh.dirty.notify_one();
     }
     Ok(news)
+}
+
+/// The state in `published`, whose hash was found right.
+async fn open(mesh: &Mesh, published: Published) -> Result<(Published, RegionState), Refusal> {
+    let hash = published.card.announcement.body_hash;
+    if let Some(state) = mesh.opened.as_ref().and_then(|opened| opened.get(&hash)) {
+        return Ok((published, state));
+    }
+    let opened = mesh.offload.run(move || published::open(&published.body).map(|state| (published, state))).await?;
+    if let Some(memory) = &mesh.opened {
+        memory.keep(&hash, &opened.1);
+    }
+    Ok(opened)
 }
 
 fn on_learned(mesh: &Mesh, link: &Link, learned: Learned) {

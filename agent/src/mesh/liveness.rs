@@ -91,7 +91,10 @@ impl Contacts {
 
     /// Whether the region lives.
     pub(super) fn judge(&mut self, region: &RegionId, signs: Signs, now: Instant) -> Verdict {
-        let contact = self.contacts.entry(region.clone()).or_default();
+        let contact = match self.contacts.get_mut(region) {
+            Some(contact) => contact,
+            None => self.contacts.entry(region.clone()).or_default(),
+        };
         let beats = contact.beats(signs.heartbeat, self.still, now);
         let Some(heard_at) = contact.heard_at else {
             // Never met: hearsay, which chitchat is not told as long as it cannot be checked.
@@ -116,6 +119,11 @@ impl Contacts {
         let doubted_since = *contact.doubted_since.get_or_insert(now);
         let live = signs.linked && now.saturating_duration_since(doubted_since) < DOUBT;
         Verdict { live, ask: signs.linked }
+    }
+
+    /// How many regions there are.
+    pub(super) fn len(&self) -> usize {
+        self.contacts.len()
     }
 
     /// Forgets the regions that are not `known`.

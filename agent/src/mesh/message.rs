@@ -9,7 +9,7 @@
 use super::frame::MAX_GOSSIP_BYTES;
 use super::refusal::Refusal;
 use super::zip;
-use chitchat::{ChitchatId, Deserializable, Serializable};
+use chitchat::{ChitchatId, ChitchatMessage, Deserializable, Serializable};
 
 /// The one key that agents use.
 pub(super) const CARD_KEY: &str = "card";
@@ -95,6 +95,21 @@ impl Message {
             Message::BadCluster => bytes.push(3),
         }
         bytes
+    }
+}
+
+impl Message {
+    /// The message as chitchat has it.
+    pub(super) fn to_chitchat(&self) -> Result<ChitchatMessage, Refusal> {
+        let mut bytes = Vec::new();
+        match self {
+            // chitchat reads every delta into 64 KiB of zeros, and most are empty.
+            Message::SynAck { digest, delta } if delta.is_empty() => {
+                write_digest(digest, &mut bytes);
+                Ok(ChitchatMessage::SynAck { digest: take(&mut &bytes[..])?, delta: Default::default() })
+            }
+            Message::Syn { .. } | Message::SynAck { .. } | Message::Ack { .. } | Message::BadCluster => take(&mut &self.to_bytes()[..]),
+        }
     }
 }
 
@@ -220,7 +235,6 @@ fn write_delta(delta: &[NodeDelta], bytes: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chitchat::ChitchatMessage;
 
     fn id(name: &str) -> ChitchatId {
         ChitchatId::new(name, 7, ([10, 0, 0, 1], 7000).into())
@@ -256,6 +270,7 @@ mod tests {
             Message::SynAck { digest: digest(), delta: delta(3) },
             Message::Ack { delta: delta(500) },
             Message::Ack { delta: vec![] },
+            Message::SynAck { digest: digest(), delta: vec![] },
             Message::BadCluster,
         ];
         for message in messages {
@@ -264,6 +279,7 @@ mod tests {
             let rest = &mut &bytes[..];
             let theirs = ChitchatMessage::deserialize(rest).unwrap();
             assert!(rest.is_empty());
+            assert_eq!(message.to_chitchat().unwrap(), theirs);
             // chitchat only writes a delta that it has compressed itself.
             let (Message::Ack { delta } | Message::SynAck { delta, .. }) = &message else {
                 assert_eq!(theirs.serialize_to_vec(), bytes);

@@ -47,7 +47,7 @@ pub use view::{Connected, MeshView, RegionEntry};
 
 use self::core::{Core, Now};
 use crate::config::MeshConfig;
-use crate::env::{Clock, Env, Offload};
+use crate::env::{Clock, Env, Offload, Opened};
 use crate::events::EventLog;
 use async_trait::async_trait;
 use bucket::Bucket;
@@ -195,6 +195,7 @@ pub async fn start(
         endpoint,
         clock: env.clock.clone(),
         offload: env.offload,
+        opened: env.opened.clone(),
         core: Mutex::new(Core::new(own, verifier, config.gossip_interval)),
         pool: Arc::default(),
         gossip: gossip::Gossip::default(),
@@ -317,6 +318,7 @@ struct Mesh {
     endpoint: Endpoint,
     clock: Arc<dyn Clock>,
     offload: Offload,
+    opened: Option<Arc<dyn Opened>>,
     core: Mutex<Core>,
     pool: Arc<Pool>,
     gossip: gossip::Gossip,

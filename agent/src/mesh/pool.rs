@@ -5,6 +5,7 @@
 //! ends keep the one that the region of the smaller name has dialled; otherwise the newer one
 //! replaces the older one, which the other end must have lost.
 
+use super::core::Connections;
 use super::link::{CODE_DUPLICATE, Link};
 use super::refusal::Refusal;
 use super::stats::MeshStats;
@@ -103,7 +104,7 @@ impl Pool {
     }
 
     /// What is to be shown of them, by region.
-    pub(super) fn connected(&self) -> BTreeMap<RegionId, Connected> {
+    pub(super) fn connected(&self) -> Connections {
         let shown = |link: &Link| Connected { rtt: link.connection.rtt(), version: link.version };
         self.state().links.iter().map(|(region, link)| (region.clone(), shown(link))).collect()
     }

@@ -44,6 +44,10 @@ pub(super) struct Known {
     pub(super) held: Option<Held>,
     /// Since when this life is known.
     pub(super) since: Instant,
+    /// Whether it was judged to be alive last.
+    pub(super) live: bool,
+    /// The life that it was last alive in.
+    pub(super) met: Option<u64>,
     lives: Bucket,
     fetch: Fetch,
 }
@@ -79,7 +83,22 @@ pub(super) enum Offer {
 
 impl Roster {
     pub(super) fn get(&self, region: &RegionId) -> Option<&Known> {
+        self.named(region.as_str())
+    }
+
+    /// The region of this name.
+    pub(super) fn named(&self, region: &str) -> Option<&Known> {
         self.regions.get(region)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.regions.len()
+    }
+
+    /// All of them, by name.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&RegionId, &mut Known)> {
+        self.regions.iter_mut()
     }
 
     /// All of them, by name.
@@ -111,7 +130,7 @@ impl Roster {
             let mut lives = Bucket::new(LIVES_BURST, LIVES_PER_SECOND, now);
             lives.try_take(now);
             let fetch = Fetch::wanted(new.body_bytes > 0, now);
-            self.regions.insert(new.region.clone(), Known { card, held: None, since: now, lives, fetch });
+            self.regions.insert(new.region.clone(), Known { card, held: None, since: now, live: false, met: None, lives, fetch });
             return Ok(Offer::Life);
         };
         let old = &known.card.announcement;
@@ -202,16 +221,17 @@ impl Roster {
         }
     }
 
-    /// Forgets the regions that `may_go` and whose last card is old.
-    pub(super) fn forget(&mut self, wall: Timestamp, may_go: impl Fn(&RegionId) -> bool) {
-        let fetching = &mut self.fetching;
+    /// Forgets the regions that are not alive, `may_go`, and whose last card is old. Returns whether there were any.
+    pub(super) fn forget(&mut self, wall: Timestamp, may_go: impl Fn(&RegionId) -> bool) -> bool {
+        let (fetching, before) = (&mut self.fetching, self.regions.len());
         self.regions.retain(|region, known| {
-            let stays = wall.since(known.card.announcement.issued_at) <= FORGET_AFTER || !may_go(region);
+            let stays = wall.since(known.card.announcement.issued_at) <= FORGET_AFTER || known.live || !may_go(region);
             if !stays && matches!(known.fetch, Fetch::Trying(_)) {
                 *fetching -= 1;
             }
             stays
         });
+        self.regions.len() < before
     }
 }
 

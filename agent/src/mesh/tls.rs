@@ -53,6 +53,15 @@ pub(super) fn ed25519_of(crypto: &CryptoProvider) -> &'static dyn SignatureVerif
     all.iter().copied().find(|one| one.signature_alg_id() == webpki::ring::ED25519.signature_alg_id()).unwrap_or(webpki::ring::ED25519)
 }
 
+/// The provider's algorithms, if they are Ed25519 and nothing else; ring's Ed25519 if not.
+fn ed25519_alone(crypto: &CryptoProvider) -> WebPkiSupportedAlgorithms {
+    let own = crypto.signature_verification_algorithms;
+    let is_it = |one: &&dyn SignatureVerificationAlgorithm| one.signature_alg_id() == webpki::ring::ED25519.signature_alg_id();
+    let mapped = |(scheme, all): &(_, &[_])| *scheme == rustls::SignatureScheme::ED25519 && all.iter().all(is_it);
+    let alone = !own.mapping.is_empty() && own.all.iter().all(is_it) && own.mapping.iter().all(mapped);
+    if alone { own } else { ED25519_ONLY }
+}
+
 /// Why a certificate proves nothing. The same certificate never will, except one that is not valid
 /// yet.
 #[derive(Debug, thiserror::Error)]
@@ -108,14 +117,19 @@ impl Authority {
         Ok(Self { der: der.clone(), anchor })
     }
 
-    /// The region that `leaf` proves, if it is valid at `now`.
-    pub(crate) fn region_of(&self, leaf: &CertificateDer<'_>, now: Timestamp) -> Result<RegionId, CertificateError> {
+    /// The region that `leaf` proves, if it is valid at `now`; its signature is checked by `ed25519`.
+    pub(crate) fn region_of(
+        &self,
+        leaf: &CertificateDer<'_>,
+        now: Timestamp,
+        ed25519: &'static dyn SignatureVerificationAlgorithm,
+    ) -> Result<RegionId, CertificateError> {
         let time = unix_time(now).ok_or(CertificateError::Clock(now))?;
         let certificate = webpki::EndEntityCert::try_from(leaf)?;
         let anchors = std::slice::from_ref(&self.anchor);
         // Agents are both, and a certificate for only one of the roles is no agent's.
         for usage in [webpki::KeyUsage::client_auth(), webpki::KeyUsage::server_auth()] {
-            certificate.verify_for_usage(ED25519_ONLY.all, anchors, &[], time, usage, None, None)?;
+            certificate.verify_for_usage(&[ed25519], anchors, &[], time, usage, None, None)?;
         }
         region_in(leaf)
     }
@@ -192,7 +206,7 @@ pub enum TlsError {
 /// It speaks `newest` and the versions of the wire before it.
 pub(super) fn quic_config(identity: &Identity, env: &Env, seed: &Seed, newest: Version) -> Result<QuicConfig, TlsError> {
     let mut provider = (*env.crypto).clone();
-    provider.signature_verification_algorithms = ED25519_ONLY;
+    provider.signature_verification_algorithms = ed25519_alone(&env.crypto);
     let provider = Arc::new(provider);
     let time: Arc<dyn TimeProvider> = Arc::new(WallTime(env.clock.clone()));
     let tls13 = &[&rustls::version::TLS13];
