@@ -1,8 +1,5 @@
 //! `tradewind-sim`: runs scenarios of the real agents on a simulated network.
 
-#[cfg(target_os = "linux")]
-mod contexts;
-
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::{c_int, c_long};
