@@ -203,6 +203,10 @@ impl Sample {
             .iter()
             .filter_map(|(region, entry)| Some(([("peer", region.to_string())], f64::from(entry.connection?.version.number()))));
         out.gauges("mesh_wire_version", "Wire version that is spoken with a peer", None, versions)?;
+        if let Some(ends) = self.status.certificate_ends_at {
+            let help = "When the agent's certificate ends, in seconds since 1970";
+            out.gauge("mesh_certificate_ends", help, Some(&Unit::Seconds), ends.as_millis() as f64 / 1e3)?;
+        }
         out.gauge("mesh_connections", "QUIC connections", None, mesh.links as f64)?;
         out.counter("mesh_sent", "UDP payload sent to peers", Some(&Unit::Bytes), mesh.udp_bytes_sent)?;
         out.counter("mesh_received", "UDP payload received from peers", Some(&Unit::Bytes), mesh.udp_bytes_received)?;

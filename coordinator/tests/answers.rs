@@ -76,6 +76,7 @@ regions    11 of 12 live
 series     132
 records    1,234,567 accepted, 3 refused
 instances  5 ready
+certificate ends in 18 d 18 h, 2026-01-20 00:00:00 UTC: issue a new one with `tradewind tls agent`, and restart the agent with it
 ";
     assert_eq!(text, wanted);
 }

@@ -48,6 +48,7 @@ pub(crate) fn status() -> Status {
         records_accepted: 1_234_567,
         records_refused: 3,
         instances_ready: 5,
+        certificate_ends_at: Some(at("2026-01-20T00:00:00Z")),
     }
 }
 

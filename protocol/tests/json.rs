@@ -30,10 +30,11 @@ prop_compose! {
         last_closed_step in option::of(any::<i64>().prop_map(StepIndex)),
         [regions_known, regions_live, series] in any::<[usize; 3]>(),
         instances_ready in any::<u32>(),
+        certificate_ends_at in option::of(timestamp()),
     ) -> Status {
         Status {
             region, cluster, version, generation, started_at, now, mode, health, health_reasons, step, last_closed_step, regions_known,
-            regions_live, series, records_accepted, records_refused, instances_ready,
+            regions_live, series, records_accepted, records_refused, instances_ready, certificate_ends_at,
         }
     }
 }

@@ -50,6 +50,7 @@ pub(super) async fn brief(api: &Api) -> Status {
         records_accepted: history.accepted,
         records_refused: history.refused,
         instances_ready: api.pool.status().iter().map(|pool| pool.instances.warm + pool.instances.active).sum(),
+        certificate_ends_at: api.mesh.certificate_ends(),
     }
 }
 

@@ -145,6 +145,11 @@ impl Identity {
         Ok(Self { region, authority, certificate: leaf, key, signing })
     }
 
+    /// Until when the certificate is valid.
+    pub(super) fn ends(&self) -> Option<Timestamp> {
+        self.authority.ends(&self.certificate)
+    }
+
     /// The private key, for TLS.
     pub(super) fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(self.key.clone_key())

@@ -70,7 +70,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tradewind_protocol::api::Severity;
 use tradewind_protocol::wire::{Card, MAX_CLUSTER_BYTES, Request, Response};
-use tradewind_protocol::{RegionId, RegionState};
+use tradewind_protocol::{RegionId, RegionState, Timestamp};
 
 /// How long a peer that connects may take to prove itself.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -277,6 +277,11 @@ impl MeshHandle {
     /// Under which generation the agent takes part now. It may rise: keep the highest.
     pub fn generation(&self) -> u64 {
         self.mesh.core().own.card.announcement.generation
+    }
+
+    /// Until when the agent's certificate is valid: its peers refuse it then.
+    pub fn certificate_ends(&self) -> Option<Timestamp> {
+        self.mesh.identity.ends()
     }
 
     /// Where the agent's endpoint is reached.

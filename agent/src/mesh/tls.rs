@@ -133,6 +133,14 @@ impl Authority {
         }
         region_in(leaf)
     }
+
+    /// Until when `leaf` is valid. webpki tells that only of one that no longer is.
+    pub(super) fn ends(&self, leaf: &CertificateDer<'_>) -> Option<Timestamp> {
+        match self.region_of(leaf, Timestamp::saturating_from_millis(i64::MAX), webpki::ring::ED25519) {
+            Err(CertificateError::Expired(at)) => Some(at),
+            Ok(_) | Err(_) => None,
+        }
+    }
 }
 
 /// The region in a certificate's one URI name, whoever issued it.

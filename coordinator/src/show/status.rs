@@ -5,8 +5,24 @@ use crate::failure::Failure;
 use crate::human;
 use crate::output::{Output, Tone};
 use crate::table::print_pairs;
+use std::time::Duration;
+use tradewind_protocol::Timestamp;
 use tradewind_protocol::api::Status;
 use tradewind_protocol::region::Mode;
+
+/// A certificate that ends sooner than this is told of as a matter of urgency, as agents do.
+const ENDS_SOON: Duration = Duration::from_secs(30 * 86_400);
+
+fn certificate(ends: Timestamp, now: Timestamp) -> (&'static str, String, Tone) {
+    let (left, at) = (ends.since(now), human::time(ends));
+    let mend = "issue a new one with `tradewind tls agent`, and restart the agent with it";
+    let (words, tone) = match left {
+        Duration::ZERO => (format!("ended {at} UTC: {mend}"), Tone::Bad),
+        left if left < ENDS_SOON => (format!("ends in {}, {at} UTC: {mend}", human::duration(left)), Tone::Warning),
+        _ => (format!("until {at} UTC"), Tone::Plain),
+    };
+    ("certificate", words, tone)
+}
 
 pub(super) fn print(status: &Status, out: &mut Output) -> Result<(), Failure> {
     let (word, tone) = health(status.health);
@@ -21,28 +37,27 @@ pub(super) fn print(status: &Status, out: &mut Output) -> Result<(), Failure> {
     };
     let regions_tone = if status.regions_live < status.regions_known { Tone::Warning } else { Tone::Plain };
     let refused_tone = if status.records_refused > 0 { Tone::Warning } else { Tone::Plain };
-    print_pairs(
-        &[
-            ("region", status.region.to_string(), Tone::Strong),
-            ("cluster", status.cluster.clone(), Tone::Plain),
-            ("health", if reasons.is_empty() { word.to_owned() } else { format!("{word}: {reasons}") }, tone),
-            ("mode", format!("{}: {acting}", mode(status.mode)), Tone::Plain),
-            ("version", status.version.clone(), Tone::Plain),
-            (
-                "up",
-                format!("{}, since {} UTC", human::duration(status.now.since(status.started_at)), human::time(status.started_at)),
-                Tone::Plain,
-            ),
-            ("step", format!("{}, {closed}", human::duration(status.step.length())), Tone::Plain),
-            ("regions", format!("{} of {} live", status.regions_live, status.regions_known), regions_tone),
-            ("series", human::count(status.series as u64), Tone::Plain),
-            (
-                "records",
-                format!("{} accepted, {} refused", human::count(status.records_accepted), human::count(status.records_refused)),
-                refused_tone,
-            ),
-            ("instances", format!("{} ready", human::count(status.instances_ready.into())), Tone::Plain),
-        ],
-        out,
-    )
+    let mut pairs = vec![
+        ("region", status.region.to_string(), Tone::Strong),
+        ("cluster", status.cluster.clone(), Tone::Plain),
+        ("health", if reasons.is_empty() { word.to_owned() } else { format!("{word}: {reasons}") }, tone),
+        ("mode", format!("{}: {acting}", mode(status.mode)), Tone::Plain),
+        ("version", status.version.clone(), Tone::Plain),
+        (
+            "up",
+            format!("{}, since {} UTC", human::duration(status.now.since(status.started_at)), human::time(status.started_at)),
+            Tone::Plain,
+        ),
+        ("step", format!("{}, {closed}", human::duration(status.step.length())), Tone::Plain),
+        ("regions", format!("{} of {} live", status.regions_live, status.regions_known), regions_tone),
+        ("series", human::count(status.series as u64), Tone::Plain),
+        (
+            "records",
+            format!("{} accepted, {} refused", human::count(status.records_accepted), human::count(status.records_refused)),
+            refused_tone,
+        ),
+        ("instances", format!("{} ready", human::count(status.instances_ready.into())), Tone::Plain),
+    ];
+    pairs.extend(status.certificate_ends_at.map(|ends| certificate(ends, status.now)));
+    print_pairs(&pairs, out)
 }

@@ -79,6 +79,9 @@ pub struct Status {
     pub records_refused: u64,
     /// Instances over all pools that serve or stand warm.
     pub instances_ready: u32,
+    /// When the agent's certificate ends, and with it its part in the mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_ends_at: Option<Timestamp>,
 }
 
 /// One region as this agent sees it. `GET /v1/regions` is a list of them.

@@ -284,6 +284,15 @@ async fn requests_are_answered_by_the_other_end_or_refused_with_a_reason() {
     assert!(error.contains("nowhere is not connected"), "{error}");
 }
 
+#[test]
+fn an_identity_knows_until_when_it_is_valid() {
+    let pki = Pki::new("mesh");
+    let left = |identity: &Identity| identity.ends().unwrap().since(pki::now()).as_secs();
+    assert!((364 * 86_400..366 * 86_400).contains(&left(&pki.identity("a"))));
+    let ended = Identity::load_unchecked(&pki.expired("b")).unwrap();
+    assert_eq!(left(&ended), 0);
+}
+
 #[tokio::test]
 async fn an_agent_without_a_proper_identity_does_not_start() {
     let pki = Pki::new("mesh");
