@@ -65,18 +65,18 @@ fn json_passes_fields_that_this_version_does_not_know() {
 fn status_says_what_is_and_why() {
     let text = ask(&["status"], Reply::json(json(&status()))).ok();
     let wanted = "\
-region     new-york
-cluster    abilene
-health     degraded: no records for 3 steps
-mode       advisory: it plans, and changes nothing
-version    0.1.0
-up         5 h 12 min, since 2026-01-01 00:00:00 UTC
-step       1 min, last closed 2026-01-01 05:11:00 UTC
-regions    11 of 12 live
-series     132
-records    1,234,567 accepted, 3 refused
-instances  5 ready
-certificate ends in 18 d 18 h, 2026-01-20 00:00:00 UTC: issue a new one with `tradewind tls agent`, and restart the agent with it
+region       new-york
+cluster      abilene
+health       degraded: no records for 3 steps
+mode         advisory: it plans, and changes nothing
+version      0.1.0
+up           5 h 12 min, since 2026-01-01 00:00:00 UTC
+step         1 min, last closed 2026-01-01 05:11:00 UTC
+regions      11 of 12 live
+series       132
+records      1,234,567 accepted, 3 refused
+instances    5 ready
+certificate  ends in 18 d 18 h, 2026-01-20 00:00:00 UTC: issue a new one with `tradewind tls agent`, and restart the agent with it
 ";
     assert_eq!(text, wanted);
 }

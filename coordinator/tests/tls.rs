@@ -192,7 +192,7 @@ fn the_certificates_open_an_agent_that_asks_for_them() {
         .env("TRADEWIND_KEY", out.join("client-anna-key.pem"))
         .spawn()
         .unwrap();
-    assert!(finish(child).ok().starts_with("region     new-york\n"));
+    assert!(finish(child).ok().starts_with("region       new-york\n"));
 }
 
 #[test]
