@@ -99,6 +99,8 @@ pub struct ReservationConfig {
     pub lend: bool,
     /// Whether this region asks others for what it lacks.
     pub borrow: bool,
+    /// As which tenant, by whose quota, it asks.
+    pub tenant: TenantName,
     /// How many thousandths of a pool may be promised when soft reservations count as well.
     pub overbooking_per_mille: u32,
     /// How long a preempted reservation that has begun is left to its holder.
@@ -120,6 +122,7 @@ impl Default for ReservationConfig {
             lend: true,
             // Until an operator says that its users may be served elsewhere.
             borrow: false,
+            tenant: TenantName::default(),
             overbooking_per_mille: 1_500,
             notice: Duration::from_secs(30),
             ttl: Duration::from_secs(30),

@@ -3,7 +3,7 @@
 //!
 //! Each gap is covered by claims of the same pool, slot and tier; what is missing is asked of the best
 //! neighbour, and what that one does not grant, of the next. A neighbour that has just refused is left alone for
-//! [`COOL_DOWN`]. Claims on slots that no plan lacked anything in for [`PATIENCE`] rounds are given back.
+//! [`COOL_DOWN`]. Where nobody is left to ask for something firm, a soft promise is better than none. Claims on slots that no plan lacked anything in for [`PATIENCE`] rounds are given back.
 //!
 //! Invariant: no slot is asked for more than it lacks, counting what is still being asked.
 
@@ -67,6 +67,8 @@ pub struct Stats {
 
 pub(crate) struct Desk {
     holder: Holder,
+    /// Whose quota is asked for.
+    tenant: TenantName,
     purposes: BTreeMap<RequestId, Purpose>,
     wanted: Vec<Gap>,
     candidates: BTreeMap<ServiceName, Vec<Candidate>>,
@@ -80,9 +82,10 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(holder: Holder) -> Self {
+    pub(crate) fn new(holder: Holder, tenant: TenantName) -> Self {
         Self {
             holder,
+            tenant,
             purposes: BTreeMap::new(),
             wanted: vec![],
             candidates: BTreeMap::new(),
@@ -178,7 +181,7 @@ impl Desk {
                 let units = (missing / rate - WORTH_ASKING).ceil().clamp(1.0, f64::from(candidate.free)) as u32;
                 missing -= f64::from(units) * rate;
                 let terms = Terms {
-                    tenant: TenantName::default(),
+                    tenant: self.tenant.clone(),
                     unit: candidate.pool.instance,
                     units,
                     window: place.window,
@@ -195,8 +198,7 @@ impl Desk {
         let request = RequestId(self.next_request);
         self.next_request += 1;
         self.stats.asked += 1;
-        let Place { pool, tier, .. } = &purpose.place;
-        let words = format!("pool {pool}: asks {}", in_words(&part, *tier));
+        let words = format!("pool {}: asks {}", purpose.place.pool, in_words(&part));
         out.push(Action::Note(Severity::Info, "reserve.asked", words));
         self.purposes.insert(request, purpose);
         self.drive(Input::Ask { request, parts: vec![part], needs: Needs::Any }, now, out);
@@ -219,7 +221,7 @@ impl Desk {
         let place = purpose.place.clone();
         self.stats.granted += 1;
         if let Some(standing) = self.holder.standings(now).find(|standing| standing.request == request) {
-            let words = format!("pool {}: {} is agreed", place.pool, in_words(&standing.part, place.tier));
+            let words = format!("pool {}: {} is agreed", place.pool, in_words(&standing.part));
             self.records.entry(standing.part.owner).or_default().kept += 1;
             out.push(Action::Note(Severity::Info, "reserve.agreed", words));
         }
@@ -228,15 +230,19 @@ impl Desk {
     fn on_refused(&mut self, request: RequestId, part: Part, offers: &[Offer], why: &Failure, now: Now, out: &mut Vec<Action>) {
         let Some(purpose) = self.purposes.remove(&request) else { return };
         self.stats.refused += 1;
-        let words = format!("pool {}: {} is not granted: {why}", purpose.place.pool, in_words(&part, purpose.place.tier));
+        let words = format!("pool {}: {} is not granted: {why}", purpose.place.pool, in_words(&part));
         out.push(Action::Note(Severity::Info, "reserve.refused", words));
         self.cool(&part.owner, &purpose.place, now);
-        let less = offers.iter().find_map(|offer| match offer {
-            Offer::Less { terms } if terms.window == part.terms.window && terms.unit == part.terms.unit => Some(terms.clone()),
-            // A slot is covered in its tier or not at all; the next neighbour may have it.
+        let alike = |terms: &Terms| terms.window == part.terms.window && terms.unit == part.terms.unit;
+        let is_last = !self.is_another_left(&part.owner, &purpose.place, now);
+        let taken = offers.iter().find_map(|offer| match offer {
+            Offer::Less { terms } if alike(terms) => Some(terms.clone()),
+            // The next neighbour may have it firmly.
+            Offer::OtherTier { terms } if alike(terms) && terms.tier == Tier::Soft && is_last => Some(terms.clone()),
+            // Of a later slot the plan asks for itself what it lacks.
             Offer::Less { .. } | Offer::Later { .. } | Offer::OtherTier { .. } => None,
         });
-        match less {
+        match taken {
             Some(terms) if !purpose.bargained => self.ask(Part { terms, ..part }, Purpose { bargained: true, ..purpose }, now, out),
             Some(_) | None => self.records.entry(part.owner).or_default().failed += 1,
         }
@@ -247,7 +253,7 @@ impl Desk {
         self.stats.lost += 1;
         self.records.entry(part.owner.clone()).or_default().failed += 1;
         self.cool(&part.owner, &purpose.place, now);
-        let words = format!("pool {}: {} is lost: {why}", purpose.place.pool, in_words(part, purpose.place.tier));
+        let words = format!("pool {}: {} is lost: {why}", purpose.place.pool, in_words(part));
         out.push(Action::Note(Severity::Warning, "reserve.lost", words));
     }
 
@@ -270,6 +276,14 @@ impl Desk {
         })
     }
 
+    /// Whether there is a neighbour beside `owner` that may still be asked for a place.
+    fn is_another_left(&self, owner: &RegionId, place: &Place, now: Now) -> bool {
+        let service = self.wanted.iter().find(|gap| place_of(gap) == *place).map(|gap| &gap.service);
+        let all = service.and_then(|service| self.candidates.get(service)).into_iter().flatten();
+        let free = |region: &RegionId| !self.cooling.contains_key(&(region.clone(), place.clone())) && !self.is_asked(region, place, now);
+        all.map(|candidate| &candidate.region).any(|region| region != owner && free(region))
+    }
+
     /// Forgets the purpose of requests that the holder has nothing of any more: their windows are over.
     fn forget_ended(&mut self, now: Now) {
         let stand: std::collections::BTreeSet<RequestId> = self.holder.standings(now).map(|standing| standing.request).collect();
@@ -281,10 +295,139 @@ fn place_of(gap: &Gap) -> Place {
     Place { pool: gap.pool.clone(), window: gap.window, tier: gap.tier }
 }
 
-fn in_words(part: &Part, tier: Tier) -> String {
-    let tier = match tier {
+fn in_words(part: &Part) -> String {
+    let tier = match part.terms.tier {
         Tier::Firm => "firm",
         Tier::Soft => "soft",
     };
     format!("{} for {} {tier} units of {}, {}", part.owner, part.terms.units, part.pool, part.terms.window)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tradewind_protocol::pool::{MicroUsd, ResourcePool};
+    use tradewind_protocol::reservation::Confidence;
+    use tradewind_protocol::reservation::message::{Answer, Claim, Refusal};
+    use tradewind_protocol::{InstanceCounts, Resources, Timestamp};
+
+    const SLOT: Duration = Duration::from_secs(10);
+
+    fn now(seconds: u64) -> Now {
+        Now { wall: Timestamp::EPOCH.after(Duration::from_secs(seconds)), uptime: Duration::from_secs(seconds) }
+    }
+
+    fn candidate(region: &str, free: u32) -> Candidate {
+        let cpu = |cpu_millis| Resources { cpu_millis, ..Resources::ZERO };
+        let pool = ResourcePool {
+            name: "web".parse().unwrap(),
+            service: "shop".parse().unwrap(),
+            capacity: cpu(1_000),
+            in_use: Resources::ZERO,
+            instance: cpu(100),
+            rate_per_instance: 10.0,
+            instances: InstanceCounts::default(),
+            min_instances: 0,
+            max_instances: 10,
+            instance_hour_price: MicroUsd(1),
+            startup_ms: 0,
+        };
+        Candidate { region: region.parse().unwrap(), pool, free, distance: 0.0, price: 0.0, doubt: 0.0 }
+    }
+
+    /// A lack of so much in the slot that begins at second 20.
+    fn gap(tier: Tier, rate: f64) -> Gap {
+        Gap {
+            pool: "web".parse().unwrap(),
+            service: "shop".parse().unwrap(),
+            window: Window::of(Timestamp::EPOCH.after(2 * SLOT), SLOT),
+            tier,
+            confidence: Confidence::CERTAIN,
+            rate,
+        }
+    }
+
+    fn desk() -> Desk {
+        Desk::new(Holder::new(Default::default(), 1), "acme".parse().unwrap())
+    }
+
+    fn plan(desk: &mut Desk, gaps: &[Gap], neighbours: &[Candidate], at: u64) -> Vec<(String, Message)> {
+        let candidates = BTreeMap::from([("shop".parse().unwrap(), neighbours.to_vec())]);
+        sent(desk.on_plan(gaps.to_vec(), candidates, now(at)))
+    }
+
+    fn answer(desk: &mut Desk, owner: &str, answer: Answer, at: u64) -> Vec<(String, Message)> {
+        sent(desk.on_input(Input::Answered { owner: owner.parse().unwrap(), answer }, now(at)))
+    }
+
+    fn sent(actions: Vec<Action>) -> Vec<(String, Message)> {
+        let message = |action| match action {
+            Action::Send { to, message } => Some((to.to_string(), message)),
+            Action::Note(..) => None,
+        };
+        actions.into_iter().filter_map(message).collect()
+    }
+
+    /// Whom the only message asks, for how many units of which tier; and the claim that it makes.
+    fn hold(sent: &[(String, Message)]) -> (&str, u32, Tier, Claim, Terms) {
+        let [(to, Message::Hold { number, nonce, terms, .. })] = sent else { panic!("{sent:?}") };
+        (to, terms.units, terms.tier, Claim { number: *number, nonce: *nonce }, terms.clone())
+    }
+
+    #[test]
+    fn what_is_lacking_is_asked_of_the_best_and_then_of_the_next_and_not_again_at_once() {
+        let (mut desk, neighbours) = (desk(), [candidate("near", 8), candidate("far", 8)]);
+        let asked = plan(&mut desk, &[gap(Tier::Firm, 35.0)], &neighbours, 1);
+        let (to, units, tier, claim, terms) = hold(&asked);
+        assert_eq!((to, units, tier, terms.tenant.as_str()), ("near", 4, Tier::Firm, "acme"));
+        let next = answer(&mut desk, "near", Answer::Refused { claim, reason: Refusal::NoSuchPool }, 2);
+        assert_eq!(hold(&next).0, "far");
+        let (.., claim, _) = hold(&next);
+        assert_eq!(answer(&mut desk, "far", Answer::Refused { claim, reason: Refusal::NoSuchPool }, 3), []);
+        assert_eq!(plan(&mut desk, &[gap(Tier::Firm, 35.0)], &neighbours, 5), [], "both have just refused");
+        assert_eq!(hold(&plan(&mut desk, &[gap(Tier::Firm, 35.0)], &neighbours, 13)).0, "near");
+        assert_eq!((desk.stats().asked, desk.stats().refused), (3, 2));
+    }
+
+    #[test]
+    fn fewer_are_taken_and_the_rest_is_asked_of_the_next() {
+        let (mut desk, neighbours) = (desk(), [candidate("near", 8), candidate("far", 8)]);
+        let asked = plan(&mut desk, &[gap(Tier::Firm, 50.0)], &neighbours, 1);
+        let (.., claim, terms) = hold(&asked);
+        let offers = vec![Offer::Less { terms: Terms { units: 2, ..terms } }];
+        let next = answer(&mut desk, "near", Answer::Countered { claim, offers }, 2);
+        let of = |region: &str| next.iter().filter(|(to, _)| to == region).cloned().collect::<Vec<_>>();
+        assert_eq!((hold(&of("near")).1, hold(&of("far")).1, next.len()), (2, 3, 2));
+    }
+
+    #[test]
+    fn a_soft_promise_is_taken_for_a_firm_one_where_nobody_else_is_left() {
+        let soft = |terms: &Terms| vec![Offer::OtherTier { terms: Terms { tier: Tier::Soft, ..terms.clone() } }];
+        let (mut desk, neighbours) = (desk(), [candidate("near", 8), candidate("far", 8)]);
+        let asked = plan(&mut desk, &[gap(Tier::Firm, 20.0)], &neighbours, 1);
+        let (.., claim, terms) = hold(&asked);
+        let next = answer(&mut desk, "near", Answer::Countered { claim, offers: soft(&terms) }, 2);
+        let (to, _, tier, claim, _) = hold(&next);
+        assert_eq!((to, tier), ("far", Tier::Firm), "the other may have it firmly");
+        let last = answer(&mut desk, "far", Answer::Countered { claim, offers: soft(&terms) }, 3);
+        assert_eq!((hold(&last).0, hold(&last).2), ("far", Tier::Soft));
+        assert_eq!(plan(&mut desk, &[gap(Tier::Firm, 20.0)], &neighbours, 4), [], "it covers the gap");
+    }
+
+    #[test]
+    fn what_no_plan_has_lacked_for_three_rounds_is_given_back() {
+        let (mut desk, neighbours) = (desk(), [candidate("near", 8)]);
+        let asked = plan(&mut desk, &[gap(Tier::Firm, 20.0)], &neighbours, 1);
+        let (.., claim, _) = hold(&asked);
+        let confirm = answer(&mut desk, "near", Answer::Held { claim, phase: Phase::Held, ttl_ms: 30_000 }, 2);
+        let [(_, Message::Confirm { claim: again, .. })] = &confirm[..] else { panic!("{confirm:?}") };
+        assert_eq!(answer(&mut desk, "near", Answer::Held { claim: *again, phase: Phase::Confirmed, ttl_ms: 30_000 }, 3), []);
+        assert_eq!(desk.records()["near"].kept, 1);
+        let mut back = vec![];
+        for round in 0..3 {
+            assert_eq!(back, [], "patience: round {round}");
+            back = plan(&mut desk, &[], &neighbours, 4 + round);
+        }
+        assert!(matches!(&back[..], [(to, Message::Release { number, .. })] if to == "near" && *number == claim.number), "{back:?}");
+    }
 }
