@@ -238,3 +238,22 @@ fn a_file_that_is_wrong_is_told_once_with_its_cause_behind_it() {
     let missing = format!("{:#}", anyhow::Error::from(Config::load(&dir.path().join("none.toml")).unwrap_err()));
     assert_eq!(missing.matches("No such file").count(), 1, "{missing}");
 }
+
+/// The examples that stand by themselves; others are of a pool, or name what is in an example before them.
+#[test]
+fn what_the_readme_shows_is_read() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let mut seen = vec![];
+    for example in readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        let first = example.lines().next().unwrap().split('#').next().unwrap().trim();
+        let text = match first {
+            "region = \"eu-west-1\"" => example.to_string(),
+            "[prometheus.read]" | "[forecast.global]" | "[reservations]" | "[calendar]" => format!("{MINIMAL}{example}"),
+            _ => continue,
+        };
+        let read = Config::parse(&text, []);
+        assert!(read.is_ok(), "{first}: {}", read.unwrap_err());
+        seen.push(first);
+    }
+    assert_eq!(seen.len(), 5, "{seen:?}");
+}
