@@ -141,7 +141,9 @@ Plan 12 of new-york, made 2026-01-01 05:11:02 UTC, advisory
 
 web: 5 active and 2 warm, 5 before
 decided by          demand rises within the lead time
-demand              61.2 /s at q97.5 of the forecast, median 48.0 /s, seen 31.5 /s
+demand              61.2 /s is provided for at q97.5, 31.5 /s was seen
+forecast            60.5 /s at that quantile, median 48.0 /s
+own demand          foretells 60.0 /s
 lead time           1 min 30 s
 price               $0.0425 /h
 cost of being late  40.0 prices, as the quantile has it

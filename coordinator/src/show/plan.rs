@@ -166,12 +166,21 @@ fn print_pool(pool: &PoolExplanation, out: &mut Output) -> Result<(), Failure> {
         (
             "demand",
             format!(
-                "{} at {} of the forecast, median {}, seen {}",
+                "{} is provided for at q{}, {} was seen",
                 rate(reason.demand_rate),
-                format_args!("q{}", quantile(reason.quantile.thousandths())),
-                rate(reason.median_rate),
+                quantile(reason.quantile.thousandths()),
                 rate(reason.observed_rate)
             ),
+            Tone::Plain,
+        ),
+        (
+            "forecast",
+            format!("{} at that quantile, median {}", rate(reason.median_rate + reason.upper_rate), rate(reason.median_rate)),
+            Tone::Plain,
+        ),
+        (
+            "own demand",
+            reason.own_rate.map_or_else(|| "foretells nothing yet".to_owned(), |own| format!("foretells {}", rate(own))),
             Tone::Plain,
         ),
         ("lead time", human::millis(reason.lead_ms), Tone::Plain),
