@@ -50,6 +50,8 @@ struct World {
     scalings: u64,
     /// Without a selector, as some custom resources are.
     bare: bool,
+    /// Of a StatefulSet: pods have numbers, and the highest goes first, whatever its deletion cost.
+    stateful: bool,
 }
 
 #[derive(Clone)]
@@ -66,12 +68,14 @@ impl World {
             while living(self) < wanted {
                 self.made += 1;
                 let pod = Pod { owner: owner.clone(), unready: 1, ..Pod::default() };
-                self.pods.insert(format!("{owner}-{:04}", self.made), pod);
+                let number = if self.stateful { living(self) } else { self.made };
+                self.pods.insert(format!("{owner}-{number:04}"), pod);
             }
             while living(self) > wanted {
-                let all = self.pods.iter_mut().filter(|(_, pod)| pod.owner == owner && pod.ending.is_none());
-                let (_, victim) = all.min_by_key(|(name, pod)| (pod.unready == 0, pod.cost, std::cmp::Reverse((*name).clone()))).unwrap();
-                victim.ending = Some(1);
+                let mut all = self.pods.iter_mut().filter(|(_, pod)| pod.owner == owner && pod.ending.is_none());
+                let cheapest = |(name, pod): &(&String, &mut Pod)| (pod.unready == 0, pod.cost, std::cmp::Reverse((*name).clone()));
+                let victim = if self.stateful { all.next_back() } else { all.min_by_key(cheapest) };
+                victim.unwrap().1.ending = Some(1);
             }
         }
         self.version += 1;
@@ -80,7 +84,7 @@ impl World {
     fn refuse(&mut self, status: StatusCode, message: &str) -> Response {
         *self.refused.entry(status.as_u16()).or_default() += 1;
         let body = json!({ "kind": "Status", "status": "Failure", "code": status.as_u16(), "message": message });
-        (status, [("retry-after", "0")], axum::Json(body)).into_response()
+        (status, [("retry-after", "1")], axum::Json(body)).into_response()
     }
 
     /// What stands before every request.
@@ -276,6 +280,7 @@ fn open(dir: &std::path::Path, config: &KubernetesConfig) -> Arc<dyn Provider> {
 async fn cluster(world: World, group: &str, object: &str, refresh: Duration) -> Cluster {
     let name = object.rsplit('/').next().unwrap().to_string();
     let mut world = world;
+    world.stateful = object.starts_with("statefulsets/");
     world.replicas.entry(name).or_insert(0);
     let double = Double { world: Arc::new(Mutex::new(world)), versions: watch::channel(0).0 };
     let router = axum::Router::new()
@@ -339,7 +344,7 @@ async fn replicas_conform_through_conflicts_and_throttling() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_drained_replica_goes_and_what_is_there_is_taken_over() {
     let found = World { replicas: [("game".to_string(), 2)].into(), ..World::default() };
-    let cluster = cluster(found, "/apis/apps/v1", "statefulsets/game", SHORT).await;
+    let cluster = cluster(found, "/apis/apps/v1", "deployments/game", SHORT).await;
     cluster.double.world.lock().unwrap().control();
     let all = |n: usize| move |all: &[Observed]| all.len() == n && all.iter().all(|i| i.state == InstanceState::Active);
     let before = until(&*cluster.provider, "both are taken over", all(2)).await;
@@ -349,6 +354,21 @@ async fn the_drained_replica_goes_and_what_is_there_is_taken_over() {
     cluster.provider.close().await;
     let next = open(cluster.dir.path(), &cluster.config);
     assert_eq!(until(&*next, "the next life knows it", all(1)).await[0].id, before[1].id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_stateful_set_the_highest_replica_goes_whichever_is_drained() {
+    let found = World { replicas: [("game".to_string(), 3)].into(), ..World::default() };
+    let cluster = cluster(found, "/apis/apps/v1", "statefulsets/game", SHORT).await;
+    cluster.double.world.lock().unwrap().control();
+    let all = |n: usize| move |all: &[Observed]| all.len() == n && all.iter().all(|i| i.state == InstanceState::Active);
+    let before = until(&*cluster.provider, "all are taken over", all(3)).await;
+    let first = before.iter().find(|instance| instance.handle == "pod game-0000").unwrap();
+    cluster.provider.drain(&first.id).await.unwrap();
+    let mut pods: Vec<String> = until(&*cluster.provider, "two are left", all(2)).await.into_iter().map(|left| left.handle).collect();
+    pods.sort();
+    assert_eq!(pods, ["pod game-0000", "pod game-0001"]);
+    assert_eq!(cluster.double.world.lock().unwrap().replicas["game"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
