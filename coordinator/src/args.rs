@@ -107,6 +107,8 @@ pub(crate) enum Query {
     /// `explain plan` does the same for the plan.
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Explain(Explain),
+    /// What the agent has counted of a pair of regions, in buckets.
+    History(History),
     /// The latest plan and its reasons.
     Plan,
     /// Run a planning round for a region now, and show the plan.
@@ -133,6 +135,29 @@ pub(crate) enum Query {
         #[arg(long, value_name = "ID")]
         since: Option<u64>,
     },
+}
+
+/// Whose past is to be told.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct History {
+    /// Traffic from this region: the agent's own.
+    pub(crate) from: RegionId,
+    /// Traffic to this region.
+    pub(crate) to: RegionId,
+    /// Only of this service.
+    pub(crate) service: Option<ServiceName>,
+    /// Only of this transaction type.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) transaction_type: Option<TransactionType>,
+    /// Only of this tenant.
+    #[arg(long)]
+    pub(crate) tenant: Option<TenantName>,
+    /// How long a bucket is. Longer ones are kept for longer.
+    #[arg(long, value_parser = ["step", "5m", "1h"], default_value = "5m")]
+    pub(crate) resolution: String,
+    /// How many buckets, up to now.
+    #[arg(long, value_name = "N", default_value_t = 24)]
+    pub(crate) buckets: u32,
 }
 
 /// What is to be explained.

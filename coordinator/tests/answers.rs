@@ -16,6 +16,11 @@ fn questions() -> Vec<(Vec<&'static str>, &'static str, String)> {
             "GET /v1/forecasts?from=denver&to=chicago&type=buy",
             json(&forecasts()),
         ),
+        (
+            vec!["history", "denver", "chicago", "--resolution", "1h"],
+            "GET /v1/history?from=denver&to=chicago&resolution=1h&buckets=24",
+            json(&history()),
+        ),
         (vec!["prices"], "GET /v1/prices", json(&prices())),
         (vec!["plan"], "GET /v1/plan", json(&plan())),
         (vec!["explain", "plan"], "GET /v1/plan/explain", json(&plan_explanation())),
@@ -77,6 +82,18 @@ series       132
 records      1,234,567 accepted, 3 refused
 instances    5 ready
 certificate  ends in 18 d 18 h, 2026-01-20 00:00:00 UTC: issue a new one with `tradewind tls agent`, and restart the agent with it
+";
+    assert_eq!(text, wanted);
+}
+
+#[test]
+fn the_past_is_told_bucket_by_bucket() {
+    let text = ask(&["history", "denver", "chicago"], Reply::json(json(&history()))).ok();
+    let wanted = "\
+denver > chicago  default/checkout/buy
+FROM (UTC)           COUNT  RATE /s
+2026-01-01 04:00:00  3,600     1.00
+2026-01-01 05:00:00    450     0.12
 ";
     assert_eq!(text, wanted);
 }

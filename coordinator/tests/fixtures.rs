@@ -3,9 +3,9 @@
 use std::time::Duration;
 use tradewind_protocol::api::{
     Alternative, AlternativeKind, Anomaly, AnomalyKind, CalendarEntry, CostTerms, Direction, Event, EventApplied, EventOrigin,
-    ExpertReasons, ForecastExplanation, ForecastReasons, ForecastView, HorizonReasons, InstanceState, InstanceView, MarginChoice,
-    MarginReasons, PlanExplanation, PoolExplanation, PriceView, Problem, RegionPools, RegionView, ScaleOutcome, Severity, SourceShare,
-    SpotTerms, Status,
+    ExpertReasons, ForecastExplanation, ForecastReasons, ForecastView, HistoryView, HorizonReasons, InstanceState, InstanceView,
+    MarginChoice, MarginReasons, PlanExplanation, PoolExplanation, PriceView, Problem, RegionPools, RegionView, ScaleOutcome, Severity,
+    SourceShare, SpotTerms, Status,
 };
 use tradewind_protocol::calendar::{Effect, EventKind};
 use tradewind_protocol::forecast::ForecastScore;
@@ -50,6 +50,11 @@ pub(crate) fn status() -> Status {
         instances_ready: 5,
         certificate_ends_at: Some(at("2026-01-20T00:00:00Z")),
     }
+}
+
+pub(crate) fn history() -> Vec<HistoryView> {
+    let series = SeriesKey { source: region("denver"), destination: region("chicago"), ..forecast("denver", 1.0).prediction.series };
+    vec![HistoryView { series, since: at("2026-01-01T04:00:00Z"), bucket_ms: 3_600_000, counts: vec![3_600.0, 450.0] }]
 }
 
 pub(crate) fn regions() -> Vec<RegionView> {

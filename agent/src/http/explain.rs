@@ -26,24 +26,24 @@ const MAX_NAMES: usize = 20;
 pub(super) struct ExplainQuery {
     /// Traffic from this region.
     #[param(value_type = String)]
-    from: RegionId,
+    pub(super) from: RegionId,
     /// Traffic to this region.
     #[param(value_type = String)]
-    to: RegionId,
+    pub(super) to: RegionId,
     /// Only of this service.
     #[param(value_type = Option<String>)]
-    service: Option<ServiceName>,
+    pub(super) service: Option<ServiceName>,
     /// Only of this transaction type.
     #[serde(rename = "type")]
     #[param(rename = "type", value_type = Option<String>)]
-    kind: Option<TransactionType>,
+    pub(super) kind: Option<TransactionType>,
     /// Only of this tenant.
     #[param(value_type = Option<String>)]
-    tenant: Option<TenantName>,
+    pub(super) tenant: Option<TenantName>,
 }
 
 impl ExplainQuery {
-    fn matches(&self, series: &SeriesKey) -> bool {
+    pub(super) fn matches(&self, series: &SeriesKey) -> bool {
         self.from == series.source
             && self.to == series.destination
             && self.service.as_ref().is_none_or(|service| *service == series.service)
@@ -52,7 +52,7 @@ impl ExplainQuery {
     }
 
     /// What is known instead of what was asked for.
-    fn nothing<'a>(&self, known: impl Iterator<Item = &'a SeriesKey>) -> ApiError {
+    pub(super) fn nothing<'a>(&self, known: impl Iterator<Item = &'a SeriesKey>) -> ApiError {
         let known: Vec<&SeriesKey> = known.collect();
         let of_pair: BTreeSet<String> = known
             .iter()

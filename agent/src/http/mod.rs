@@ -4,6 +4,7 @@
 //! is in the OpenAPI document, since both come from the same declaration.
 
 mod explain;
+mod history;
 mod outlook;
 mod pages;
 mod problem;
@@ -125,6 +126,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(views::staging))
         .routes(routes!(views::forecasts))
         .routes(routes!(explain::explain))
+        .routes(routes!(history::history))
         .routes(routes!(views::plan))
         .routes(routes!(explain::explain_plan))
         .routes(routes!(views::capacity))

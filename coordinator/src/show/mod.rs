@@ -4,13 +4,14 @@ mod calendar;
 mod events;
 mod explain;
 mod forecasts;
+mod history;
 mod mesh;
 mod plan;
 mod reservations;
 mod staging;
 mod status;
 
-use crate::args::{Connection, Explain, ExplainWhat, Query};
+use crate::args::{Connection, Explain, ExplainWhat, History, Query};
 use crate::client::{Answer, Client};
 use crate::failure::Failure;
 use crate::output::{Format, Output, Tone};
@@ -55,6 +56,18 @@ pub(crate) fn run(query: Query, connection: &Connection, out: &mut Output) -> Re
             ];
             let print = if chart || (out.terminal && !no_chart) { explain::print_with_charts } else { explain::print };
             present_all(&client.get("/v1/forecasts/explain", &query)?, out, print)
+        }
+        Query::History(History { from, to, service, transaction_type, tenant, resolution, buckets }) => {
+            let query = [
+                ("from", Some(from.to_string())),
+                ("to", Some(to.to_string())),
+                ("service", service.map(|s| s.to_string())),
+                ("type", transaction_type.map(|t| t.to_string())),
+                ("tenant", tenant.map(|t| t.to_string())),
+                ("resolution", Some(resolution)),
+                ("buckets", Some(buckets.to_string())),
+            ];
+            present_all(&client.get("/v1/history", &query)?, out, history::print)
         }
         Query::Plan => present(&client.get("/v1/plan", &[])?, out, plan::print),
         Query::Scale { region, apply } => {

@@ -13,8 +13,8 @@ mod staging;
 use crate::calendar::{CalendarEvent, Effect};
 use crate::region::{Coordinates, Dropped, Health, Mode};
 use crate::{
-    EventName, InstanceId, Market, PoolName, PredictionData, RegionId, RegionalResourcePlan, ResourcePool, ServiceName, Step, StepIndex,
-    Timestamp,
+    EventName, InstanceId, Market, PoolName, PredictionData, RegionId, RegionalResourcePlan, ResourcePool, SeriesKey, ServiceName, Step,
+    StepIndex, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -213,6 +213,19 @@ pub struct ForecastView {
     /// Calendar events that are in the forecast, by region and name.
     #[serde(default)]
     pub events_applied: Vec<EventApplied>,
+}
+
+/// What was counted of one series. `GET /v1/history?from=&to=&resolution=&buckets=` is a list of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct HistoryView {
+    /// Which series.
+    pub series: SeriesKey,
+    /// When the first bucket begins.
+    pub since: Timestamp,
+    /// How long a bucket is, milliseconds.
+    pub bucket_ms: u64,
+    /// The counts, oldest first; the last bucket may not be over yet.
+    pub counts: Vec<f64>,
 }
 
 /// A calendar event in a forecast.

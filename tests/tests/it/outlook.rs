@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use std::process::Command;
-use tradewind_protocol::api::{Anomaly, CalendarEntry, EventOrigin, ForecastExplanation, ForecastView, Problem};
+use tradewind_protocol::api::{Anomaly, CalendarEntry, EventOrigin, ForecastExplanation, ForecastView, HistoryView, Problem};
 use tradewind_protocol::{Quantile, Timestamp};
 use tradewind_tests::{Answer, Cluster, Member, Setup, eventually, get, get_text, program};
 
@@ -140,6 +140,15 @@ fn a_forecast_is_explained_in_the_api_the_terminal_and_the_metrics() {
     let problem: Problem = answer.json();
     assert_eq!((answer.status, problem.detail.unwrap().contains("from solo forecasts go to: far")), (404, true));
     assert_eq!(fetch(solo, "/v1/forecasts/explain?from=solo").status, 400);
+    // What was counted is told at every resolution: of 60 steps of 200 ms 57,000 in all.
+    for (resolution, length_ms) in [("step", 200), ("5m", 300_000), ("1h", 3_600_000)] {
+        let told: Vec<HistoryView> = solo.get(&format!("/v1/history?from=solo&to=far&resolution={resolution}&buckets=10000"));
+        assert_eq!((told.len(), told[0].bucket_ms, told[0].counts.iter().sum::<f64>()), (1, length_ms, 57_000.0), "{resolution}");
+        assert_eq!(told[0].since.as_millis() % length_ms as i64, 0, "{resolution}");
+    }
+    for (query, status) in [("from=solo&to=mars", 404), ("from=solo&to=far&buckets=0", 400), ("from=solo&to=far&resolution=2h", 400)] {
+        assert_eq!(fetch(solo, &format!("/v1/history?{query}")).status, status, "{query}");
+    }
     for format in ["table", "json", "yaml"] {
         let command = ["--agent", &solo.runtime.api, "explain", "solo", "far", "-o", format];
         let done = Command::new(program("tradewind")).args(command).output().unwrap();
