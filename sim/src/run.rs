@@ -11,7 +11,7 @@ use crate::http::Api;
 use crate::inspect::Inspector;
 use crate::liar;
 use crate::memory;
-use crate::net::PathQuality;
+use crate::net::{PathQuality, Paths};
 use crate::oracle::{Oracle, Rule, Settled, Topology, Violation};
 use crate::report::survey::{self, Findings, Scale, Surveyor};
 use crate::report::{Figures, Sampler};
@@ -23,7 +23,7 @@ use crate::world::{Delay, TICK, World};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -171,6 +171,8 @@ struct Simulation<'a> {
     scale: Scale,
     /// When clients stop posting.
     posted_until: Duration,
+    /// Whose address it is.
+    addresses: BTreeMap<IpAddr, RegionId>,
     controls: BTreeMap<RegionId, Rc<Controls>>,
     watches: Rc<RefCell<BTreeMap<RegionId, RuleWatch>>>,
     lying: Rc<Cell<bool>>,
@@ -211,6 +213,7 @@ impl<'a> Simulation<'a> {
         let budget = cast.configs.values().map(|config| config.mesh.state_budget_bytes as u64).max().unwrap_or(0);
         let config = cast.configs.values().next().context("a scenario has regions")?;
         let scale = Scale { step: config.step, first: config.step.index(wall_time(Duration::ZERO)), season: config.forecast.season };
+        let addresses = ids.iter().map(|id| (world.address_of(id.as_str()), id.clone())).collect();
         let mut simulation = Self {
             scenario,
             seed: options.seed,
@@ -223,6 +226,7 @@ impl<'a> Simulation<'a> {
             findings: Rc::default(),
             scale,
             posted_until: Duration::ZERO,
+            addresses,
             controls,
             watches: cast.watches.clone(),
             lying,
@@ -307,6 +311,7 @@ impl<'a> Simulation<'a> {
                 }
             }
             self.look();
+            self.look_at_trace();
             if MEMORY_LOOKS.get(self.held.len()).is_some_and(|sixths| 6 * self.world.elapsed() >= *sixths * self.scenario.duration) {
                 self.held.push((self.world.elapsed(), holdings(self.scenario, &self.world)));
             }
@@ -324,6 +329,24 @@ impl<'a> Simulation<'a> {
         let mut book = self.book.borrow_mut();
         book.sound_since.clone_from(self.oracle.sound_since());
         book.reachable_since.clone_from(self.oracle.reachable_since());
+    }
+
+    /// Changes the quality of paths, and tells the oracle which carry only shorter datagrams since.
+    fn change_paths(&mut self, change: impl FnOnce(&Paths)) {
+        let mtus = |simulation: &Self| -> BTreeMap<(RegionId, RegionId), usize> {
+            let all = simulation.addresses.iter().flat_map(|from| simulation.addresses.iter().map(move |to| (from, to)));
+            let mtu = |(from, to): ((&IpAddr, &RegionId), (&IpAddr, &RegionId))| {
+                ((from.1.clone(), to.1.clone()), simulation.world.paths().between(*from.0, *to.0).mtu)
+            };
+            all.map(mtu).collect()
+        };
+        let before = mtus(self);
+        change(self.world.paths());
+        for ((from, to), mtu) in mtus(self) {
+            if before.get(&(from.clone(), to.clone())).is_some_and(|before| mtu < *before) {
+                self.oracle.on_narrower(&from, &to);
+            }
+        }
     }
 
     /// Counts in which states of its agents an action found the world.
@@ -364,7 +387,7 @@ impl<'a> Simulation<'a> {
             }
             Action::Link(from, to, quality) => {
                 let (a, b) = (self.world.address_of(from.as_str()), self.world.address_of(to.as_str()));
-                self.world.paths().set_between(a, b, quality);
+                self.change_paths(|paths| paths.set_between(a, b, quality));
                 if self.scenario.chaos_until.is_none() {
                     return Ok(());
                 }
@@ -425,7 +448,7 @@ impl<'a> Simulation<'a> {
                 return Ok(());
             }
             Action::Paths(quality) => {
-                self.world.paths().set_quality(quality);
+                self.change_paths(|paths| paths.set_quality(quality));
                 // The scenario's own changes of quality are moderate, and its bounds hold in spite of them.
                 if self.scenario.chaos_until.is_none() {
                     return Ok(());
@@ -481,10 +504,17 @@ impl<'a> Simulation<'a> {
         }
     }
 
+    /// Shows the oracle what the recording has of errors and of datagrams that were too long, as it happens.
+    fn look_at_trace(&mut self) {
+        let now = self.world.elapsed();
+        let (oracle, addresses) = (&mut self.oracle, &self.addresses);
+        self.recording.so_far(|trace| oracle.on_trace(now, trace, |address| addresses.get(&address)));
+    }
+
     fn report(self) -> Report {
         let Self { scenario, seed, recording, world, mut oracle, book, sampler, findings, scale, posted_until, crossings, held, .. } = self;
+        let addresses = self.addresses;
         let now = world.elapsed();
-        let agents: BTreeSet<IpAddr> = scenario.regions.iter().map(|region| world.address_of(region.id.as_str())).collect();
         let mut largest_database_bytes = 0;
         for region in &scenario.regions {
             let bytes = world.machine(region.id.as_str()).map_or(0, |machine| machine.disk.bytes());
@@ -511,10 +541,9 @@ impl<'a> Simulation<'a> {
         }
         // Its destructors trace, too.
         drop(world);
-        let mut trace = recording.finish();
-        // A liar may send what it likes.
-        trace.oversized.retain(|(from, _), _| agents.contains(&from.ip()));
-        oracle.on_end(now, &trace, scenario.workload != Workload::Silence);
+        let trace = recording.finish();
+        oracle.on_trace(now, &trace, |address| addresses.get(&address));
+        oracle.on_end(now, scenario.workload != Workload::Silence);
         let book = book.borrow();
         let agents = scenario.regions.len();
         let mut figures = sampler.into_figures();
