@@ -27,7 +27,7 @@ pub struct Case {
     pub bug: Option<String>,
     /// From which all chance follows.
     pub seed: u64,
-    /// The rules that were broken; none of what had virtual time stand still.
+    /// The rules that were broken.
     #[serde(default)]
     pub broke: BTreeSet<Rule>,
     /// Only these regions take part, if any are named.
@@ -214,7 +214,7 @@ impl<F: FnMut(&str)> Shrinker<'_, F> {
         self.runs += 1;
         let file = self.scratch.join("candidate.json");
         case.write(&file)?;
-        ask(Command::new(self.program).arg("replay").arg(&file).arg("--json"))
+        ask(Command::new(self.program).arg("replay").arg(&file).arg("--json"), &case.scenario, case.seed)
     }
 
     /// Takes the candidate if it breaks one of the rules, too.

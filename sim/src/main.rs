@@ -213,12 +213,17 @@ fn main() -> ExitCode {
         Command::Mutants(arguments) => tradewind_sim::mutants::run(&arguments).and_then(|(text, passed)| say(&text).map(|()| passed)),
         Command::List => list(),
     };
+    ExitCode::from(u8::try_from(code(passed)).unwrap_or(u8::MAX))
+}
+
+/// The exit code, for whether everything passed; an error is told.
+fn code(passed: anyhow::Result<bool>) -> i32 {
     match passed {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(true) => 0,
+        Ok(false) => 1,
         Err(error) => {
             eprintln!("tradewind-sim: {error:#}");
-            ExitCode::from(2)
+            2
         }
     }
 }
@@ -232,15 +237,24 @@ fn run_scenario(name: &str, seed: u64, json: bool, html: Option<&Path>, trace: O
         TraceDetail::Full => Detail::Full,
     };
     let page = html.map(PageFile::create).transpose()?;
-    let report = run(&scenario, Options { seed, detail, sink: sink(trace)? })?;
-    if trace != Some("-") {
-        show(&report, json)?;
-    }
-    if let Some(page) = page {
-        page.fill(&tradewind_sim::report::page::html(&report, &scenario.about))?;
-    }
+    let quiet = trace == Some("-");
+    let (file, about) = (html.map(Path::to_owned), scenario.about.clone());
+    let on_standstill = move |report: Report| {
+        let page = file.as_deref().map(PageFile::create).transpose();
+        std::process::exit(code(page.and_then(|page| tell(&report, json, quiet, page, &about)).map(|()| false)))
+    };
+    let report = run(&scenario, Options { seed, detail, sink: sink(trace)?, on_standstill: Box::new(on_standstill) })?;
+    tell(&report, json, quiet, page, &scenario.about)?;
     traced(&report)?;
     Ok(report.passed())
+}
+
+/// Shows the report where it is wanted: printed, unless the trace is, and as a page.
+fn tell(report: &Report, json: bool, quiet: bool, page: Option<PageFile>, about: &str) -> anyhow::Result<()> {
+    if !quiet {
+        show(report, json)?;
+    }
+    page.map_or(Ok(()), |page| page.fill(&tradewind_sim::report::page::html(report, about)))
 }
 
 /// A trace that is not whole is an error, unless whoever reads it has stopped.
@@ -319,7 +333,9 @@ fn replay(file: &Path, json: bool, trace: Option<&str>) -> anyhow::Result<bool> 
     #[cfg(feature = "mutants")]
     tradewind_sim::mutants::check_chosen()?;
     let case = Case::read(file)?;
-    let report = run(&case.scenario()?, Options { seed: case.seed, detail: Detail::Brief, sink: sink(trace)? })?;
+    let on_standstill = move |report: Report| std::process::exit(code(show(&report, json).map(|_| false)));
+    let options = Options { seed: case.seed, detail: Detail::Brief, sink: sink(trace)?, on_standstill: Box::new(on_standstill) };
+    let report = run(&case.scenario()?, options)?;
     let passed = show(&report, json)?;
     traced(&report)?;
     Ok(passed)

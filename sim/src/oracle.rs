@@ -26,6 +26,9 @@ const PROBED_AGAIN: Duration = Duration::from_secs(600);
 /// Two agents that have not lost each other for so long go on with the connection that they had.
 const SAME_CONNECTION: Duration = Duration::from_secs(10);
 
+/// Of whom it is said that it could not go on.
+pub(crate) const THE_SIMULATION: &str = "the simulation";
+
 /// A rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -522,7 +525,7 @@ impl Oracle {
 
     /// An agent ended, or the simulation could not go on.
     pub fn on_failure(&mut self, now: Duration, what: String) {
-        self.violated(now, Rule::Runs, "the simulation".into(), what);
+        self.violated(now, Rule::Runs, THE_SIMULATION.into(), what);
     }
 
     /// From now on the path from the one to the other carries only shorter datagrams than before.

@@ -12,7 +12,7 @@ use crate::inspect::Inspector;
 use crate::liar;
 use crate::memory;
 use crate::net::{PathQuality, Paths};
-use crate::oracle::{Oracle, Rule, Settled, Topology, Violation};
+use crate::oracle::{Oracle, Rule, Settled, THE_SIMULATION, Topology, Violation};
 use crate::report::survey::{self, Findings, Scale, Surveyor};
 use crate::report::{Figures, Sampler};
 use crate::scenario::{Action, Fault, Scenario, Workload};
@@ -22,11 +22,13 @@ use crate::workload::Traffic;
 use crate::world::{Delay, TICK, World};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,10 +68,13 @@ pub struct Options {
     pub detail: Detail,
     /// Where the trace goes, besides into its hash.
     pub sink: Option<Box<dyn Write + Send>>,
+    /// Is given the report if virtual time stands still, on a thread beside the simulation's: such a run never comes to its end, so this has to end
+    /// the process.
+    pub on_standstill: Box<dyn FnOnce(Report) + Send>,
 }
 
 /// What came of a simulation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Report {
     /// The scenario's name.
     pub scenario: String,
@@ -133,7 +138,7 @@ pub struct Report {
 /// Only the first run of a process is the seed's own: whatever libraries set up once a process
 /// (lazy statics with a `HashMap` in them, mostly) draws from the first simulation's chance and not
 /// from those of later ones, which are sound but not the run that another process gives.
-pub fn run(scenario: &Scenario, options: Options) -> anyhow::Result<Report> {
+pub fn run(scenario: &Scenario, mut options: Options) -> anyhow::Result<Report> {
     static BEGUN: AtomicBool = AtomicBool::new(false);
     let deterministic = entropy::is_covered() && !BEGUN.swap(true, Ordering::Relaxed);
     // Here, so that its name is drawn from the operating system's chance, not from the simulation's.
@@ -141,21 +146,40 @@ pub fn run(scenario: &Scenario, options: Options) -> anyhow::Result<Report> {
     let directory = certificates.path();
     // This thread's clock is the operating system's; the simulation's own thread has another.
     let begun = Instant::now();
-    let seed = options.seed;
-    let limit = standstill::limit();
+    let (seed, limit) = (options.seed, standstill::limit());
+    let on_standstill = std::mem::replace(&mut options.on_standstill, Box::new(|_| {}));
+    let broken_off = {
+        let (scenario, agents) = (scenario.name.clone(), scenario.regions.len());
+        move |at: Duration, why: &str| Report::broken_off(&scenario, seed, agents, at, begun.elapsed(), why)
+    };
+    let tell = broken_off.clone();
     let watch = Watch::begin(limit, move |at| {
-        eprintln!("seed {seed}: virtual time stands still at {:.3} s for {limit:?}: an agent goes round without waiting", at.as_secs_f64());
+        let why = format!("virtual time stands still at {:.3} s for {limit:?}: an agent goes round without waiting", at.as_secs_f64());
+        eprintln!("seed {seed}: {why}");
         // Its turn would never end.
-        std::process::exit(1);
+        on_standstill(tell(at, &why));
     });
-    let mut report = entropy::on_fresh_thread(options.seed, move || {
-        let mut report = Simulation::new(scenario, options, directory)?.run(&watch)?;
-        report.cpu_s = entropy::processor_time().as_secs_f64();
-        anyhow::Ok(report)
-    })??;
+    let clock = &watch;
+    let simulated = std::panic::catch_unwind(AssertUnwindSafe(move || {
+        entropy::on_fresh_thread(seed, move || {
+            let mut report = Simulation::new(scenario, options, directory)?.run(clock)?;
+            report.cpu_s = entropy::processor_time().as_secs_f64();
+            anyhow::Ok(report)
+        })
+    }));
+    let mut report = match simulated {
+        Ok(ended) => ended??,
+        // What panicked is gone with its thread, and nothing of it is looked at any more.
+        Err(panic) => broken_off(watch.now(), &format!("it panicked: {}", words(&*panic))),
+    };
     report.wall_s = begun.elapsed().as_secs_f64();
     report.deterministic = deterministic;
     Ok(report)
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
 }
 
 struct Simulation<'a> {
@@ -636,6 +660,27 @@ fn names(regions: &[RegionId]) -> String {
 }
 
 impl Report {
+    /// Of a run that did not come to its end, which is all that is known of it.
+    pub(crate) fn broken_off(scenario: &str, seed: u64, agents: usize, at: Duration, took: Duration, why: &str) -> Report {
+        let at = at.as_secs_f64();
+        let broken = Violation { rule: Rule::Runs, subject: THE_SIMULATION.into(), what: why.into(), first_s: at, last_s: at, times: 1 };
+        Report {
+            scenario: scenario.into(),
+            seed,
+            simulated_s: at,
+            wall_s: took.as_secs_f64(),
+            agents,
+            violations: vec![broken],
+            ..Report::default()
+        }
+    }
+
+    /// Whether the run did not come to its end: virtual time stood still, or it panicked.
+    pub fn is_broken_off(&self) -> bool {
+        // Whoever records anything has a hash of it.
+        self.trace.digest.is_empty()
+    }
+
     /// Whether everything held.
     pub fn passed(&self) -> bool {
         self.violations.is_empty()
@@ -734,6 +779,30 @@ fn again(violation: &Violation) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A trace that nothing can be said to of a crash.
+    struct Panics;
+
+    impl Write for Panics {
+        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+            assert!(!line.ends_with(b"world crash a\n"), "no word of this");
+            Ok(line.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_run_that_panics_is_one_that_broke_a_rule_then() {
+        let text = "name = \"x\"\nabout = \"x\"\nduration_s = 9\nregion = [{ name = \"a\" }]\n\
+                    fault = [{ kind = \"crash\", at_s = 0.5, region = \"a\" }]";
+        let options = Options { seed: 7, detail: Detail::Brief, sink: Some(Box::new(Panics)), on_standstill: Box::new(|_| {}) };
+        let report = run(&Scenario::parse(text).unwrap(), options).unwrap();
+        let broken: Vec<_> = report.violations.iter().map(|one| (one.rule, one.what.as_str(), one.first_s)).collect();
+        assert_eq!(broken, [(Rule::Runs, "it panicked: no word of this", 0.5)]);
+        assert_eq!((report.scenario.as_str(), report.seed, report.agents, report.passed()), ("x", 7, 1, false));
+    }
 
     #[test]
     fn what_is_taken_once_does_not_go_on() {

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The states of [`Oracle::state_of`](crate::oracle::Oracle::state_of).
 const STATES: [&str; 4] = ["starting", "joining", "settled", "down"];
@@ -171,12 +171,41 @@ fn tell(text: &str) {
 }
 
 fn simulate(program: &Path, scenario: &str, seed: u64) -> anyhow::Result<Report> {
-    ask(Command::new(program).args(["run", scenario, "--json", "--seed", &seed.to_string()]))
+    ask(Command::new(program).args(["run", scenario, "--json", "--seed", &seed.to_string()]), scenario, seed)
 }
 
-/// Runs a command of this program that prints a report as JSON.
-pub(crate) fn ask(command: &mut Command) -> anyhow::Result<Report> {
+/// What this program says for itself where it could not run what it was asked to.
+const COULD_NOT_BE_RUN: i32 = 2;
+
+/// Runs a command of this program that prints a report of the scenario and the seed as JSON. A process that ends without one, killed for
+/// its memory or with its stack used up, has a report that says so.
+pub(crate) fn ask(command: &mut Command, scenario: &str, seed: u64) -> anyhow::Result<Report> {
+    let begun = Instant::now();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
-    serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("it ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
+    let why = || format!("it ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    match serde_json::from_slice(&output.stdout) {
+        Ok(report) => Ok(report),
+        Err(error) if output.status.success() || output.status.code() == Some(COULD_NOT_BE_RUN) => Err(error).with_context(why),
+        Err(_) => Ok(Report::broken_off(scenario, seed, 0, Duration::ZERO, begun.elapsed(), &why())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::Rule;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_process_that_ends_without_a_report_has_broken_a_rule_unless_it_could_not_run() {
+        let asked = |script: &str| ask(Command::new("sh").args(["-c", script]), "chaos", 3);
+        for script in ["echo no words >&2; exit 101", "echo no words >&2; kill -ABRT $$"] {
+            let report = asked(script).unwrap();
+            let [broken] = &report.violations[..] else { panic!("{report:?}") };
+            assert!(broken.rule == Rule::Runs && broken.what.ends_with(": no words"), "{broken:?}");
+            assert_eq!((report.scenario.as_str(), report.seed), ("chaos", 3));
+        }
+        assert!(asked("echo no such scenario >&2; exit 2").unwrap_err().to_string().ends_with(": no such scenario"));
+        assert!(asked("exit 0").is_err(), "nothing is wrong with it, and there is no report");
+    }
 }
