@@ -226,8 +226,8 @@ fn probes_of_a_path_are_few_and_longer_datagrams_are_a_violation_when_they_are_s
         }
         oracle.on_narrower(&id("a"), &id("b"));
     };
-    assert_eq!(judged(&flapping, 80, 3 * PROBES), []);
-    assert_eq!(judged(&flapping, 80, 3 * PROBES + 1), violated(80.0));
+    assert_eq!(judged(&flapping, 80, 2 * PROBES + LOST_TO_NARROWER), []);
+    assert_eq!(judged(&flapping, 80, 2 * PROBES + LOST_TO_NARROWER + 1), violated(80.0));
     assert_eq!(judged(&nothing, 600, 2 * PROBES), [], "QUIC looks again now and then");
     assert_eq!(judged(&nothing, 600, 2 * PROBES + 1), violated(600.0));
 }
@@ -235,7 +235,8 @@ fn probes_of_a_path_are_few_and_longer_datagrams_are_a_violation_when_they_are_s
 #[test]
 fn an_error_is_a_violation_when_it_is_traced_and_once() {
     let mut oracle = oracle();
-    let traced = |errors: &[&str]| Summary { first_errors: errors.iter().map(|error| format!("{error}\n")).collect(), ..Summary::default() };
+    let traced =
+        |errors: &[&str]| Summary { first_errors: errors.iter().map(|error| format!("{error}\n")).collect(), ..Summary::default() };
     oracle.on_trace(s(3), &traced(&[]), |_| None);
     oracle.on_trace(s(4), &traced(&["first"]), |_| None);
     oracle.on_trace(s(5), &traced(&["first"]), |_| None);
