@@ -223,7 +223,7 @@ impl<'a> Simulation<'a> {
         }
         let lying = Rc::<Cell<bool>>::default();
         let book = Rc::<RefCell<Book>>::default();
-        if scenario.chaos_until.is_some() || scenario.faults.iter().any(|fault| matches!(fault.action, Action::Lie(_))) {
+        if scenario.chaos_until.is_some() || scenario.incidents.iter().flatten().any(|fault| matches!(fault.action, Action::Lie(_))) {
             let papers = cast.liar(scenario, &world)?;
             world.add_machine(liar::NAME, liar::program(papers, lying.clone(), book.clone()));
             for region in &scenario.regions {
@@ -648,7 +648,7 @@ fn slowest_growth(looks: &[(Duration, i64)]) -> Option<f64> {
 /// The scenario's faults, and those that chaos draws.
 fn faults(scenario: &Scenario, seed: u64) -> Vec<Fault> {
     let drawn = scenario.chaos_until.map(|until| chaos::draw(scenario, until, seed)).unwrap_or_default();
-    chaos::in_order(drawn.into_iter().flat_map(|incident| incident.faults).chain(scenario.faults.iter().cloned()).collect())
+    chaos::in_order(drawn.into_iter().flat_map(|incident| incident.faults).chain(scenario.faults()).collect())
 }
 
 fn pairs<'a>(left: &'a [RegionId], right: &'a [RegionId]) -> impl Iterator<Item = (&'a RegionId, &'a RegionId)> {
