@@ -162,7 +162,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         trace: Option<String>,
     },
-    /// Makes a case smaller that breaks a rule: fewer faults, no traffic, fewer regions, less time.
+    /// Makes a case smaller that breaks a rule: fewer faults, less traffic or none, fewer regions, less time.
     Shrink {
         /// The case, or a scenario's name with `--seed`.
         file: String,
@@ -205,7 +205,7 @@ fn main() -> ExitCode {
             tradewind_sim::mutants::run(&hunt).and_then(|(text, passed)| say(&text).map(|()| passed))
         }
         Command::Sweep { scenario, seeds, seed_base, jobs, save, require_marks, .. } => {
-            marks(require_marks).and_then(|wanted| sweep(&scenario, seeds, seed_base, jobs, save.as_deref(), wanted))
+            sweep(&scenario, seeds, seed_base, jobs, save.as_deref(), require_marks)
         }
         Command::Replay { file, json, trace } => replay(&file, json, trace.as_deref()),
         Command::Shrink { file, seed, output } => shrink(&file, seed, &output),
@@ -281,30 +281,23 @@ fn show(report: &Report, json: bool) -> anyhow::Result<bool> {
     Ok(report.passed())
 }
 
-/// The marks that a sweep has to reach, if any are required.
-fn marks(required: bool) -> anyhow::Result<Option<Vec<&'static str>>> {
+/// The marks of this program's agents, none but with the feature `mutants`.
+fn marks() -> Vec<&'static str> {
     #[cfg(feature = "mutants")]
-    let all = Some(tradewind_sim::mutants::marks().to_vec());
+    return tradewind_sim::mutants::marks().to_vec();
     #[cfg(not(feature = "mutants"))]
-    let all = None;
-    match all {
-        None if required => bail!("--require-marks: this program has no marks; build it with `--features mutants`"),
-        all => Ok(all.filter(|_| required)),
-    }
+    vec![]
 }
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-fn sweep(
-    scenario: &str,
-    seeds: u64,
-    base: u64,
-    jobs: Option<usize>,
-    save: Option<&Path>,
-    wanted: Option<Vec<&'static str>>,
-) -> anyhow::Result<bool> {
+fn sweep(scenario: &str, seeds: u64, base: u64, jobs: Option<usize>, save: Option<&Path>, require_marks: bool) -> anyhow::Result<bool> {
+    let marks = marks();
+    if require_marks && marks.is_empty() {
+        bail!("--require-marks: this program has no marks; build it with `--features mutants`");
+    }
     load(scenario)?;
     if let Some(directory) = save {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -318,10 +311,11 @@ fn sweep(
         }
     }
     say(&sweep.table(&outcome))?;
-    let missing: Vec<&str> = wanted.into_iter().flatten().filter(|mark| !outcome.marks.contains_key(*mark)).collect();
-    for (mark, times) in &outcome.marks {
-        say(&format!("mark {mark}: {times}"))?;
+    if !marks.is_empty() {
+        say("")?;
+        say(&outcome.marks_table(&marks))?;
     }
+    let missing = if require_marks { outcome.unreached(&marks) } else { vec![] };
     if !missing.is_empty() {
         say(&format!("no seed reached: {}", missing.join(", ")))?;
     }
@@ -356,7 +350,14 @@ fn shrink(file: &str, seed: Option<u64>, output: &Path) -> anyhow::Result<bool> 
     let _ = std::fs::remove_dir_all(&scratch);
     let small = small?;
     small.write(output)?;
-    say(&format!("{}: {} incidents, {} regions", output.display(), small.incidents.len(), small.scenario()?.regions.len()))?;
+    let left = small.scenario()?;
+    say(&format!(
+        "{}: {} faults, {} regions, {:.0} s",
+        output.display(),
+        left.incidents.len(),
+        left.regions.len(),
+        left.duration.as_secs_f64()
+    ))?;
     Ok(true)
 }
 

@@ -42,9 +42,42 @@ pub struct Outcome {
     /// By fault, how often it met an agent in each state.
     pub crossings: Crossings,
     /// How often each coverage mark was reached, in builds with the feature `mutants`.
-    pub marks: BTreeMap<String, u64>,
+    pub marks: BTreeMap<String, Reached>,
     /// Seconds that it took.
     pub wall_s: f64,
+}
+
+/// How often something was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reached {
+    /// In all seeds together.
+    pub times: u64,
+    /// In how many of them.
+    pub seeds: u64,
+}
+
+impl Outcome {
+    fn mark(&mut self, marks: &BTreeMap<String, u64>) {
+        for (mark, times) in marks {
+            let reached = self.marks.entry(mark.clone()).or_default();
+            *reached = Reached { times: reached.times + times, seeds: reached.seeds + 1 };
+        }
+    }
+
+    /// Those of `all` that no seed has reached.
+    pub fn unreached<'a>(&self, all: &[&'a str]) -> Vec<&'a str> {
+        all.iter().copied().filter(|mark| !self.marks.contains_key(*mark)).collect()
+    }
+
+    /// How often each of `all` marks was reached, also those that no seed has reached.
+    pub fn marks_table(&self, all: &[&str]) -> String {
+        let row = |mark: &&str| {
+            let Reached { times, seeds } = self.marks.get(*mark).copied().unwrap_or_default();
+            format!("| {mark} | {times} | {seeds} |")
+        };
+        let head = ["| mark | times | seeds |".to_owned(), "|---|---|---|".to_owned()];
+        head.into_iter().chain(all.iter().map(row)).collect::<Vec<_>>().join("\n")
+    }
 }
 
 impl Sweep<'_> {
@@ -81,7 +114,7 @@ impl Sweep<'_> {
                 match result {
                     Ok(report) => {
                         outcome.simulated_s += report.simulated_s;
-                        report.marks.iter().for_each(|(mark, times)| *outcome.marks.entry(mark.clone()).or_default() += times);
+                        outcome.mark(&report.marks);
                         for (fault, states) in &report.crossings {
                             let row = outcome.crossings.entry(fault.clone()).or_default();
                             states.iter().for_each(|(state, times)| *row.entry(state.clone()).or_default() += times);
@@ -194,6 +227,18 @@ pub(crate) fn ask(command: &mut Command, scenario: &str, seed: u64) -> anyhow::R
 mod tests {
     use super::*;
     use crate::oracle::Rule;
+
+    #[test]
+    fn marks_are_counted_by_times_and_seeds_and_those_not_reached_are_there() {
+        let mut outcome = Outcome::default();
+        outcome.mark(&[("a".into(), 3), ("b".into(), 1)].into());
+        outcome.mark(&[("a".into(), 4)].into());
+        assert_eq!(
+            outcome.marks_table(&["a", "b", "c"]),
+            "| mark | times | seeds |\n|---|---|---|\n| a | 7 | 2 |\n| b | 1 | 1 |\n| c | 0 | 0 |"
+        );
+        assert_eq!(outcome.unreached(&["a", "b", "c"]), ["c"]);
+    }
 
     #[cfg(unix)]
     #[test]
