@@ -3,9 +3,9 @@
 
 use crate::chaos::{self, Incident};
 use crate::oracle::Rule;
-use crate::scenario::{Action, BUILT_IN, Scenario, Workload};
+use crate::scenario::{Action, BUILT_IN, Fault, Scenario, Workload};
 use crate::sweep::ask;
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,20 +27,26 @@ pub struct Case {
     pub bug: Option<String>,
     /// From which all chance follows.
     pub seed: u64,
-    /// The rules that were broken; none of what had virtual time stand still.
+    /// The rules that were broken.
     #[serde(default)]
     pub broke: BTreeSet<Rule>,
     /// Only these regions take part, if any are named.
     #[serde(default)]
     pub regions: Vec<RegionId>,
+    /// So much of the scenario's traffic there is, if not all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_share: Option<f64>,
     /// Whether there is no traffic.
     #[serde(default)]
     pub silent: bool,
     /// How long it lasts, if not as long as the scenario.
     #[serde(default)]
     pub duration_s: Option<f64>,
-    /// What goes wrong, instead of what the seed draws and the scenario names.
+    /// What goes wrong, instead of what the seed draws.
     pub incidents: Vec<Incident>,
+    /// What the scenario's own faults are less by: their places in its file, counted from 0.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub without_faults: BTreeSet<usize>,
 }
 
 impl Case {
@@ -55,9 +61,11 @@ impl Case {
             seed,
             broke: BTreeSet::new(),
             regions: vec![],
+            traffic_share: None,
             silent: false,
             duration_s: None,
             incidents,
+            without_faults: BTreeSet::new(),
         })
     }
 
@@ -83,6 +91,14 @@ impl Case {
             scenario.regions.retain(|region| self.regions.contains(&region.id));
             scenario.delays.retain(|(a, b), _| self.regions.contains(a) && self.regions.contains(b));
         }
+        if let Some(share) = self.traffic_share {
+            ensure!((0.0..=1.0).contains(&share), "traffic_share: {share}, and a share is between 0 and 1");
+            match &mut scenario.workload {
+                Workload::Silence => {}
+                Workload::Synthetic { rate, .. } => *rate *= share,
+                Workload::Recorded { scale, .. } => *scale *= share,
+            }
+        }
         if self.silent {
             scenario.workload = Workload::Silence;
         }
@@ -92,16 +108,14 @@ impl Case {
         // Still a scenario of chaos, whose oracle forgives while something is broken.
         scenario.chaos_until = scenario.chaos_until.map(|_| Duration::ZERO);
         let known: BTreeSet<RegionId> = scenario.regions.iter().map(|region| region.id.clone()).collect();
-        // Those that the scenario itself names stay.
-        let faults = self.incidents.iter().flat_map(|incident| incident.faults.clone()).chain(scenario.faults);
-        scenario.faults = chaos::in_order(
-            faults
-                .filter_map(|mut fault| {
-                    fault.action = among(fault.action, &known)?;
-                    Some(fault)
-                })
-                .collect(),
-        );
+        if let Some(place) = self.without_faults.iter().find(|place| **place >= scenario.incidents.len()) {
+            bail!("without_faults: {place}, and the faults of {} are counted from 0 to below {}", self.scenario, scenario.incidents.len());
+        }
+        let own = scenario.incidents.into_iter().enumerate().filter(|(place, _)| !self.without_faults.contains(place));
+        let all = self.incidents.iter().map(|incident| incident.faults.clone()).chain(own.map(|(_, faults)| faults));
+        let kept = all
+            .map(|faults| faults.into_iter().filter_map(|fault| Some(Fault { action: among(fault.action, &known)?, ..fault })).collect());
+        scenario.incidents = kept.collect();
         Ok(scenario)
     }
 }
@@ -175,11 +189,14 @@ fn among(action: Action, known: &BTreeSet<RegionId>) -> Option<Action> {
 /// The most runs of one shrinking: each takes seconds, and what is left after so many is small.
 const MAX_RUNS: usize = 200;
 
+/// How often the traffic is halved: to a sixteenth, of which few posts are left.
+const MAX_HALVINGS: u32 = 4;
+
 /// Calm that a shortened run keeps after what was broken: the longest bound of the rules, and a look.
 const CALM_AFTER_S: f64 = 2.0;
 
 /// Makes a case that breaks a rule smaller as long as it breaks one of the same rules: first without
-/// incidents, then without traffic, with fewer regions, in less time. Each run is a process of its
+/// faults, then with less traffic or none, with fewer regions, in less time. Each run is a process of its
 /// own; `scratch` is where they read their cases from.
 pub fn shrink(program: &Path, case: Case, scratch: &Path, tell: impl FnMut(&str)) -> anyhow::Result<Case> {
     let mut shrinker = Shrinker { program, scratch, case, last_s: 0.0, runs: 0, tell };
@@ -188,12 +205,12 @@ pub fn shrink(program: &Path, case: Case, scratch: &Path, tell: impl FnMut(&str)
         shrinker.case.broke = report.violations.iter().map(|violation| violation.rule).collect();
         shrinker.last_s = report.violations.iter().map(|violation| violation.first_s).fold(0.0, f64::max);
         if shrinker.case.broke.is_empty() {
-            anyhow::bail!("this run breaks no rule");
+            bail!("this run breaks no rule");
         }
     }
     shrinker.incidents()?;
-    let silent = Case { silent: true, ..shrinker.case.clone() };
-    shrinker.try_one("without traffic", silent)?;
+    shrinker.own_faults()?;
+    shrinker.traffic()?;
     shrinker.regions()?;
     shrinker.time()?;
     Ok(shrinker.case)
@@ -214,7 +231,7 @@ impl<F: FnMut(&str)> Shrinker<'_, F> {
         self.runs += 1;
         let file = self.scratch.join("candidate.json");
         case.write(&file)?;
-        ask(Command::new(self.program).arg("replay").arg(&file).arg("--json"))
+        ask(Command::new(self.program).arg("replay").arg(&file).arg("--json"), &case.scenario, case.seed)
     }
 
     /// Takes the candidate if it breaks one of the rules, too.
@@ -222,7 +239,14 @@ impl<F: FnMut(&str)> Shrinker<'_, F> {
         if self.runs >= MAX_RUNS || candidate == self.case {
             return Ok(false);
         }
-        let report = self.run(&candidate)?;
+        let report = match self.run(&candidate) {
+            Ok(report) => report,
+            // An agent's configuration may name a region that is no longer there.
+            Err(error) => {
+                (self.tell)(&format!("cannot be run: {what}: {error:#}"));
+                return Ok(false);
+            }
+        };
         let same: Vec<f64> = report
             .violations
             .iter()
@@ -238,21 +262,60 @@ impl<F: FnMut(&str)> Shrinker<'_, F> {
         Ok(broken)
     }
 
-    /// Halves, quarters and so on are left out, as in delta debugging (Zeller and Hildebrandt 2002).
     fn incidents(&mut self) -> anyhow::Result<()> {
-        let mut chunk = self.case.incidents.len();
+        let all = self.case.incidents.clone();
+        self.leave_out("incidents", all, |case, left| case.incidents = left)
+    }
+
+    /// The same with the faults that the scenario names.
+    fn own_faults(&mut self) -> anyhow::Result<()> {
+        let count = load(&self.case.scenario)?.incidents.len();
+        let places: Vec<usize> = (0..count).filter(|place| !self.case.without_faults.contains(place)).collect();
+        self.leave_out("faults of the scenario", places, |case, left| {
+            case.without_faults = (0..count).filter(|place| !left.contains(place)).collect();
+        })
+    }
+
+    /// Halves, quarters and so on are left out, as in delta debugging (Zeller and Hildebrandt 2002).
+    fn leave_out<T: Clone>(&mut self, what: &str, mut left: Vec<T>, put: impl Fn(&mut Case, Vec<T>)) -> anyhow::Result<()> {
+        let mut chunk = left.len();
         while chunk > 0 {
             let mut at = 0;
-            while at < self.case.incidents.len() {
-                let mut candidate = self.case.clone();
-                let end = (at + chunk).min(candidate.incidents.len());
-                candidate.incidents.drain(at..end);
-                let what = format!("without {} of {} incidents", end - at, self.case.incidents.len());
-                if !self.try_one(&what, candidate)? {
+            while at < left.len() {
+                let end = (at + chunk).min(left.len());
+                let (mut fewer, mut candidate) = (left.clone(), self.case.clone());
+                fewer.drain(at..end);
+                put(&mut candidate, fewer.clone());
+                if self.try_one(&format!("without {} of {} {what}", end - at, left.len()), candidate)? {
+                    left = fewer;
+                } else {
                     at = end;
                 }
             }
             chunk /= 2;
+        }
+        Ok(())
+    }
+
+    /// Half of the traffic, then none; if it takes some, a quarter and so on.
+    fn traffic(&mut self) -> anyhow::Result<()> {
+        if self.case.silent || self.case.scenario()?.workload == Workload::Silence {
+            return Ok(());
+        }
+        let whole = self.case.traffic_share.unwrap_or(1.0);
+        for halvings in 1..=MAX_HALVINGS {
+            let share = whole / f64::from(1 << halvings);
+            let less = Case { traffic_share: Some(share), ..self.case.clone() };
+            let enough = self.try_one(&format!("with {share} of the traffic"), less)?;
+            if halvings == 1 {
+                let none = Case { silent: true, traffic_share: None, ..self.case.clone() };
+                if self.try_one("without traffic", none)? {
+                    return Ok(());
+                }
+            }
+            if !enough {
+                break;
+            }
         }
         Ok(())
     }
@@ -312,6 +375,6 @@ mod tests {
         case.regions = vec![RegionId::new("us-east").unwrap(), RegionId::new("eu-west").unwrap()];
         let small = case.scenario().unwrap();
         assert_eq!((small.regions.len(), small.delays.len()), (2, 1));
-        assert!(small.faults.len() <= whole.faults.len());
+        assert!(small.faults().len() <= whole.faults().len());
     }
 }

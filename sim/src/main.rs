@@ -162,7 +162,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         trace: Option<String>,
     },
-    /// Makes a case smaller that breaks a rule: fewer faults, no traffic, fewer regions, less time.
+    /// Makes a case smaller that breaks a rule: fewer faults, less traffic or none, fewer regions, less time.
     Shrink {
         /// The case, or a scenario's name with `--seed`.
         file: String,
@@ -205,7 +205,7 @@ fn main() -> ExitCode {
             tradewind_sim::mutants::run(&hunt).and_then(|(text, passed)| say(&text).map(|()| passed))
         }
         Command::Sweep { scenario, seeds, seed_base, jobs, save, require_marks, .. } => {
-            marks(require_marks).and_then(|wanted| sweep(&scenario, seeds, seed_base, jobs, save.as_deref(), wanted))
+            sweep(&scenario, seeds, seed_base, jobs, save.as_deref(), require_marks)
         }
         Command::Replay { file, json, trace } => replay(&file, json, trace.as_deref()),
         Command::Shrink { file, seed, output } => shrink(&file, seed, &output),
@@ -213,12 +213,17 @@ fn main() -> ExitCode {
         Command::Mutants(arguments) => tradewind_sim::mutants::run(&arguments).and_then(|(text, passed)| say(&text).map(|()| passed)),
         Command::List => list(),
     };
+    ExitCode::from(u8::try_from(code(passed)).unwrap_or(u8::MAX))
+}
+
+/// The exit code, for whether everything passed; an error is told.
+fn code(passed: anyhow::Result<bool>) -> i32 {
     match passed {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(true) => 0,
+        Ok(false) => 1,
         Err(error) => {
             eprintln!("tradewind-sim: {error:#}");
-            ExitCode::from(2)
+            2
         }
     }
 }
@@ -232,15 +237,24 @@ fn run_scenario(name: &str, seed: u64, json: bool, html: Option<&Path>, trace: O
         TraceDetail::Full => Detail::Full,
     };
     let page = html.map(PageFile::create).transpose()?;
-    let report = run(&scenario, Options { seed, detail, sink: sink(trace)? })?;
-    if trace != Some("-") {
-        show(&report, json)?;
-    }
-    if let Some(page) = page {
-        page.fill(&tradewind_sim::report::page::html(&report, &scenario.about))?;
-    }
+    let quiet = trace == Some("-");
+    let (file, about) = (html.map(Path::to_owned), scenario.about.clone());
+    let on_standstill = move |report: Report| {
+        let page = file.as_deref().map(PageFile::create).transpose();
+        std::process::exit(code(page.and_then(|page| tell(&report, json, quiet, page, &about)).map(|()| false)))
+    };
+    let report = run(&scenario, Options { seed, detail, sink: sink(trace)?, on_standstill: Box::new(on_standstill) })?;
+    tell(&report, json, quiet, page, &scenario.about)?;
     traced(&report)?;
     Ok(report.passed())
+}
+
+/// Shows the report where it is wanted: printed, unless the trace is, and as a page.
+fn tell(report: &Report, json: bool, quiet: bool, page: Option<PageFile>, about: &str) -> anyhow::Result<()> {
+    if !quiet {
+        show(report, json)?;
+    }
+    page.map_or(Ok(()), |page| page.fill(&tradewind_sim::report::page::html(report, about)))
 }
 
 /// A trace that is not whole is an error, unless whoever reads it has stopped.
@@ -267,30 +281,23 @@ fn show(report: &Report, json: bool) -> anyhow::Result<bool> {
     Ok(report.passed())
 }
 
-/// The marks that a sweep has to reach, if any are required.
-fn marks(required: bool) -> anyhow::Result<Option<Vec<&'static str>>> {
+/// The marks of this program's agents, none but with the feature `mutants`.
+fn marks() -> Vec<&'static str> {
     #[cfg(feature = "mutants")]
-    let all = Some(tradewind_sim::mutants::marks().to_vec());
+    return tradewind_sim::mutants::marks().to_vec();
     #[cfg(not(feature = "mutants"))]
-    let all = None;
-    match all {
-        None if required => bail!("--require-marks: this program has no marks; build it with `--features mutants`"),
-        all => Ok(all.filter(|_| required)),
-    }
+    vec![]
 }
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-fn sweep(
-    scenario: &str,
-    seeds: u64,
-    base: u64,
-    jobs: Option<usize>,
-    save: Option<&Path>,
-    wanted: Option<Vec<&'static str>>,
-) -> anyhow::Result<bool> {
+fn sweep(scenario: &str, seeds: u64, base: u64, jobs: Option<usize>, save: Option<&Path>, require_marks: bool) -> anyhow::Result<bool> {
+    let marks = marks();
+    if require_marks && marks.is_empty() {
+        bail!("--require-marks: this program has no marks; build it with `--features mutants`");
+    }
     load(scenario)?;
     if let Some(directory) = save {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -304,10 +311,11 @@ fn sweep(
         }
     }
     say(&sweep.table(&outcome))?;
-    let missing: Vec<&str> = wanted.into_iter().flatten().filter(|mark| !outcome.marks.contains_key(*mark)).collect();
-    for (mark, times) in &outcome.marks {
-        say(&format!("mark {mark}: {times}"))?;
+    if !marks.is_empty() {
+        say("")?;
+        say(&outcome.marks_table(&marks))?;
     }
+    let missing = if require_marks { outcome.unreached(&marks) } else { vec![] };
     if !missing.is_empty() {
         say(&format!("no seed reached: {}", missing.join(", ")))?;
     }
@@ -319,7 +327,9 @@ fn replay(file: &Path, json: bool, trace: Option<&str>) -> anyhow::Result<bool> 
     #[cfg(feature = "mutants")]
     tradewind_sim::mutants::check_chosen()?;
     let case = Case::read(file)?;
-    let report = run(&case.scenario()?, Options { seed: case.seed, detail: Detail::Brief, sink: sink(trace)? })?;
+    let on_standstill = move |report: Report| std::process::exit(code(show(&report, json).map(|_| false)));
+    let options = Options { seed: case.seed, detail: Detail::Brief, sink: sink(trace)?, on_standstill: Box::new(on_standstill) };
+    let report = run(&case.scenario()?, options)?;
     let passed = show(&report, json)?;
     traced(&report)?;
     Ok(passed)
@@ -340,7 +350,14 @@ fn shrink(file: &str, seed: Option<u64>, output: &Path) -> anyhow::Result<bool> 
     let _ = std::fs::remove_dir_all(&scratch);
     let small = small?;
     small.write(output)?;
-    say(&format!("{}: {} incidents, {} regions", output.display(), small.incidents.len(), small.scenario()?.regions.len()))?;
+    let left = small.scenario()?;
+    say(&format!(
+        "{}: {} faults, {} regions, {:.0} s",
+        output.display(),
+        left.incidents.len(),
+        left.regions.len(),
+        left.duration.as_secs_f64()
+    ))?;
     Ok(true)
 }
 

@@ -8,19 +8,17 @@
 
 use crate::oracle::Rule;
 use crate::run::Report;
+use crate::sweep::ask;
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use tradewind_agent::marks::{BUGS, Bug, CHOSEN_BY, MARKS, chosen};
 
 /// The scenarios in which all bugs must show and all marks be reached.
 pub const SCENARIOS: &str = "gauntlet,ordeal,relay,lending,power";
-
-/// What a run says that ends because its virtual time does not pass any more.
-pub const STANDS_STILL: &str = "virtual time stands still";
 
 /// Which bugs, and how long to look for each.
 #[derive(Debug, Clone, clap::Args)]
@@ -184,12 +182,9 @@ fn hunt_one(program: &Path, arguments: &Arguments, bug: Option<&Bug>) -> anyhow:
         hunt.runs += 1;
         let (mut broken, mut caught, mut reached) = (BTreeSet::new(), false, false);
         for scenario in &arguments.scenarios {
-            let Some(report) = simulate(program, scenario, seed, hunt.bug)? else {
-                (caught, reached) = (true, hunt.bug.is_some());
-                hunt.scenarios.insert(scenario.clone());
-                break;
-            };
-            reached |= hunt.bug.is_some_and(|name| report.marks.contains_key(name));
+            let report = simulate(program, scenario, seed, hunt.bug)?;
+            // One that was broken off does not know what it reached.
+            reached |= hunt.bug.is_some_and(|name| report.marks.contains_key(name) || report.is_broken_off());
             report.marks.iter().for_each(|(mark, times)| *marks.entry(mark.clone()).or_default() += times);
             broken.extend(report.violations.iter().map(|violation| violation.rule));
             if !report.violations.is_empty() {
@@ -213,19 +208,14 @@ fn hunt_one(program: &Path, arguments: &Arguments, bug: Option<&Bug>) -> anyhow:
     Ok((hunt, marks))
 }
 
-/// The report of a run, or none if virtual time stood still in it.
-fn simulate(program: &Path, scenario: &str, seed: u64, bug: Option<&str>) -> anyhow::Result<Option<Report>> {
+/// The report of a run.
+fn simulate(program: &Path, scenario: &str, seed: u64, bug: Option<&str>) -> anyhow::Result<Report> {
     let mut command = Command::new(program);
-    command.args(["run", scenario, "--json", "--seed", &seed.to_string()]).stdin(Stdio::null()).env_remove(CHOSEN_BY);
+    command.args(["run", scenario, "--json", "--seed", &seed.to_string()]).env_remove(CHOSEN_BY);
     if let Some(bug) = bug {
         command.env(CHOSEN_BY, bug);
     }
-    let output = command.output().with_context(|| format!("cannot run {}", program.display()))?;
-    let told = || format!("{scenario}, seed {seed}, bug {bug:?}: {}", String::from_utf8_lossy(&output.stderr));
-    if output.stdout.is_empty() && String::from_utf8_lossy(&output.stderr).contains(STANDS_STILL) {
-        return Ok(None);
-    }
-    serde_json::from_slice(&output.stdout).map(Some).with_context(told)
+    ask(&mut command, scenario, seed).with_context(|| format!("{scenario}, seed {seed}, bug {bug:?}"))
 }
 
 impl Hunt {

@@ -11,8 +11,8 @@ use crate::http::Api;
 use crate::inspect::Inspector;
 use crate::liar;
 use crate::memory;
-use crate::net::PathQuality;
-use crate::oracle::{Oracle, Rule, Settled, Topology, Violation};
+use crate::net::{PathQuality, Paths};
+use crate::oracle::{Oracle, Rule, Settled, THE_SIMULATION, Topology, Violation};
 use crate::report::survey::{self, Findings, Scale, Surveyor};
 use crate::report::{Figures, Sampler};
 use crate::scenario::{Action, Fault, Scenario, Workload};
@@ -22,11 +22,13 @@ use crate::workload::Traffic;
 use crate::world::{Delay, TICK, World};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,10 +68,13 @@ pub struct Options {
     pub detail: Detail,
     /// Where the trace goes, besides into its hash.
     pub sink: Option<Box<dyn Write + Send>>,
+    /// Is given the report if virtual time stands still, on a thread beside the simulation's: such a run never comes to its end, so this has to end
+    /// the process.
+    pub on_standstill: Box<dyn FnOnce(Report) + Send>,
 }
 
 /// What came of a simulation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Report {
     /// The scenario's name.
     pub scenario: String,
@@ -133,7 +138,7 @@ pub struct Report {
 /// Only the first run of a process is the seed's own: whatever libraries set up once a process
 /// (lazy statics with a `HashMap` in them, mostly) draws from the first simulation's chance and not
 /// from those of later ones, which are sound but not the run that another process gives.
-pub fn run(scenario: &Scenario, options: Options) -> anyhow::Result<Report> {
+pub fn run(scenario: &Scenario, mut options: Options) -> anyhow::Result<Report> {
     static BEGUN: AtomicBool = AtomicBool::new(false);
     let deterministic = entropy::is_covered() && !BEGUN.swap(true, Ordering::Relaxed);
     // Here, so that its name is drawn from the operating system's chance, not from the simulation's.
@@ -141,21 +146,40 @@ pub fn run(scenario: &Scenario, options: Options) -> anyhow::Result<Report> {
     let directory = certificates.path();
     // This thread's clock is the operating system's; the simulation's own thread has another.
     let begun = Instant::now();
-    let seed = options.seed;
-    let limit = standstill::limit();
+    let (seed, limit) = (options.seed, standstill::limit());
+    let on_standstill = std::mem::replace(&mut options.on_standstill, Box::new(|_| {}));
+    let broken_off = {
+        let (scenario, agents) = (scenario.name.clone(), scenario.regions.len());
+        move |at: Duration, why: &str| Report::broken_off(&scenario, seed, agents, at, begun.elapsed(), why)
+    };
+    let tell = broken_off.clone();
     let watch = Watch::begin(limit, move |at| {
-        eprintln!("seed {seed}: virtual time stands still at {:.3} s for {limit:?}: an agent goes round without waiting", at.as_secs_f64());
+        let why = format!("virtual time stands still at {:.3} s for {limit:?}: an agent goes round without waiting", at.as_secs_f64());
+        eprintln!("seed {seed}: {why}");
         // Its turn would never end.
-        std::process::exit(1);
+        on_standstill(tell(at, &why));
     });
-    let mut report = entropy::on_fresh_thread(options.seed, move || {
-        let mut report = Simulation::new(scenario, options, directory)?.run(&watch)?;
-        report.cpu_s = entropy::processor_time().as_secs_f64();
-        anyhow::Ok(report)
-    })??;
+    let clock = &watch;
+    let simulated = std::panic::catch_unwind(AssertUnwindSafe(move || {
+        entropy::on_fresh_thread(seed, move || {
+            let mut report = Simulation::new(scenario, options, directory)?.run(clock)?;
+            report.cpu_s = entropy::processor_time().as_secs_f64();
+            anyhow::Ok(report)
+        })
+    }));
+    let mut report = match simulated {
+        Ok(ended) => ended??,
+        // What panicked is gone with its thread, and nothing of it is looked at any more.
+        Err(panic) => broken_off(watch.now(), &format!("it panicked: {}", words(&*panic))),
+    };
     report.wall_s = begun.elapsed().as_secs_f64();
     report.deterministic = deterministic;
     Ok(report)
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
 }
 
 struct Simulation<'a> {
@@ -171,6 +195,8 @@ struct Simulation<'a> {
     scale: Scale,
     /// When clients stop posting.
     posted_until: Duration,
+    /// Whose address it is.
+    addresses: BTreeMap<IpAddr, RegionId>,
     controls: BTreeMap<RegionId, Rc<Controls>>,
     watches: Rc<RefCell<BTreeMap<RegionId, RuleWatch>>>,
     lying: Rc<Cell<bool>>,
@@ -197,7 +223,7 @@ impl<'a> Simulation<'a> {
         }
         let lying = Rc::<Cell<bool>>::default();
         let book = Rc::<RefCell<Book>>::default();
-        if scenario.chaos_until.is_some() || scenario.faults.iter().any(|fault| matches!(fault.action, Action::Lie(_))) {
+        if scenario.chaos_until.is_some() || scenario.incidents.iter().flatten().any(|fault| matches!(fault.action, Action::Lie(_))) {
             let papers = cast.liar(scenario, &world)?;
             world.add_machine(liar::NAME, liar::program(papers, lying.clone(), book.clone()));
             for region in &scenario.regions {
@@ -211,6 +237,7 @@ impl<'a> Simulation<'a> {
         let budget = cast.configs.values().map(|config| config.mesh.state_budget_bytes as u64).max().unwrap_or(0);
         let config = cast.configs.values().next().context("a scenario has regions")?;
         let scale = Scale { step: config.step, first: config.step.index(wall_time(Duration::ZERO)), season: config.forecast.season };
+        let addresses = ids.iter().map(|id| (world.address_of(id.as_str()), id.clone())).collect();
         let mut simulation = Self {
             scenario,
             seed: options.seed,
@@ -223,6 +250,7 @@ impl<'a> Simulation<'a> {
             findings: Rc::default(),
             scale,
             posted_until: Duration::ZERO,
+            addresses,
             controls,
             watches: cast.watches.clone(),
             lying,
@@ -307,6 +335,7 @@ impl<'a> Simulation<'a> {
                 }
             }
             self.look();
+            self.look_at_trace();
             if MEMORY_LOOKS.get(self.held.len()).is_some_and(|sixths| 6 * self.world.elapsed() >= *sixths * self.scenario.duration) {
                 self.held.push((self.world.elapsed(), holdings(self.scenario, &self.world)));
             }
@@ -324,6 +353,24 @@ impl<'a> Simulation<'a> {
         let mut book = self.book.borrow_mut();
         book.sound_since.clone_from(self.oracle.sound_since());
         book.reachable_since.clone_from(self.oracle.reachable_since());
+    }
+
+    /// Changes the quality of paths, and tells the oracle which carry only shorter datagrams since.
+    fn change_paths(&mut self, change: impl FnOnce(&Paths)) {
+        let mtus = |simulation: &Self| -> BTreeMap<(RegionId, RegionId), usize> {
+            let all = simulation.addresses.iter().flat_map(|from| simulation.addresses.iter().map(move |to| (from, to)));
+            let mtu = |(from, to): ((&IpAddr, &RegionId), (&IpAddr, &RegionId))| {
+                ((from.1.clone(), to.1.clone()), simulation.world.paths().between(*from.0, *to.0).mtu)
+            };
+            all.map(mtu).collect()
+        };
+        let before = mtus(self);
+        change(self.world.paths());
+        for ((from, to), mtu) in mtus(self) {
+            if before.get(&(from.clone(), to.clone())).is_some_and(|before| mtu < *before) {
+                self.oracle.on_narrower(&from, &to);
+            }
+        }
     }
 
     /// Counts in which states of its agents an action found the world.
@@ -364,7 +411,7 @@ impl<'a> Simulation<'a> {
             }
             Action::Link(from, to, quality) => {
                 let (a, b) = (self.world.address_of(from.as_str()), self.world.address_of(to.as_str()));
-                self.world.paths().set_between(a, b, quality);
+                self.change_paths(|paths| paths.set_between(a, b, quality));
                 if self.scenario.chaos_until.is_none() {
                     return Ok(());
                 }
@@ -425,7 +472,7 @@ impl<'a> Simulation<'a> {
                 return Ok(());
             }
             Action::Paths(quality) => {
-                self.world.paths().set_quality(quality);
+                self.change_paths(|paths| paths.set_quality(quality));
                 // The scenario's own changes of quality are moderate, and its bounds hold in spite of them.
                 if self.scenario.chaos_until.is_none() {
                     return Ok(());
@@ -481,10 +528,17 @@ impl<'a> Simulation<'a> {
         }
     }
 
+    /// Shows the oracle what the recording has of errors and of datagrams that were too long, as it happens.
+    fn look_at_trace(&mut self) {
+        let now = self.world.elapsed();
+        let (oracle, addresses) = (&mut self.oracle, &self.addresses);
+        self.recording.so_far(|trace| oracle.on_trace(now, trace, |address| addresses.get(&address)));
+    }
+
     fn report(self) -> Report {
         let Self { scenario, seed, recording, world, mut oracle, book, sampler, findings, scale, posted_until, crossings, held, .. } = self;
+        let addresses = self.addresses;
         let now = world.elapsed();
-        let agents: BTreeSet<IpAddr> = scenario.regions.iter().map(|region| world.address_of(region.id.as_str())).collect();
         let mut largest_database_bytes = 0;
         for region in &scenario.regions {
             let bytes = world.machine(region.id.as_str()).map_or(0, |machine| machine.disk.bytes());
@@ -511,10 +565,9 @@ impl<'a> Simulation<'a> {
         }
         // Its destructors trace, too.
         drop(world);
-        let mut trace = recording.finish();
-        // A liar may send what it likes.
-        trace.oversized.retain(|(from, _), _| agents.contains(&from.ip()));
-        oracle.on_end(now, &trace, scenario.workload != Workload::Silence);
+        let trace = recording.finish();
+        oracle.on_trace(now, &trace, |address| addresses.get(&address));
+        oracle.on_end(now, scenario.workload != Workload::Silence);
         let book = book.borrow();
         let agents = scenario.regions.len();
         let mut figures = sampler.into_figures();
@@ -595,7 +648,7 @@ fn slowest_growth(looks: &[(Duration, i64)]) -> Option<f64> {
 /// The scenario's faults, and those that chaos draws.
 fn faults(scenario: &Scenario, seed: u64) -> Vec<Fault> {
     let drawn = scenario.chaos_until.map(|until| chaos::draw(scenario, until, seed)).unwrap_or_default();
-    chaos::in_order(drawn.into_iter().flat_map(|incident| incident.faults).chain(scenario.faults.iter().cloned()).collect())
+    chaos::in_order(drawn.into_iter().flat_map(|incident| incident.faults).chain(scenario.faults()).collect())
 }
 
 fn pairs<'a>(left: &'a [RegionId], right: &'a [RegionId]) -> impl Iterator<Item = (&'a RegionId, &'a RegionId)> {
@@ -607,6 +660,27 @@ fn names(regions: &[RegionId]) -> String {
 }
 
 impl Report {
+    /// Of a run that did not come to its end, which is all that is known of it.
+    pub(crate) fn broken_off(scenario: &str, seed: u64, agents: usize, at: Duration, took: Duration, why: &str) -> Report {
+        let at = at.as_secs_f64();
+        let broken = Violation { rule: Rule::Runs, subject: THE_SIMULATION.into(), what: why.into(), first_s: at, last_s: at, times: 1 };
+        Report {
+            scenario: scenario.into(),
+            seed,
+            simulated_s: at,
+            wall_s: took.as_secs_f64(),
+            agents,
+            violations: vec![broken],
+            ..Report::default()
+        }
+    }
+
+    /// Whether the run did not come to its end: virtual time stood still, or it panicked.
+    pub fn is_broken_off(&self) -> bool {
+        // Whoever records anything has a hash of it.
+        self.trace.digest.is_empty()
+    }
+
     /// Whether everything held.
     pub fn passed(&self) -> bool {
         self.violations.is_empty()
@@ -705,6 +779,30 @@ fn again(violation: &Violation) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A trace that nothing can be said to of a crash.
+    struct Panics;
+
+    impl Write for Panics {
+        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+            assert!(!line.ends_with(b"world crash a\n"), "no word of this");
+            Ok(line.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_run_that_panics_is_one_that_broke_a_rule_then() {
+        let text = "name = \"x\"\nabout = \"x\"\nduration_s = 9\nregion = [{ name = \"a\" }]\n\
+                    fault = [{ kind = \"crash\", at_s = 0.5, region = \"a\" }]";
+        let options = Options { seed: 7, detail: Detail::Brief, sink: Some(Box::new(Panics)), on_standstill: Box::new(|_| {}) };
+        let report = run(&Scenario::parse(text).unwrap(), options).unwrap();
+        let broken: Vec<_> = report.violations.iter().map(|one| (one.rule, one.what.as_str(), one.first_s)).collect();
+        assert_eq!(broken, [(Rule::Runs, "it panicked: no word of this", 0.5)]);
+        assert_eq!((report.scenario.as_str(), report.seed, report.agents, report.passed()), ("x", 7, 1, false));
+    }
 
     #[test]
     fn what_is_taken_once_does_not_go_on() {

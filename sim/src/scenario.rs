@@ -1,12 +1,13 @@
 //! Scenarios: who takes part, over which network, with which traffic, and what goes wrong when.
 //!
 //! A scenario is a TOML file. [`Scenario::parse`] checks it as a whole and reports every problem at
-//! once; what it returns has its faults in the order of time, each already with its end. The table
+//! once; what it returns has each of its faults already with its end. The table
 //! `[agent]` is the agents' own configuration file, less what differs from region to region; it is
 //! the agent that checks it.
 
 mod check;
 
+use crate::chaos::in_order;
 use crate::disk::Illness;
 use crate::net::PathQuality;
 use crate::world::Delay;
@@ -52,9 +53,9 @@ pub struct Scenario {
     pub quality: PathQuality,
     /// The traffic that the agents are told of.
     pub workload: Workload,
-    /// What goes wrong, and is mended, in the order of time.
-    pub faults: Vec<Fault>,
-    /// Until when faults are drawn anew for each seed, if they are; they come on top of `faults`.
+    /// What goes wrong, each with its end, in the file's order.
+    pub incidents: Vec<Vec<Fault>>,
+    /// Until when faults are drawn anew for each seed, if they are; they come on top of `incidents`.
     pub chaos_until: Option<Duration>,
     /// What is to hold.
     pub expect: Expectations,
@@ -238,6 +239,11 @@ impl Scenario {
         check::parse(text)
     }
 
+    /// What goes wrong, and is mended, in the order of time.
+    pub fn faults(&self) -> Vec<Fault> {
+        in_order(self.incidents.iter().flatten().cloned().collect())
+    }
+
     /// The delay between two regions.
     pub fn delay(&self, a: &RegionId, b: &RegionId) -> Option<Delay> {
         self.delays.get(&ordered(a, b)).copied()
@@ -285,7 +291,7 @@ mod tests {
             let blocks = blocks.iter().copied().filter(|block| !left_out(block));
             let text = blocks.collect::<String>().replace("our-rtt.csv", "shipped:cloud_rtt_ms.csv");
             let scenario = Scenario::parse(&text).unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!((scenario.regions.len(), scenario.faults.len(), scenario.survey.is_some()), (3, 26, true));
+            assert_eq!((scenario.regions.len(), scenario.faults().len(), scenario.survey.is_some()), (3, 26, true));
         }
     }
 
@@ -341,7 +347,7 @@ mod tests {
         assert_eq!(good.regions.iter().map(|region| region.wire_version).collect::<Vec<_>>(), [Version::V1, Version::V2]);
         let a = RegionId::new("a").unwrap();
         let expected = [(5, Action::Stop(a.clone())), (7, Action::Wire(a.clone(), Version::V2)), (7, Action::Restart(a))];
-        assert_eq!(good.faults, expected.map(|(at, action)| Fault { at: Duration::from_secs(at), action }));
+        assert_eq!(good.faults(), expected.map(|(at, action)| Fault { at: Duration::from_secs(at), action }));
         let problem = scenario("wire_version = 1").unwrap_err().to_string();
         assert!(problem.contains("fault[0].wire_version = 1: an agent that never boots again speaks none: say down_s"), "{problem}");
         let problem = scenario("down_s = 2, wire_version = 3").unwrap_err().to_string();
@@ -370,7 +376,7 @@ mod tests {
             (25, Action::Restart(a.clone())),
             (30, Action::Heal(left, right)),
         ];
-        assert_eq!(scenario.faults, expected.map(|(at, action)| Fault { at: Duration::from_secs(at), action }));
+        assert_eq!(scenario.faults(), expected.map(|(at, action)| Fault { at: Duration::from_secs(at), action }));
         assert_eq!(scenario.delay(&a, &b).unwrap().min, Duration::from_millis(15), "the link's");
         assert_eq!(scenario.delay(&c, &b).unwrap().min, Duration::from_millis(50), "the network's");
     }

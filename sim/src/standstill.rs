@@ -49,6 +49,11 @@ impl Watch {
         Self { now_ms, _over: over }
     }
 
+    /// How far virtual time has come.
+    pub(crate) fn now(&self) -> Duration {
+        Duration::from_millis(self.now_ms.load(Ordering::Relaxed))
+    }
+
     /// Virtual time has come to `now`.
     pub(crate) fn passed(&self, now: Duration) {
         self.now_ms.store(now.as_millis().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);

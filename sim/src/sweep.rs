@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The states of [`Oracle::state_of`](crate::oracle::Oracle::state_of).
 const STATES: [&str; 4] = ["starting", "joining", "settled", "down"];
@@ -42,9 +42,42 @@ pub struct Outcome {
     /// By fault, how often it met an agent in each state.
     pub crossings: Crossings,
     /// How often each coverage mark was reached, in builds with the feature `mutants`.
-    pub marks: BTreeMap<String, u64>,
+    pub marks: BTreeMap<String, Reached>,
     /// Seconds that it took.
     pub wall_s: f64,
+}
+
+/// How often something was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reached {
+    /// In all seeds together.
+    pub times: u64,
+    /// In how many of them.
+    pub seeds: u64,
+}
+
+impl Outcome {
+    fn mark(&mut self, marks: &BTreeMap<String, u64>) {
+        for (mark, times) in marks {
+            let reached = self.marks.entry(mark.clone()).or_default();
+            *reached = Reached { times: reached.times + times, seeds: reached.seeds + 1 };
+        }
+    }
+
+    /// Those of `all` that no seed has reached.
+    pub fn unreached<'a>(&self, all: &[&'a str]) -> Vec<&'a str> {
+        all.iter().copied().filter(|mark| !self.marks.contains_key(*mark)).collect()
+    }
+
+    /// How often each of `all` marks was reached, also those that no seed has reached.
+    pub fn marks_table(&self, all: &[&str]) -> String {
+        let row = |mark: &&str| {
+            let Reached { times, seeds } = self.marks.get(*mark).copied().unwrap_or_default();
+            format!("| {mark} | {times} | {seeds} |")
+        };
+        let head = ["| mark | times | seeds |".to_owned(), "|---|---|---|".to_owned()];
+        head.into_iter().chain(all.iter().map(row)).collect::<Vec<_>>().join("\n")
+    }
 }
 
 impl Sweep<'_> {
@@ -81,7 +114,7 @@ impl Sweep<'_> {
                 match result {
                     Ok(report) => {
                         outcome.simulated_s += report.simulated_s;
-                        report.marks.iter().for_each(|(mark, times)| *outcome.marks.entry(mark.clone()).or_default() += times);
+                        outcome.mark(&report.marks);
                         for (fault, states) in &report.crossings {
                             let row = outcome.crossings.entry(fault.clone()).or_default();
                             states.iter().for_each(|(state, times)| *row.entry(state.clone()).or_default() += times);
@@ -171,12 +204,53 @@ fn tell(text: &str) {
 }
 
 fn simulate(program: &Path, scenario: &str, seed: u64) -> anyhow::Result<Report> {
-    ask(Command::new(program).args(["run", scenario, "--json", "--seed", &seed.to_string()]))
+    ask(Command::new(program).args(["run", scenario, "--json", "--seed", &seed.to_string()]), scenario, seed)
 }
 
-/// Runs a command of this program that prints a report as JSON.
-pub(crate) fn ask(command: &mut Command) -> anyhow::Result<Report> {
+/// What this program says for itself where it could not run what it was asked to.
+const COULD_NOT_BE_RUN: i32 = 2;
+
+/// Runs a command of this program that prints a report of the scenario and the seed as JSON. A process that ends without one, killed for
+/// its memory or with its stack used up, has a report that says so.
+pub(crate) fn ask(command: &mut Command, scenario: &str, seed: u64) -> anyhow::Result<Report> {
+    let begun = Instant::now();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
-    serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("it ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
+    let why = || format!("it ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    match serde_json::from_slice(&output.stdout) {
+        Ok(report) => Ok(report),
+        Err(error) if output.status.success() || output.status.code() == Some(COULD_NOT_BE_RUN) => Err(error).with_context(why),
+        Err(_) => Ok(Report::broken_off(scenario, seed, 0, Duration::ZERO, begun.elapsed(), &why())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::Rule;
+
+    #[test]
+    fn marks_are_counted_by_times_and_seeds_and_those_not_reached_are_there() {
+        let mut outcome = Outcome::default();
+        outcome.mark(&[("a".into(), 3), ("b".into(), 1)].into());
+        outcome.mark(&[("a".into(), 4)].into());
+        assert_eq!(
+            outcome.marks_table(&["a", "b", "c"]),
+            "| mark | times | seeds |\n|---|---|---|\n| a | 7 | 2 |\n| b | 1 | 1 |\n| c | 0 | 0 |"
+        );
+        assert_eq!(outcome.unreached(&["a", "b", "c"]), ["c"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_process_that_ends_without_a_report_has_broken_a_rule_unless_it_could_not_run() {
+        let asked = |script: &str| ask(Command::new("sh").args(["-c", script]), "chaos", 3);
+        for script in ["echo no words >&2; exit 101", "echo no words >&2; kill -ABRT $$"] {
+            let report = asked(script).unwrap();
+            let [broken] = &report.violations[..] else { panic!("{report:?}") };
+            assert!(broken.rule == Rule::Runs && broken.what.ends_with(": no words"), "{broken:?}");
+            assert_eq!((report.scenario.as_str(), report.seed), ("chaos", 3));
+        }
+        assert!(asked("echo no such scenario >&2; exit 2").unwrap_err().to_string().ends_with(": no such scenario"));
+        assert!(asked("exit 0").is_err(), "nothing is wrong with it, and there is no report");
+    }
 }

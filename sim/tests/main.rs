@@ -8,3 +8,4 @@ mod disk;
 mod meta;
 mod net;
 mod scenarios;
+mod shrink;

@@ -78,7 +78,7 @@ fn a_mesh_that_sees_itself_breaks_nothing_and_its_convergence_is_timed() {
     oracle.on_views(s(4), &id("b"), views("b", ""));
     assert_eq!(oracle.settled(), [Settled { after: "start".into(), at_s: 0.0, took_s: 4.0 }]);
     oracle.on_views(s(30), &id("a"), views("a", ""));
-    oracle.on_end(s(31), &Summary::default(), true);
+    oracle.on_end(s(31), true);
     assert_eq!(broken(&oracle), []);
 }
 
@@ -180,7 +180,67 @@ fn silence_errors_failures_and_missing_forecasts_are_violations() {
     seen[0].forecasts = 0;
     oracle.on_views(s(20), &id("c"), seen);
     let trace = Summary { first_errors: vec!["x".into()], longest_packet: 1_500, ..Summary::default() };
-    oracle.on_end(s(30), &trace, true);
+    oracle.on_trace(s(25), &trace, |_| None);
+    oracle.on_end(s(30), true);
     let rules: Vec<Rule> = oracle.violations().map(|violation| violation.rule).collect();
     assert_eq!(rules, [Rule::Mtu, Rule::NoErrors, Rule::Durable, Rule::Answers, Rule::Forecasts, Rule::Runs]);
+}
+
+/// `a` has sent `b` so many datagrams that the path does not carry; and the liar, whose address no region has, `liar` many.
+fn oversized(a: u64, liar: u64) -> Summary {
+    let at = |host: u8| std::net::SocketAddr::from(([10, 0, 0, host], 7470));
+    Summary { oversized: [((at(1), at(2)), a), ((at(9), at(2)), liar)].into(), ..Summary::default() }
+}
+
+#[test]
+fn probes_of_a_path_are_few_and_longer_datagrams_are_a_violation_when_they_are_sent() {
+    let whose = [(IpAddr::from([10, 0, 0, 1]), id("a")), (IpAddr::from([10, 0, 0, 2]), id("b"))].into_iter().collect::<BTreeMap<_, _>>();
+    let judged = |changes: &dyn Fn(&mut Oracle), at: u64, count: u64| {
+        let mut oracle = oracle();
+        changes(&mut oracle);
+        oracle.on_trace(s(at), &oversized(count, 1_000), |address| whose.get(&address));
+        oracle.on_trace(s(at + 1), &oversized(count, 1_000), |address| whose.get(&address));
+        let found: Vec<_> = oracle.violations().map(|one| (one.rule, one.subject.clone(), one.first_s, one.times)).collect();
+        found
+    };
+    let violated = |at: f64| vec![(Rule::Mtu, "a to b".to_owned(), at, 1)];
+    let nothing = |_: &mut Oracle| {};
+    assert_eq!(judged(&nothing, 8, PROBES), []);
+    assert_eq!(judged(&nothing, 8, PROBES + 1), violated(8.0), "once, and not at the end");
+
+    // Whatever becomes of others, and of the way back.
+    let others = |oracle: &mut Oracle| {
+        for at in [20, 40, 60] {
+            oracle.on_change(s(at), "crash c", &Fake { down: ["c"].into(), ..Fake::default() });
+            oracle.on_change(s(at + 10), "restart c", &Fake::default());
+        }
+        oracle.on_narrower(&id("b"), &id("a"));
+    };
+    assert_eq!(judged(&others, 80, PROBES + 1), violated(80.0));
+
+    // A connection that has to be made anew, and a path that becomes narrower, cost a search each.
+    let flapping = |oracle: &mut Oracle| {
+        for at in 50..59 {
+            oracle.on_change(s(at), "cut", &Fake { cut: [("a", "b")].into(), ..Fake::default() });
+            oracle.on_change(s(at), "mended", &Fake::default());
+        }
+        oracle.on_narrower(&id("a"), &id("b"));
+    };
+    assert_eq!(judged(&flapping, 80, 2 * PROBES + LOST_TO_NARROWER), []);
+    assert_eq!(judged(&flapping, 80, 2 * PROBES + LOST_TO_NARROWER + 1), violated(80.0));
+    assert_eq!(judged(&nothing, 600, 2 * PROBES), [], "QUIC looks again now and then");
+    assert_eq!(judged(&nothing, 600, 2 * PROBES + 1), violated(600.0));
+}
+
+#[test]
+fn an_error_is_a_violation_when_it_is_traced_and_once() {
+    let mut oracle = oracle();
+    let traced =
+        |errors: &[&str]| Summary { first_errors: errors.iter().map(|error| format!("{error}\n")).collect(), ..Summary::default() };
+    oracle.on_trace(s(3), &traced(&[]), |_| None);
+    oracle.on_trace(s(4), &traced(&["first"]), |_| None);
+    oracle.on_trace(s(5), &traced(&["first"]), |_| None);
+    oracle.on_trace(s(6), &traced(&["first", "second"]), |_| None);
+    let found: Vec<_> = oracle.violations().map(|one| (one.rule, one.what.as_str(), one.first_s, one.last_s, one.times)).collect();
+    assert_eq!(found, [(Rule::NoErrors, "first", 4.0, 6.0, 2)]);
 }

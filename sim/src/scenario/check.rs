@@ -254,17 +254,16 @@ impl Checker {
         );
         let regions: Vec<Region> = raw.region.iter().filter_map(|region| self.region(region)).collect();
         let delays = self.delays(&regions, &raw.network, &raw.link);
-        let mut faults: Vec<Fault> = vec![];
+        let mut incidents: Vec<Vec<Fault>> = vec![];
         for (at, fault) in raw.fault.into_iter().enumerate() {
             let before = self.problems.len();
-            faults.extend(self.fault(fault, &regions, quality));
+            incidents.push(self.fault(fault, &regions, quality));
             for problem in &mut self.problems[before..] {
                 if let Some(rest) = problem.strip_prefix("fault.") {
                     *problem = format!("fault[{at}].{rest}");
                 }
             }
         }
-        faults.sort_by_key(|fault| fault.at);
         let expect = Expectations {
             converge: self.seconds("expect.converge_s", raw.expect.converge_s),
             detect: self.seconds("expect.detect_s", raw.expect.detect_s),
@@ -279,7 +278,7 @@ impl Checker {
             regions,
             delays,
             quality,
-            faults,
+            incidents,
             chaos_until: raw.chaos_until_s.map(|until| self.time("chaos_until_s", until)),
             expect,
             survey: raw.survey.map(|survey| Survey {
