@@ -49,6 +49,7 @@ pub(super) struct HistoryQuery {
     #[param(value_type = Option<String>)]
     tenant: Option<TenantName>,
     /// How long a bucket is; 5m if nothing is said. Longer ones are kept for longer.
+    #[param(inline)]
     resolution: Option<Wanted>,
     /// How many buckets, the last that of the last closed step; 288 if nothing is said, at most 10,000.
     buckets: Option<usize>,
