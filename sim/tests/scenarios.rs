@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use tradewind_sim::oracle::Rule;
 use tradewind_sim::run::Report;
 
 /// Each in a process of its own, so that it is the run that the command line gives for the seed.
@@ -32,6 +33,26 @@ fn a_scenario_with_a_survey_does_not_claim_rules_that_nobody_judged() {
         let report = simulate(scenario.to_str().unwrap(), 1);
         assert!(report.passed() && report.to_text().contains(words), "{}", report.to_text());
         assert_eq!(report.rules_judged, judged);
+    }
+}
+
+#[test]
+fn a_link_of_one_direction_and_a_bound_of_a_figure_are_seen_in_the_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let scenario = directory.path().join("deaf.toml");
+    // The fault of the path is over before anything could be told, and leaves it as deaf as before.
+    let text = "name = \"deaf\"\nabout = \"x\"\nduration_s = 20\nregion = [{ name = \"a\" }, { name = \"b\" }]\n\
+                fault = [{ kind = \"paths\", between = [\"a\", \"b\"], loss = 0.5, at_s = 0.1, for_s = 0.05 }]\n";
+    for (rest, broken, judged) in [
+        ("", vec![], 31),
+        ("link = [{ between = [\"a\", \"b\"], one_way = true, loss = 1.0 }]\n", vec![Rule::Converges], 31),
+        ("expect = { bytes_per_agent_second_at_most = 100000 }\n", vec![], 32),
+        ("expect = { bytes_per_agent_second_at_most = 1 }\n", vec![Rule::Figures], 32),
+    ] {
+        std::fs::write(&scenario, format!("{text}{rest}")).unwrap();
+        let report = simulate(scenario.to_str().unwrap(), 1);
+        let rules: BTreeSet<Rule> = report.violations.iter().map(|violation| violation.rule).collect();
+        assert_eq!((rules.into_iter().collect::<Vec<_>>(), report.rules_judged), (broken, judged), "{rest}: {}", report.to_text());
     }
 }
 
