@@ -57,6 +57,32 @@ fn a_link_of_one_direction_and_a_bound_of_a_figure_are_seen_in_the_run() {
 }
 
 #[test]
+fn the_page_of_a_run_has_its_charts_and_needs_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let (scenario, page) = (directory.path().join("page.toml"), directory.path().join("page.html"));
+    let text = "name = \"page\"\nabout = \"Less < more\"\nduration_s = 20\nregion = [{ name = \"a\" }, { name = \"b\" }]\n\
+                fault = [{ kind = \"restart\", region = \"b\", at_s = 9 }]\n";
+    let mesh = ["Agents whose view is right", "Until every view was right, after each change", "Bytes that an agent sends"];
+    let surveyed =
+        ["Forecast error", "Load and what stood ready for it", "Regions short of capacity", "Steps short of capacity, by region"];
+    for (survey, charts) in [("", mesh.to_vec()), ("survey = { every_s = 1, lead_steps = 3 }\n", [&mesh[..], &surveyed].concat())] {
+        std::fs::write(&scenario, format!("{text}{survey}")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tradewind-sim"));
+        let run = command.arg("run").arg(&scenario).arg("--html").arg(&page).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+        let html = std::fs::read_to_string(&page).unwrap();
+        let titles: Vec<&str> = html.split("<figcaption>").skip(1).filter_map(|rest| rest.split("</figcaption>").next()).collect();
+        assert_eq!(titles, charts);
+        assert_eq!((html.matches("<svg").count(), html.matches("</svg>").count()), (charts.len(), charts.len()));
+        assert!(html.contains("<polyline class=\"line c\" points=\"") && html.contains("after each change"), "{html}");
+        assert!(html.contains("Less &lt; more") && html.contains("rules held"), "{html}");
+        for fetched in ["http:", "https:", "<script", "<link", "<img", "<iframe", "@import", "url(", " src=", " href="] {
+            assert!(!html.contains(fetched), "{fetched} in {html}");
+        }
+    }
+}
+
+#[test]
 fn a_page_or_a_trace_that_cannot_be_written_is_an_error() {
     let sim = |arguments: &[&str]| Command::new(env!("CARGO_BIN_EXE_tradewind-sim")).args(arguments).output().unwrap();
     let page = sim(&["run", "smoke", "--html", "/nowhere/at/all.html"]);
