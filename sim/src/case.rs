@@ -89,7 +89,9 @@ impl Case {
         let mut scenario = load(&self.scenario)?;
         if !self.regions.is_empty() {
             scenario.regions.retain(|region| self.regions.contains(&region.id));
-            scenario.delays.retain(|(a, b), _| self.regions.contains(a) && self.regions.contains(b));
+            let here = |(a, b): &(RegionId, RegionId)| self.regions.contains(a) && self.regions.contains(b);
+            scenario.delays.retain(|pair, _| here(pair));
+            scenario.links.retain(|pair, _| here(pair));
         }
         if let Some(share) = self.traffic_share {
             ensure!((0.0..=1.0).contains(&share), "traffic_share: {share}, and a share is between 0 and 1");

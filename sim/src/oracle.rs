@@ -98,11 +98,13 @@ pub enum Rule {
     Recovers,
     /// Plans do not oscillate.
     Steady,
+    /// The report shows what the scenario wants.
+    Figures,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 31] = [
+    pub const ALL: [Rule; 32] = [
         Rule::Converges,
         Rule::Fresh,
         Rule::Detects,
@@ -134,6 +136,7 @@ impl Rule {
         Rule::Kept,
         Rule::Recovers,
         Rule::Steady,
+        Rule::Figures,
     ];
 
     /// Whether it takes an inspector to judge it, who asks an agent about its capacity and after a restart: a scenario with a
@@ -170,7 +173,8 @@ impl Rule {
             | Rule::Promises
             | Rule::Relayed
             | Rule::Slim
-            | Rule::Lean => false,
+            | Rule::Lean
+            | Rule::Figures => false,
         }
     }
 
@@ -208,6 +212,7 @@ impl Rule {
             Rule::Kept => "no owner forgets a reservation that its holder may still rely upon, also after a restart (R2, R5)",
             Rule::Recovers => "after a restart an agent shows all durable state that it showed or acknowledged before",
             Rule::Steady => "no plan goes up and down without what it needs doing so",
+            Rule::Figures => "the report's figures keep the bounds that the scenario sets",
         }
     }
 }
@@ -524,6 +529,11 @@ impl Oracle {
     /// A client found `rule` violated by itself.
     pub fn on_finding(&mut self, now: Duration, rule: Rule, region: &RegionId, what: String) {
         self.violated(now, rule, region.to_string(), what);
+    }
+
+    /// A figure of the report is not within its bound.
+    pub fn on_figure(&mut self, now: Duration, figure: &str, what: String) {
+        self.violated(now, Rule::Figures, figure.into(), what);
     }
 
     /// An agent ended, or the simulation could not go on.

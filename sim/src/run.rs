@@ -14,8 +14,8 @@ use crate::memory;
 use crate::net::{PathQuality, Paths};
 use crate::oracle::{Oracle, Rule, Settled, THE_SIMULATION, Topology, Violation};
 use crate::report::survey::{self, Findings, Scale, Surveyor};
-use crate::report::{Figures, Sampler};
-use crate::scenario::{Action, Fault, Scenario, Workload};
+use crate::report::{Figures, Sampler, beyond};
+use crate::scenario::{Action, Bounds, Fault, Scenario, Workload};
 use crate::standstill::{self, Watch};
 use crate::trace::{self, Detail, Recording, Summary};
 use crate::workload::Traffic;
@@ -107,7 +107,7 @@ pub struct Report {
     /// Lives of agents whose durable state was compared with the reference model.
     #[serde(default)]
     pub lives_compared: u64,
-    /// How many rules were judged: not those of the inspectors where a survey is in their place.
+    /// How many rules were judged: not those of the inspectors where a survey is in their place, nor the figures where no bound is set.
     #[serde(default)]
     pub rules_judged: usize,
     /// How long the views took to be right after each change.
@@ -232,6 +232,9 @@ impl<'a> Simulation<'a> {
         }
         for ((a, b), delay) in &scenario.delays {
             world.set_delay(a.as_str(), b.as_str(), *delay);
+        }
+        for ((from, to), quality) in &scenario.links {
+            world.paths().set_between(world.address_of(from.as_str()), world.address_of(to.as_str()), Some(*quality));
         }
         let ids: Vec<RegionId> = scenario.regions.iter().map(|region| region.id.clone()).collect();
         let budget = cast.configs.values().map(|config| config.mesh.state_budget_bytes as u64).max().unwrap_or(0);
@@ -411,7 +414,9 @@ impl<'a> Simulation<'a> {
             }
             Action::Link(from, to, quality) => {
                 let (a, b) = (self.world.address_of(from.as_str()), self.world.address_of(to.as_str()));
-                self.change_paths(|paths| paths.set_between(a, b, quality));
+                // What is over leaves it as the scenario has it.
+                let now = quality.or_else(|| self.scenario.links.get(&(from.clone(), to.clone())).copied());
+                self.change_paths(|paths| paths.set_between(a, b, now));
                 if self.scenario.chaos_until.is_none() {
                     return Ok(());
                 }
@@ -578,6 +583,14 @@ impl<'a> Simulation<'a> {
             figures.forecast = Some(survey::score(&findings, &counts, last, survey.lead_steps, scale));
             figures.capacity = Some(survey::compare(&findings, &counts, last, survey.lead_steps, scale));
         }
+        let bytes_per_agent_second = trace.packet_bytes as f64 / agents as f64 / now.max(TICK).as_secs_f64();
+        for (figure, what) in beyond(&scenario.bounds, &figures, bytes_per_agent_second) {
+            oracle.on_figure(now, figure, what);
+        }
+        let judged = |rule: &Rule| match rule {
+            Rule::Figures => scenario.bounds != Bounds::default(),
+            rule => scenario.survey.is_none() || !rule.is_inspected(),
+        };
         Report {
             scenario: scenario.name.clone(),
             seed,
@@ -587,7 +600,7 @@ impl<'a> Simulation<'a> {
             cpu_s: 0.0,
             agents,
             figures,
-            bytes_per_agent_second: trace.packet_bytes as f64 / agents as f64 / now.max(TICK).as_secs_f64(),
+            bytes_per_agent_second,
             trace,
             acknowledged_batches: book.batches,
             acknowledged_transactions: book.transactions,
@@ -595,7 +608,7 @@ impl<'a> Simulation<'a> {
             repeated_after_restart: book.repeated,
             series_compared: book.compared,
             lives_compared: book.recovered,
-            rules_judged: Rule::ALL.iter().filter(|rule| scenario.survey.is_none() || !rule.is_inspected()).count(),
+            rules_judged: Rule::ALL.iter().filter(|rule| judged(rule)).count(),
             settled: oracle.settled().to_vec(),
             violations: oracle.violations().cloned().collect(),
             crossings,
@@ -762,13 +775,15 @@ impl Report {
 
     /// What held, in words.
     pub(crate) fn held(&self) -> String {
-        match Rule::ALL.len() - self.rules_judged.min(Rule::ALL.len()) {
-            0 => format!("all {} rules held", self.rules_judged),
-            others => format!(
-                "{} rules held; {others}, about capacity and restarts, were not judged: a survey is in place of the inspectors",
-                self.rules_judged
-            ),
+        let inspected = Rule::ALL.iter().filter(|rule| rule.is_inspected()).count();
+        // A scenario without bounds of figures says nothing of them.
+        if self.rules_judged + inspected > Rule::ALL.len() {
+            return format!("all {} rules held", self.rules_judged);
         }
+        format!(
+            "{} rules held; {inspected}, about capacity and restarts, were not judged: a survey is in place of the inspectors",
+            self.rules_judged
+        )
     }
 }
 

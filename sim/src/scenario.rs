@@ -51,6 +51,8 @@ pub struct Scenario {
     pub delays: BTreeMap<(RegionId, RegionId), Delay>,
     /// What the paths do to single datagrams.
     pub quality: PathQuality,
+    /// What single paths do instead, by sender and receiver.
+    pub links: BTreeMap<(RegionId, RegionId), PathQuality>,
     /// The traffic that the agents are told of.
     pub workload: Workload,
     /// What goes wrong, each with its end, in the file's order.
@@ -59,6 +61,8 @@ pub struct Scenario {
     pub chaos_until: Option<Duration>,
     /// What is to hold.
     pub expect: Expectations,
+    /// What the report is to show.
+    pub bounds: Bounds,
     /// What the report has of forecasts and capacity; nothing if left out.
     pub survey: Option<Survey>,
     /// The agents' configuration, less what differs from region to region.
@@ -219,6 +223,19 @@ pub struct Expectations {
     pub relay: Option<Duration>,
 }
 
+/// Bounds of the report's figures; see [`crate::oracle::Rule::Figures`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Bounds {
+    /// The largest share of regions' steps that are short of capacity.
+    pub late_share: Option<f64>,
+    /// The largest error of forecasts, where that of seasonal naive is 1.
+    pub forecast_ratio: Option<f64>,
+    /// The smallest share of counts inside the 90 % interval.
+    pub coverage_90: Option<f64>,
+    /// The most that an agent sends, bytes a second.
+    pub bytes_per_agent_second: Option<f64>,
+}
+
 /// Everything that is wrong with a scenario.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ScenarioError {
@@ -291,7 +308,7 @@ mod tests {
             let blocks = blocks.iter().copied().filter(|block| !left_out(block));
             let text = blocks.collect::<String>().replace("our-rtt.csv", "shipped:cloud_rtt_ms.csv");
             let scenario = Scenario::parse(&text).unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!((scenario.regions.len(), scenario.faults().len(), scenario.survey.is_some()), (3, 26, true));
+            assert_eq!((scenario.regions.len(), scenario.faults().len(), scenario.survey.is_some()), (3, 47, true));
         }
     }
 
@@ -352,6 +369,95 @@ mod tests {
         assert!(problem.contains("fault[0].wire_version = 1: an agent that never boots again speaks none: say down_s"), "{problem}");
         let problem = scenario("down_s = 2, wire_version = 3").unwrap_err().to_string();
         assert!(problem.contains("must be 1 or 2, the versions of the wire that agents speak"), "{problem}");
+    }
+
+    /// Three regions, and `rest`.
+    fn with(rest: &str) -> Result<Scenario, ScenarioError> {
+        let head = "name = \"x\"\nabout = \"x\"\nduration_s = 60\nregion = [{ name = \"a\" }, { name = \"b\" }, { name = \"c\" }]\n";
+        Scenario::parse(&format!("{head}{rest}"))
+    }
+
+    fn ids() -> [RegionId; 3] {
+        ["a", "b", "c"].map(|name| RegionId::new(name).unwrap())
+    }
+
+    #[test]
+    fn a_link_has_a_quality_of_its_own_in_one_direction_or_both() {
+        let scenario = with(
+            "network = { loss = 0.1, late = 0.2, late_ms = 30, bytes_per_s = 5000 }
+             link = [
+                { between = [\"a\", \"b\"], rtt_ms = 40, jitter = 0.5 },
+                { between = [\"b\", \"c\"], mtu = 1300 },
+                { between = [\"c\", \"a\"], one_way = true, loss = 0.7 },
+             ]
+             fault = [{ kind = \"paths\", between = [\"b\", \"c\"], one_way = true, at_s = 5, for_s = 2, duplicate = 0.3 }]",
+        )
+        .unwrap();
+        let [a, b, c] = ids();
+        let usual = PathQuality { loss: 0.1, late: 0.2, late_ms: 30, bytes_per_s: 5_000, ..PathQuality::default() };
+        let narrow = PathQuality { mtu: 1_300, ..usual };
+        assert_eq!(scenario.quality, usual);
+        let expected = [
+            ((b.clone(), c.clone()), narrow),
+            ((c.clone(), b.clone()), narrow),
+            ((c.clone(), a.clone()), PathQuality { loss: 0.7, ..usual }),
+        ];
+        assert_eq!(scenario.links, expected.into());
+        let delay = scenario.delay(&a, &b).unwrap();
+        assert_eq!((delay.min, delay.max), (Duration::from_millis(20), Duration::from_millis(30)));
+        let worse = Action::Link(b.clone(), c.clone(), Some(PathQuality { duplicate: 0.3, ..narrow }));
+        let expected = [(5, worse), (7, Action::Link(b, c, None))];
+        assert_eq!(scenario.faults(), expected.map(|(at, action)| Fault { at: Duration::from_secs(at), action }), "it stays narrow");
+    }
+
+    #[test]
+    fn a_partition_is_of_one_direction_or_comes_and_goes_and_a_clock_drifts() {
+        let at = |at_ms: u64, action: Action| Fault { at: Duration::from_millis(at_ms), action };
+        let [a, b, c] = ids();
+        let scenario = with(
+            "fault = [
+                { kind = \"partition\", regions = [\"a\"], from = [\"b\"], one_way = true, flap_s = 2, at_s = 1, for_s = 2.5 },
+                { kind = \"restart\", region = \"c\", at_s = 9 },
+                { kind = \"drift\", region = \"c\", per_mille = -20, at_s = 20, for_s = 3 },
+             ]",
+        );
+        let (cut, whole) = (Action::Deafen(a.clone(), b.clone()), Action::Undeafen(a, b));
+        let expected = [
+            vec![at(1_000, cut.clone()), at(2_000, whole.clone()), at(3_000, cut), at(3_500, whole)],
+            vec![at(9_000, Action::Restart(c.clone()))],
+            [(21, -20), (22, -40), (23, 0)].map(|(second, ahead)| at(1_000 * second, Action::Clock(c.clone(), ahead))).into(),
+        ];
+        assert_eq!(scenario.unwrap().incidents, expected);
+    }
+
+    #[test]
+    fn what_has_no_direction_no_end_or_no_survey_is_told() {
+        let problems = with(
+            "expect = { late_share_at_most = 0.1, bytes_per_agent_second_at_most = 0 }
+             link = [{ between = [\"a\", \"b\"], one_way = true, rtt_ms = 4 }, { between = [\"a\", \"c\"] }]
+             fault = [
+                { kind = \"partition\", regions = [\"a\"], flap_s = 2, at_s = 1 },
+                { kind = \"partition\", regions = [\"a\"], flap_s = 0.001, at_s = 1, for_s = 2 },
+                { kind = \"paths\", one_way = true, at_s = 1, loss = 0.1 },
+                { kind = \"drift\", region = \"a\", per_mille = 2000, at_s = 20, for_s = 3 },
+             ]",
+        )
+        .unwrap_err()
+        .problems;
+        let starts = [
+            "link.one_way = true: rtt_ms and jitter are of both directions",
+            "link.between = [\"a\", \"c\"]: nothing is said of it",
+            "fault[0].flap_s = 2: what comes and goes has to end",
+            "fault[1].flap_s = 0.001: must be between 0.04 and 2",
+            "fault[2].one_way = true: all paths have no direction",
+            "fault[3].per_mille = 2000: must be between -1000 and 1000",
+            "expect.late_share_at_most = (without [survey]): only a survey",
+            "expect.bytes_per_agent_second_at_most = 0: must be between 1 and",
+        ];
+        assert!(
+            problems.len() == starts.len() && problems.iter().zip(starts).all(|(problem, start)| problem.starts_with(start)),
+            "{problems:#?}"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use tradewind_sim::oracle::Rule;
 use tradewind_sim::run::Report;
 
 /// Each in a process of its own, so that it is the run that the command line gives for the seed.
@@ -32,6 +33,52 @@ fn a_scenario_with_a_survey_does_not_claim_rules_that_nobody_judged() {
         let report = simulate(scenario.to_str().unwrap(), 1);
         assert!(report.passed() && report.to_text().contains(words), "{}", report.to_text());
         assert_eq!(report.rules_judged, judged);
+    }
+}
+
+#[test]
+fn a_link_of_one_direction_and_a_bound_of_a_figure_are_seen_in_the_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let scenario = directory.path().join("deaf.toml");
+    // The fault of the path is over before anything could be told, and leaves it as deaf as before.
+    let text = "name = \"deaf\"\nabout = \"x\"\nduration_s = 20\nregion = [{ name = \"a\" }, { name = \"b\" }]\n\
+                fault = [{ kind = \"paths\", between = [\"a\", \"b\"], loss = 0.5, at_s = 0.1, for_s = 0.05 }]\n";
+    for (rest, broken, judged) in [
+        ("", vec![], 31),
+        ("link = [{ between = [\"a\", \"b\"], one_way = true, loss = 1.0 }]\n", vec![Rule::Converges], 31),
+        ("expect = { bytes_per_agent_second_at_most = 100000 }\n", vec![], 32),
+        ("expect = { bytes_per_agent_second_at_most = 1 }\n", vec![Rule::Figures], 32),
+    ] {
+        std::fs::write(&scenario, format!("{text}{rest}")).unwrap();
+        let report = simulate(scenario.to_str().unwrap(), 1);
+        let rules: BTreeSet<Rule> = report.violations.iter().map(|violation| violation.rule).collect();
+        assert_eq!((rules.into_iter().collect::<Vec<_>>(), report.rules_judged), (broken, judged), "{rest}: {}", report.to_text());
+    }
+}
+
+#[test]
+fn the_page_of_a_run_has_its_charts_and_needs_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let (scenario, page) = (directory.path().join("page.toml"), directory.path().join("page.html"));
+    let text = "name = \"page\"\nabout = \"Less < more\"\nduration_s = 20\nregion = [{ name = \"a\" }, { name = \"b\" }]\n\
+                fault = [{ kind = \"restart\", region = \"b\", at_s = 9 }]\n";
+    let mesh = ["Agents whose view is right", "Until every view was right, after each change", "Bytes that an agent sends"];
+    let surveyed =
+        ["Forecast error", "Load and what stood ready for it", "Regions short of capacity", "Steps short of capacity, by region"];
+    for (survey, charts) in [("", mesh.to_vec()), ("survey = { every_s = 1, lead_steps = 3 }\n", [&mesh[..], &surveyed].concat())] {
+        std::fs::write(&scenario, format!("{text}{survey}")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tradewind-sim"));
+        let run = command.arg("run").arg(&scenario).arg("--html").arg(&page).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+        let html = std::fs::read_to_string(&page).unwrap();
+        let titles: Vec<&str> = html.split("<figcaption>").skip(1).filter_map(|rest| rest.split("</figcaption>").next()).collect();
+        assert_eq!(titles, charts);
+        assert_eq!((html.matches("<svg").count(), html.matches("</svg>").count()), (charts.len(), charts.len()));
+        assert!(html.contains("<polyline class=\"line c\" points=\"") && html.contains("after each change"), "{html}");
+        assert!(html.contains("Less &lt; more") && html.contains("rules held"), "{html}");
+        for fetched in ["http:", "https:", "<script", "<link", "<img", "<iframe", "@import", "url(", " src=", " href="] {
+            assert!(!html.contains(fetched), "{fetched} in {html}");
+        }
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod chart;
 pub mod page;
 pub mod survey;
 
+use crate::scenario::Bounds;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -62,6 +63,27 @@ pub struct Figures {
     pub capacity: Option<CapacityFigures>,
 }
 
+/// What is not within its bound: the figure's name, and what it is. One that nothing was measured of keeps no bound.
+pub(crate) fn beyond(bounds: &Bounds, figures: &Figures, bytes_per_agent_second: f64) -> Vec<(&'static str, String)> {
+    let forecast = figures.forecast.as_ref().filter(|forecast| forecast.scored > 0);
+    let capacity = figures.capacity.as_ref().filter(|capacity| capacity.region_steps > 0);
+    let most = |name, bound: Option<f64>, value: Option<f64>| {
+        let bound = bound.filter(|bound| value.is_none_or(|value| value.is_nan() || value > *bound))?;
+        Some((name, value.map_or("nothing was measured".to_owned(), |value| format!("{value:.4}, where at most {bound} is wanted"))))
+    };
+    let least = |name, bound: Option<f64>, value: Option<f64>| {
+        let bound = bound.filter(|bound| value.is_none_or(|value| value.is_nan() || value < *bound))?;
+        Some((name, value.map_or("nothing was measured".to_owned(), |value| format!("{value:.4}, where at least {bound} is wanted"))))
+    };
+    let found = [
+        most("late share", bounds.late_share, capacity.map(|capacity| capacity.late_share)),
+        most("forecast ratio", bounds.forecast_ratio, forecast.map(ForecastFigures::ratio)),
+        least("coverage of 90 %", bounds.coverage_90, forecast.map(|forecast| forecast.coverage_90)),
+        most("bytes per agent and second", bounds.bytes_per_agent_second, Some(bytes_per_agent_second)),
+    ];
+    found.into_iter().flatten().collect()
+}
+
 /// Takes samples of a running simulation.
 #[derive(Debug)]
 pub(crate) struct Sampler {
@@ -97,5 +119,28 @@ impl Sampler {
     /// What was sampled.
     pub(crate) fn into_figures(self) -> Figures {
         self.figures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_is_held_against_its_bound_and_one_that_was_not_measured_keeps_none() {
+        let bounds =
+            Bounds { late_share: Some(0.05), forecast_ratio: Some(0.9), coverage_90: Some(0.8), bytes_per_agent_second: Some(1e3) };
+        let measured = |late_share, pinball, coverage_90| Figures {
+            forecast: Some(ForecastFigures { scored: 10, pinball, seasonal_naive_pinball: 2.0, coverage_90, ..ForecastFigures::default() }),
+            capacity: Some(CapacityFigures { region_steps: 10, late_share, ..CapacityFigures::default() }),
+            ..Figures::default()
+        };
+        let names = |figures: &Figures, bytes| beyond(&bounds, figures, bytes).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names(&measured(0.05, 1.8, 0.8), 1e3), [""; 0]);
+        assert_eq!(names(&measured(0.06, 1.8, 0.8), 1e3), ["late share"]);
+        assert_eq!(names(&measured(0.05, 1.9, 0.79), 1_001.0), ["forecast ratio", "coverage of 90 %", "bytes per agent and second"]);
+        let nothing = Figures { forecast: Some(ForecastFigures::default()), ..Figures::default() };
+        assert_eq!(names(&nothing, 0.0), ["late share", "forecast ratio", "coverage of 90 %"]);
+        assert_eq!(beyond(&Bounds::default(), &nothing, 1e9), []);
     }
 }

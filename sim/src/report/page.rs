@@ -88,8 +88,7 @@ fn tiles(report: &Report) -> String {
         (number(report.acknowledged_transactions as f64), "transactions acknowledged".into()),
     ];
     if let Some(forecast) = &report.figures.forecast {
-        let ratio = forecast.pinball / forecast.seasonal_naive_pinball.max(f64::MIN_POSITIVE);
-        tiles.push((format!("{ratio:.2}"), "forecast error, seasonal naive = 1".into()));
+        tiles.push((format!("{:.2}", forecast.ratio()), "forecast error, seasonal naive = 1".into()));
         tiles.push((format!("{:.1} %", 100.0 * forecast.coverage_90), "of counts inside the 90 % interval".into()));
     }
     if let Some(capacity) = &report.figures.capacity {

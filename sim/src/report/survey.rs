@@ -124,6 +124,13 @@ pub struct ForecastFigures {
     pub seasonal_naive_loss: Vec<Point>,
 }
 
+impl ForecastFigures {
+    /// The loss, where that of seasonal naive is 1.
+    pub fn ratio(&self) -> f64 {
+        self.pinball / self.seasonal_naive_pinball.max(f64::MIN_POSITIVE)
+    }
+}
+
 /// Whether capacity stood ready when load came.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct CapacityFigures {
