@@ -3,7 +3,8 @@
 //!
 //! Each gap is covered by claims of the same pool, slot and tier; what is missing is asked of the best
 //! neighbour, and what that one does not grant, of the next. A neighbour that has just refused is left alone for
-//! [`COOL_DOWN`]. Where nobody is left to ask for something firm, a soft promise is better than none. Claims on slots that no plan lacked anything in for [`PATIENCE`] rounds are given back.
+//! [`COOL_DOWN`]. Where nobody is left to ask for something firm, a soft promise is better than none. Claims on slots
+//! that no plan lacked anything in for [`PATIENCE`] rounds are given back.
 //!
 //! Invariant: no slot is asked for more than it lacks, counting what is still being asked.
 
@@ -174,7 +175,7 @@ impl Desk {
                 if missing <= WORTH_ASKING * rate || self.purposes.len() >= MAX_REQUESTS {
                     break;
                 }
-                if self.cooling.contains_key(&(candidate.region.clone(), place.clone())) || self.is_asked(&candidate.region, &place, now) {
+                if !self.may_be_asked(&candidate.region, &place, now) {
                     continue;
                 }
                 // At most what is free there, so the number is small.
@@ -280,8 +281,12 @@ impl Desk {
     fn is_another_left(&self, owner: &RegionId, place: &Place, now: Now) -> bool {
         let service = self.wanted.iter().find(|gap| place_of(gap) == *place).map(|gap| &gap.service);
         let all = service.and_then(|service| self.candidates.get(service)).into_iter().flatten();
-        let free = |region: &RegionId| !self.cooling.contains_key(&(region.clone(), place.clone())) && !self.is_asked(region, place, now);
-        all.map(|candidate| &candidate.region).any(|region| region != owner && free(region))
+        all.map(|candidate| &candidate.region).any(|region| region != owner && self.may_be_asked(region, place, now))
+    }
+
+    /// Whether a neighbour neither has just refused a place nor is being asked for it.
+    fn may_be_asked(&self, region: &RegionId, place: &Place, now: Now) -> bool {
+        !self.cooling.contains_key(&(region.clone(), place.clone())) && !self.is_asked(region, place, now)
     }
 
     /// Forgets the purpose of requests that the holder has nothing of any more: their windows are over.
