@@ -276,7 +276,8 @@ impl Globals {
             None if self.series.contains_key(key) => self.untrained(),
             None => self.beyond(),
         };
-        explanation.trained_ago = self.trained.as_ref().map(|trained| u64::try_from(explanation.until.0 - trained.until.0).unwrap_or(0));
+        let ago = |trained: &Trained| u64::try_from(explanation.until.0.saturating_sub(trained.until.0)).unwrap_or(0);
+        explanation.trained_ago = self.trained.as_ref().map(ago);
         for (lane, parts) in explanation.lanes.iter_mut().zip(self.blend.parts(key, &said)) {
             lane.experts.iter_mut().for_each(|expert| expert.weight *= parts[0].weight);
             lane.experts.extend(said.iter().map(|(kind, said)| {
@@ -288,13 +289,16 @@ impl Globals {
 
     /// What is to be said of every series before the first training.
     fn untrained(&self) -> Said {
-        let silence = Silence::Untrained { seen: self.seen as u64, needed: self.first() as u64 };
-        self.config.models.iter().map(|kind| (*kind, Err(silence))).collect()
+        self.silent(Silence::Untrained { seen: self.seen as u64, needed: self.first() as u64 })
     }
 
     /// What is to be said of a series that is not among those of [`foresee`](Self::foresee).
     pub(super) fn beyond(&self) -> Said {
-        let silence = Silence::Beyond { kept: self.config.max_series as u64 };
+        self.silent(Silence::Beyond { kept: self.config.max_series as u64 })
+    }
+
+    /// All models say nothing, for this reason.
+    fn silent(&self, silence: Silence) -> Said {
         self.config.models.iter().map(|kind| (*kind, Err(silence))).collect()
     }
 

@@ -161,7 +161,7 @@ fn training_is_due_once_many_series_have_changed_their_level_and_the_new_one_is_
         due
     };
     assert_eq!(due(&[]), [100, 150, 225, 338, 507]);
-    // One of ten, and one that is not among them.
+    // One of ten, twice.
     assert_eq!(due(&[(230, 0), (231, 0)]), [100, 150, 225, 338, 507]);
     // With the second, 48 steps later; the growth goes on from there.
     assert_eq!(due(&[(230, 0), (240, 1), (241, 2)]), [100, 150, 225, 289, 434]);
