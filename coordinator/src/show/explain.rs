@@ -1,6 +1,7 @@
 //! `tradewind explain`: one series after another, with its path, and for each horizon who had how much to say.
 
 use super::forecasts::{Rates, print_chart, seconds};
+use super::title;
 use crate::failure::Failure;
 use crate::human::{self, clean};
 use crate::output::{Output, Tone};
@@ -33,10 +34,7 @@ fn each(
         if at > 0 {
             out.line("")?;
         }
-        let series = &one.view.prediction.series;
-        let title = format!("{} > {}  {}/{}/{}", series.source, series.destination, series.tenant, series.service, series.transaction_type);
-        let title = out.paint(Tone::Strong, &title);
-        out.line(&title)?;
+        title(&one.view.prediction.series, out)?;
         out.line(&summary(one))?;
         for applied in &one.view.events_applied {
             let effect = applied.effect;

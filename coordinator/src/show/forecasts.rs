@@ -3,6 +3,7 @@
 //! The API counts transactions per step; people compare rates, so everything here is in
 //! transactions per second.
 
+use super::title;
 use crate::chart::Chart;
 use crate::failure::Failure;
 use crate::human::{self, Seconds, clean};
@@ -110,9 +111,7 @@ pub(super) fn print_chart(view: &ForecastView, out: &mut Output) -> Result<(), F
         tone("⠒⠒", Tone::Accent),
         human::share(high.probability() - low.probability())
     );
-    let title = format!("{} > {}  {}/{}/{}", series.source, series.destination, series.tenant, series.service, series.transaction_type);
-    let title = out.paint(Tone::Strong, &title);
-    out.line(&title)?;
+    title(series, out)?;
     let model = format!("transactions/s by {}, every {}", clean(&view.prediction.model), human::duration(path.step().length()));
     out.line(&format!("{model}   {legend}"))?;
     let first = path.start().offset(-i64::try_from(history.len()).unwrap_or(0));

@@ -1,5 +1,6 @@
 //! `tradewind history`: what was counted, bucket by bucket.
 
+use super::title;
 use crate::failure::Failure;
 use crate::human;
 use crate::output::{Output, Tone};
@@ -13,10 +14,8 @@ pub(super) fn print(all: &[HistoryView], out: &mut Output) -> Result<(), Failure
         if at > 0 {
             out.line("")?;
         }
-        let (series, length) = (&history.series, Duration::from_millis(history.bucket_ms));
-        let title = format!("{} > {}  {}/{}/{}", series.source, series.destination, series.tenant, series.service, series.transaction_type);
-        let title = out.paint(Tone::Strong, &title);
-        out.line(&title)?;
+        title(&history.series, out)?;
+        let length = Duration::from_millis(history.bucket_ms);
         let mut table = Table::new(&[Left("FROM (UTC)"), Right("COUNT"), Right("RATE /s")]);
         let mut begins = history.since;
         for count in &history.counts {

@@ -16,6 +16,7 @@ use crate::client::{Answer, Client};
 use crate::failure::Failure;
 use crate::output::{Format, Output, Tone};
 use serde::de::{DeserializeOwned, IgnoredAny};
+use tradewind_protocol::SeriesKey;
 use tradewind_protocol::region::{Health, Mode};
 
 /// Asks and prints.
@@ -112,6 +113,13 @@ fn present_all<T: DeserializeOwned>(
 fn yaml(answer: &Answer) -> Result<String, Failure> {
     let document: serde_norway::Value = answer.parse()?;
     serde_norway::to_string(&document).map_err(|e| Failure::Output(std::io::Error::other(e)))
+}
+
+/// The line above what is told of one series.
+fn title(series: &SeriesKey, out: &mut Output) -> Result<(), Failure> {
+    let title = format!("{} > {}  {}/{}/{}", series.source, series.destination, series.tenant, series.service, series.transaction_type);
+    let title = out.paint(Tone::Strong, &title);
+    out.line(&title)
 }
 
 fn health(health: Health) -> (&'static str, Tone) {
