@@ -13,6 +13,7 @@ use rcgen::{
     PKCS_ED25519, SanType,
 };
 use std::net::IpAddr;
+use std::time::Duration;
 use time::OffsetDateTime;
 
 /// The DNS name in every agent's certificate: peers are dialled by address, and this is the name
@@ -24,6 +25,9 @@ pub const REGION_URI: &str = "spiffe://tradewind/region/";
 
 /// What a client's SPIFFE id begins with; its name follows.
 pub const CLIENT_URI: &str = "spiffe://tradewind/client/";
+
+/// A certificate that ends sooner than this is to be replaced: who shows one says so, from then on.
+pub const ENDS_SOON: Duration = Duration::from_secs(30 * 86_400);
 
 /// A certificate and its private key, both PEM.
 #[derive(Clone)]

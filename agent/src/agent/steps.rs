@@ -51,10 +51,6 @@ const COLD_SEASONS: usize = 2;
 const MIN_COLD_STEPS: usize = 256;
 /// Series that are learnt from history at a time: a page of windows is at most 10 MiB.
 const RECALL_PAGE: usize = 64;
-/// That the certificate ends is told of from so long before on,
-const ENDS_SOON: Duration = Duration::from_secs(30 * 86_400);
-/// and so often.
-const WARN_EVERY: Duration = Duration::from_secs(86_400);
 /// For so long the agent learns before it does anything else; what is left is learnt between the steps.
 const RECALL_FIRST: Duration = Duration::from_secs(5);
 
@@ -113,8 +109,6 @@ pub(super) struct StepLoop {
     late: Late,
     /// When the region last published.
     spoke: Instant,
-    /// When it was last told that the agent's certificate ends soon.
-    warned: Option<Timestamp>,
     plans: u64,
     /// The newest plan that was carried out, and what it was made from.
     newest: Option<Planned>,
@@ -160,7 +154,6 @@ impl StepLoop {
             recalling: None,
             late: Late::default(),
             spoke: Instant::now(),
-            warned: None,
             plans: 0,
             newest: None,
             prices,
@@ -369,7 +362,6 @@ impl StepLoop {
     fn publish(&mut self) {
         let now = self.clock.now();
         self.spoke = Instant::now();
-        self.warn_of_certificate(now);
         let predictions = self.globals.blend(self.forecasts.predictions(now));
         // Before events are put into it: counts are freed of them before they are learnt.
         self.forecasts.published(&predictions);
@@ -399,18 +391,6 @@ impl StepLoop {
             progress.health = health;
             progress.health_reasons = health_reasons;
         });
-    }
-
-    /// Tells once a day that the certificate ends soon: without one that is valid no peer speaks with the agent, and it does not start again.
-    fn warn_of_certificate(&mut self, now: Timestamp) {
-        let Some(ends) = self.mesh.certificate_ends().filter(|ends| ends.since(now) < ENDS_SOON) else { return };
-        if self.warned.is_none_or(|warned| now.since(warned) >= WARN_EVERY) {
-            self.warned = Some(now);
-            let words = format!(
-                "the agent's certificate ends at {ends}: issue a new one with `tradewind tls agent`, and restart the agent with it"
-            );
-            self.events.note(Severity::Warning, "mesh.certificate_ends", words);
-        }
     }
 
     fn health(&self) -> (Health, Vec<String>) {

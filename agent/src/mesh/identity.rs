@@ -21,6 +21,8 @@ pub(crate) struct Identity {
     pub(crate) authority: Authority,
     /// The certificate.
     pub(crate) certificate: CertificateDer<'static>,
+    /// Until when that is valid.
+    pub(super) ends: Option<Timestamp>,
     key: PrivatePkcs8KeyDer<'static>,
     signing: Ed25519KeyPair,
 }
@@ -142,12 +144,8 @@ impl Identity {
         if super::tls::ed25519_key(&leaf).map_err(invalid)? != signing.public_key().as_ref() {
             return Err(IdentityError::Mismatch { key: paths.key.clone(), certificate: paths.certificate.clone() });
         }
-        Ok(Self { region, authority, certificate: leaf, key, signing })
-    }
-
-    /// Until when the certificate is valid.
-    pub(super) fn ends(&self) -> Option<Timestamp> {
-        self.authority.ends(&self.certificate)
+        let ends = authority.ends(&leaf);
+        Ok(Self { region, authority, certificate: leaf, ends, key, signing })
     }
 
     /// The private key, for TLS.

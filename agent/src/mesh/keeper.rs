@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tradewind_protocol::RegionId;
 use tradewind_protocol::api::Severity;
+use tradewind_protocol::pki::ENDS_SOON;
 use tradewind_protocol::wire::{Request, Response};
 
 /// How often everything is looked at, if nothing happens: what makes a fetch late at most.
@@ -32,6 +33,8 @@ const MAX_ADDRESSES_PER_SEED: usize = 16;
 /// How often one peer, by chance, is told all cards: repairs what no message has brought, for 60
 /// bytes a second in a mesh of 30.
 const REPAIR_EVERY: Duration = Duration::from_secs(300);
+/// How often it is told that the agent's certificate ends soon.
+const WARN_EVERY: Duration = Duration::from_secs(86_400);
 /// How often a region that is in doubt is asked.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
@@ -53,6 +56,7 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut repair_at = Instant::now() + REPAIR_EVERY;
+    let mut warn_at = Instant::now();
     let mut asked = BTreeMap::new();
     let mut traffic = BTreeMap::new();
     let mut looked_at = Instant::now();
@@ -77,6 +81,10 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
             stalls_at = now + STALL_LOOK;
             give_up_stalled(&mesh, &mut traffic, now);
         }
+        if now >= warn_at {
+            warn_at = now + WARN_EVERY;
+            warn_of_certificate(&mesh);
+        }
         connect(&mesh, now);
         fetch(&mesh, now);
         judge(&mesh, &mut asked).await;
@@ -84,6 +92,15 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
             repair_at = now + REPAIR_EVERY;
             repair(&mesh);
         }
+    }
+}
+
+/// Tells that the certificate ends soon: without one that is valid no peer speaks with the agent, and it does not start again.
+fn warn_of_certificate(mesh: &Mesh) {
+    if let Some(ends) = mesh.identity.ends.filter(|ends| ends.since(mesh.now().wall) < ENDS_SOON) {
+        let words =
+            format!("the agent's certificate ends at {ends}: issue a new one with `tradewind tls agent`, and restart the agent with it");
+        mesh.events.note(Severity::Warning, "mesh.certificate_ends", words);
     }
 }
 

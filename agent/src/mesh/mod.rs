@@ -281,7 +281,7 @@ impl MeshHandle {
 
     /// Until when the agent's certificate is valid: its peers refuse it then.
     pub fn certificate_ends(&self) -> Option<Timestamp> {
-        self.mesh.identity.ends()
+        self.mesh.identity.ends
     }
 
     /// Where the agent's endpoint is reached.

@@ -8,10 +8,8 @@ use crate::table::print_pairs;
 use std::time::Duration;
 use tradewind_protocol::Timestamp;
 use tradewind_protocol::api::Status;
+use tradewind_protocol::pki::ENDS_SOON;
 use tradewind_protocol::region::Mode;
-
-/// A certificate that ends sooner than this is told of as a matter of urgency, as agents do.
-const ENDS_SOON: Duration = Duration::from_secs(30 * 86_400);
 
 fn certificate(ends: Timestamp, now: Timestamp) -> (&'static str, String, Tone) {
     let (left, at) = (ends.since(now), human::time(ends));

@@ -287,10 +287,28 @@ async fn requests_are_answered_by_the_other_end_or_refused_with_a_reason() {
 #[test]
 fn an_identity_knows_until_when_it_is_valid() {
     let pki = Pki::new("mesh");
-    let left = |identity: &Identity| identity.ends().unwrap().since(pki::now()).as_secs();
+    let left = |identity: &Identity| identity.ends.unwrap().since(pki::now()).as_secs();
     assert!((364 * 86_400..366 * 86_400).contains(&left(&pki.identity("a"))));
     let ended = Identity::load_unchecked(&pki.expired("b")).unwrap();
     assert_eq!(left(&ended), 0);
+}
+
+#[tokio::test]
+async fn that_a_certificate_ends_within_a_month_is_told() {
+    let pki = Pki::new("mesh");
+    let told = async |tls| {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::real(dir.path()).unwrap();
+        let events = EventLog::new(region("a"), env.clock.clone());
+        let config = config(tls, &Setup::default());
+        let mesh = start(&env, region("a"), "mesh".into(), &config, 1, Arc::new(Echo), events.clone()).await.unwrap();
+        let agent = Agent { mesh, events, _dir: dir };
+        // It is told before the first look at the mesh, which fills the view.
+        agent.until_live(&["a"]).await;
+        agent.has_event("mesh.certificate_ends", "issue a new one")
+    };
+    assert!(told(pki.ending("a", Duration::from_secs(10 * 86_400))).await);
+    assert!(!told(pki.paths("a")).await);
 }
 
 #[tokio::test]

@@ -56,6 +56,12 @@ impl Pki {
         self.issue(region, &file, validity(now().before(YEAR), now().before(Duration::from_secs(3600))))
     }
 
+    /// A pair for `region` that is valid for so long.
+    pub(in crate::mesh) fn ending(&self, region: &str, after: Duration) -> TlsPaths {
+        let file = format!("{region}-{}-ending", SEEDS.load(Ordering::Relaxed));
+        self.issue(region, &file, validity(now().before(Duration::from_secs(60)), now().after(after)))
+    }
+
     fn issue(&self, region: &str, file: &str, validity: Validity) -> TlsPaths {
         let path = |name: String| self.dir.path().join(name);
         let (certificate, key) = (path(format!("{file}.pem")), path(format!("{file}.key")));
