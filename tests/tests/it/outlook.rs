@@ -135,6 +135,7 @@ fn a_forecast_is_explained_in_the_api_the_terminal_and_the_metrics() {
     let weight: f64 = first.experts.iter().map(|expert| expert.weight).sum();
     assert!((weight - 1.0).abs() < 1e-6, "the weights are shares: {first:?}");
     assert!(first.experts.iter().all(|expert| expert.silent.is_none() || expert.weight == 0.0), "{first:?}");
+    assert!(first.experts.iter().any(|expert| expert.name == "global-boosting"), "those of all series are told of: {first:?}");
 
     let answer = fetch(solo, "/v1/forecasts/explain?from=solo&to=mars");
     let problem: Problem = answer.json();
