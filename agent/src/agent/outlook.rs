@@ -100,8 +100,8 @@ impl Outlook {
         self.anomalies.retain(&closed.counts);
         self.tell(&begun);
         self.calendar.observe((index, step), &self.undisturbed, &closed.counts).await;
+        self.undisturb(index, revised, now);
         let calendar = self.calendar(now);
-        revised.iter_mut().for_each(|(key, window)| calendar.undisturbed_window(key, index, step, window));
         self.counted = closed.counts.clone();
         let mut counts = closed.counts;
         let was_late = self.silence.is_late();
@@ -124,6 +124,12 @@ impl Outlook {
             }
         }
         (index, counts)
+    }
+
+    /// Frees counts up to `until` of events.
+    pub(super) fn undisturb(&self, until: StepIndex, windows: &mut [(SeriesKey, Vec<f64>)], now: Timestamp) {
+        let calendar = self.calendar(now);
+        windows.iter_mut().for_each(|(key, window)| calendar.undisturbed_window(key, until, self.config.step, window));
     }
 
     /// What forecasts say, with the events that are known to come.

@@ -248,23 +248,31 @@ impl StepLoop {
         self.recalling = Some(Some(last.clone()));
         self.outlook.recall(self.offload, until, &mut windows, self.clock.now()).await;
         let kept = self.snapshots.read(windows.iter().map(|(key, _)| key.clone()).collect()).await;
-        let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
-        let globals = self.take_globals();
+        self.work(move |forecasts, globals| {
+            for ((key, window), kept) in windows.iter().zip(kept) {
+                match kept.map(|kept| forecasts.restore(key, until, &kept, window)) {
+                    Some(Ok(())) => sometimes!("steps.forecast-restored"),
+                    Some(Err(_)) | None => forecasts.rebuild(key, until, window),
+                }
+                globals.rebuild(key, until, window);
+            }
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Has the forecasts and the global models worked on where that is in nobody's way.
+    async fn work(&mut self, work: impl FnOnce(&mut Forecasts, &mut Globals) + Send + 'static) {
+        let (horizon, season) = (self.config.forecast.horizon, self.config.forecast.season);
+        let mut forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
+        let mut globals = std::mem::replace(&mut self.globals, Globals::new(GlobalConfig::none(), horizon, season));
         (self.forecasts, self.globals) = self
             .offload
             .run(move || {
-                let (mut forecasts, mut globals) = (forecasts, globals);
-                for ((key, window), kept) in windows.iter().zip(kept) {
-                    match kept.map(|kept| forecasts.restore(key, until, &kept, window)) {
-                        Some(Ok(())) => sometimes!("steps.forecast-restored"),
-                        Some(Err(_)) | None => forecasts.rebuild(key, until, window),
-                    }
-                    globals.rebuild(key, until, window);
-                }
+                work(&mut forecasts, &mut globals);
                 (forecasts, globals)
             })
             .await;
-        Ok(())
     }
 
     /// Whether the series' turn to be learnt from history comes yet.
@@ -291,6 +299,10 @@ impl StepLoop {
         if first < newest {
             sometimes!("steps.caught-up");
         }
+        // To the steps, a clock that was set back stands still; to the records it does not.
+        if first > newest && !bug!("late-counts-wait-for-the-clock") {
+            self.learn_late().await?;
+        }
         while step <= newest {
             let closed = self.history.close_warm(step, self.cold_steps()).await?;
             self.learn(closed).await?;
@@ -310,8 +322,51 @@ impl StepLoop {
     /// Lets the forecasts learn a closed step, and afresh what late records have changed, in its turn, or what is no longer
     /// cold; and forget what has become cold.
     async fn learn(&mut self, closed: Closed) -> Result<(), Stopped> {
-        self.late.note(closed.step, closed.revised.keys());
-        let mut afresh = self.late.take_due(closed.step, self.rebuild_steps());
+        let mut revised = self.revised(&closed).await?;
+        let cold = self.outlook.no_longer_in(&closed.counts);
+        if !cold.is_empty() {
+            tracing::debug!(series = cold.len(), "cold: forecast no more until they count again");
+        }
+        let foreseen = self.progress.borrow().predictions.clone();
+        let (step, counts) = self.outlook.close(closed, &foreseen, &mut revised, self.clock.now()).await;
+        self.globals.shift(&self.outlook.shifted());
+        self.training.drive(&mut self.globals);
+        self.work(move |forecasts, globals| {
+            for key in &cold {
+                forecasts.remove(key);
+                globals.remove(key);
+            }
+            let counts = || counts.iter().map(|(key, count)| (key, *count));
+            forecasts.close(step, counts());
+            globals.close(step, counts());
+            rebuild(forecasts, globals, step, &revised);
+            globals.speak();
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Learns afresh what late records have changed while no step can be closed.
+    async fn learn_late(&mut self) -> Result<(), Stopped> {
+        let Some(until) = self.closed else { return Ok(()) };
+        let closed = self.history.close_warm(until, self.cold_steps()).await?;
+        let mut revised = self.revised(&closed).await?;
+        if revised.is_empty() {
+            return Ok(());
+        }
+        self.outlook.undisturb(until, &mut revised, self.clock.now());
+        self.work(move |forecasts, globals| {
+            rebuild(forecasts, globals, until, &revised);
+            globals.speak();
+        })
+        .await;
+        Ok(())
+    }
+
+    /// The series that are to be learnt afresh now, with their counts.
+    async fn revised(&mut self, closed: &Closed) -> Result<Vec<(SeriesKey, Vec<f64>)>, Stopped> {
+        self.late.note(closed.revised.keys());
+        let mut afresh = self.late.take_due(self.rebuild_steps());
         afresh.extend(closed.woken.iter().cloned());
         let mut revised = vec![];
         for key in afresh {
@@ -321,41 +376,7 @@ impl StepLoop {
                 revised.push((key, window));
             }
         }
-        let cold = self.outlook.no_longer_in(&closed.counts);
-        if !cold.is_empty() {
-            tracing::debug!(series = cold.len(), "cold: forecast no more until they count again");
-        }
-        let foreseen = self.progress.borrow().predictions.clone();
-        let (step, counts) = self.outlook.close(closed, &foreseen, &mut revised, self.clock.now()).await;
-        let forecasts = std::mem::replace(&mut self.forecasts, Forecasts::new(&self.config.forecast, self.config.step));
-        self.globals.shift(&self.outlook.shifted());
-        self.training.drive(&mut self.globals);
-        let globals = self.take_globals();
-        (self.forecasts, self.globals) = self
-            .offload
-            .run(move || {
-                let (mut forecasts, mut globals) = (forecasts, globals);
-                for key in &cold {
-                    forecasts.remove(key);
-                    globals.remove(key);
-                }
-                let counts = || counts.iter().map(|(key, count)| (key, *count));
-                forecasts.close(step, counts());
-                globals.close(step, counts());
-                for (key, window) in &revised {
-                    forecasts.rebuild(key, step, window);
-                    globals.rebuild(key, step, window);
-                }
-                globals.speak();
-                (forecasts, globals)
-            })
-            .await;
-        Ok(())
-    }
-
-    /// The global models, to be worked on elsewhere and put back.
-    fn take_globals(&mut self) -> Globals {
-        std::mem::replace(&mut self.globals, Globals::new(GlobalConfig::none(), self.config.forecast.horizon, self.config.forecast.season))
+        Ok(revised)
     }
 
     /// Tells the others and the API what is foreseen now.
@@ -568,5 +589,13 @@ impl StepLoop {
                 let _ = reply.send(keys.iter().map(explain).collect());
             }
         }
+    }
+}
+
+/// Learns series up to `step` from all their counts.
+fn rebuild(forecasts: &mut Forecasts, globals: &mut Globals, step: StepIndex, windows: &[(SeriesKey, Vec<f64>)]) {
+    for (key, window) in windows {
+        forecasts.rebuild(key, step, window);
+        globals.rebuild(key, step, window);
     }
 }
