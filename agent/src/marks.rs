@@ -129,6 +129,7 @@ pub const BUGS: &[Bug] = bugs! {
         "ledger-not-written" => "the ledger is not made durable",
         "terms-read-short" => "after a restart the ledger has a unit less of what is promised",
         "hold-always-fits" => "the ledger grants what does not fit",
+        "reservations-never-lapse" => "what a holder no longer refreshes stays in the ledger",
         "max-not-kept" => "the reconciler starts instances beyond the maximum",
         "double-start" => "instances that are starting are started again",
         "drain-forgotten" => "an order to drain is never given",

@@ -229,7 +229,7 @@ struct Shrinker<'a, F> {
 }
 
 impl<F: FnMut(&str)> Shrinker<'_, F> {
-    fn run(&mut self, case: &Case) -> anyhow::Result<crate::run::Report> {
+    fn run(&mut self, case: &Case) -> anyhow::Result<crate::report::Report> {
         self.runs += 1;
         let file = self.scratch.join("candidate.json");
         case.write(&file)?;

@@ -67,6 +67,8 @@ pub(crate) struct Book {
     pub(crate) sound_since: BTreeMap<RegionId, Duration>,
     /// Since when each two agents, the smaller name first, are that and reach each other.
     pub(crate) reachable_since: BTreeMap<(RegionId, RegionId), Duration>,
+    /// Since when the one of each two agents, the smaller name first, can have had no news of the other.
+    pub(crate) parted_since: BTreeMap<(RegionId, RegionId), Duration>,
     /// When the liar first pushed another region's state to an agent, by the agent's machine's boots.
     pub(crate) lied_to: BTreeMap<(RegionId, u64), Duration>,
     /// When the liar last repeated honest gossip.

@@ -9,8 +9,8 @@ mod recovery;
 
 use crate::client::{Client, Sight};
 use crate::clock::{virtual_now, wall_time};
-use crate::oracle::Rule;
-use crate::promises::{Broken, Look};
+use crate::oracle::{Rule, pair};
+use crate::promises::{self, Broken, Look};
 use crate::steady::{self, Point};
 use recovery::Recovery;
 use std::collections::{BTreeMap, VecDeque};
@@ -43,6 +43,9 @@ const SETTLING: Duration = Duration::from_secs(4);
 
 /// What a hold may take beyond its round trip, besides half of it for jitter: ticks of the simulation on both sides.
 const HOLD_SLACK_MS: u64 = 20;
+
+/// What lapses is taken out of the ledger in the next round of its pool; and packets are under way for a while.
+const ROUND: Duration = Duration::from_secs(2);
 
 /// Plans that are remembered at most: the scale-in time of any sensible scenario, in steps.
 const MAX_PLANS: usize = 1_000;
@@ -155,9 +158,14 @@ impl Inspector {
         }
     }
 
+    /// How long what was wrong goes on to show.
+    fn settling(&self) -> Duration {
+        if self.chaos { CHAOS_SETTLING } else { Duration::ZERO }
+    }
+
     /// Whether all is well with the agent's machine and paths, and has been for long enough.
     fn is_calm(&self) -> bool {
-        let settling = if self.chaos { CHAOS_SETTLING } else { Duration::ZERO };
+        let settling = self.settling();
         let book = self.client.book.borrow();
         book.sound_since.get(&self.client.region).is_some_and(|since| virtual_now().saturating_sub(*since) >= settling)
     }
@@ -248,6 +256,7 @@ impl Inspector {
         let asked = virtual_now();
         let reservations: Reservations = self.client.get("/v1/reservations").await?;
         self.note_lent(&reservations);
+        self.judge_returns(&reservations);
         let look = Look { life: self.life, asked, answered: virtual_now(), shown: reservations };
         let mut book = self.client.book.borrow_mut();
         if self.life != self.client.machine.boots() {
@@ -266,9 +275,26 @@ impl Inspector {
         Ok(())
     }
 
+    /// What is kept for holders that cannot have refreshed it.
+    fn judge_returns(&self, shown: &Reservations) {
+        let (owner, now) = (&self.client.region, virtual_now());
+        let overdue = {
+            let book = self.client.book.borrow();
+            // Its clock, and its rounds, count from its start, and say nothing while it stands still.
+            let Some(sound) = book.sound_since.get(owner) else { return };
+            let latest = (*sound).max(self.since);
+            let silent_for = |holder: &RegionId| {
+                let parted = book.parted_since.get(&pair(owner, holder))?;
+                Some(now.saturating_sub((*parted).max(latest)))
+            };
+            promises::overdue(&shown.granted, self.config.reservations.ttl + ROUND, silent_for)
+        };
+        overdue.into_iter().for_each(|what| self.broken(Rule::Returns, what));
+    }
+
     /// The newest plan against those of the calm before it, in the same life.
     fn judge_steadiness(&self) {
-        let settling = if self.chaos { CHAOS_SETTLING } else { Duration::ZERO };
+        let settling = self.settling();
         let calm = self.client.book.borrow().sound_since.get(&self.client.region).map_or(Duration::MAX, |since| *since + settling);
         let waits = self.config.step.count_covering(self.config.planner.scale_in_after);
         for pool in &self.config.pools {
@@ -286,8 +312,13 @@ impl Inspector {
         }
     }
 
-    /// Two round trips would be one too many; commits take no virtual time.
+    /// Two round trips would be one too many, where nothing is lost; commits take no virtual time.
     fn judge_hold(&self, words: &str) {
+        let owner = words.split(' ').next().and_then(|name| RegionId::new(name).ok());
+        let reachable = owner.and_then(|owner| self.client.book.borrow().reachable_since.get(&pair(&self.client.region, &owner)).copied());
+        if reachable.is_none_or(|since| virtual_now().saturating_sub(since) < self.settling()) {
+            return;
+        }
         let mut millis = words.split(' ').filter_map(|word| word.parse::<u64>().ok());
         if let (Some(took), Some(rtt)) = (millis.next(), millis.next())
             && took > rtt + rtt / 2 + HOLD_SLACK_MS
@@ -355,8 +386,7 @@ impl Inspector {
     /// One of the others in turn: whether its newest forecasts are here.
     async fn judge_promptness(&mut self, views: &[RegionView]) -> anyhow::Result<()> {
         let Some(other) = self.others.get(self.looks % self.others.len().max(1)).cloned() else { return Ok(()) };
-        let (a, b) = (self.client.region.clone().min(other.clone()), self.client.region.clone().max(other.clone()));
-        let since = self.client.book.borrow().reachable_since.get(&(a, b)).copied();
+        let since = self.client.book.borrow().reachable_since.get(&pair(&self.client.region, &other)).copied();
         let told = views.iter().any(|view| view.region == other && view.live && view.forecasts > 0 && view.dropped.forecasts == 0);
         if since.is_none_or(|since| virtual_now().saturating_sub(since) < PROMPT_SETTLING) || !told {
             return Ok(());

@@ -7,7 +7,7 @@
 //! catches nothing.
 
 use crate::oracle::Rule;
-use crate::run::Report;
+use crate::report::Report;
 use crate::sweep::ask;
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;

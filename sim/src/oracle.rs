@@ -94,6 +94,8 @@ pub enum Rule {
     Lean,
     /// Promises outlive their owner's restarts.
     Kept,
+    /// And do not outlive their holder.
+    Returns,
     /// So does everything else that is durable.
     Recovers,
     /// Plans do not oscillate.
@@ -104,7 +106,7 @@ pub enum Rule {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 32] = [
+    pub const ALL: [Rule; 33] = [
         Rule::Converges,
         Rule::Fresh,
         Rule::Detects,
@@ -134,6 +136,7 @@ impl Rule {
         Rule::Slim,
         Rule::Lean,
         Rule::Kept,
+        Rule::Returns,
         Rule::Recovers,
         Rule::Steady,
         Rule::Figures,
@@ -157,6 +160,7 @@ impl Rule {
             | Rule::Prompt
             | Rule::Warns
             | Rule::Kept
+            | Rule::Returns
             | Rule::Recovers
             | Rule::Steady => true,
             Rule::Converges
@@ -210,6 +214,9 @@ impl Rule {
             Rule::Slim => "no agent goes on and on taking memory",
             Rule::Lean => "no agent's database grows beyond its bound",
             Rule::Kept => "no owner forgets a reservation that its holder may still rely upon, also after a restart (R2, R5)",
+            Rule::Returns => {
+                "no owner keeps anything for a holder that has been cut off for longer than its reservations are good for (R4)"
+            }
             Rule::Recovers => "after a restart an agent shows all durable state that it showed or acknowledged before",
             Rule::Steady => "no plan goes up and down without what it needs doing so",
             Rule::Figures => "the report's figures keep the bounds that the scenario sets",
@@ -283,6 +290,8 @@ pub struct Oracle {
     errors: usize,
     /// Datagrams longer than the path carried, by sender and receiver.
     oversized: BTreeMap<(RegionId, RegionId), u64>,
+    /// The same of all senders, whoever they are.
+    all_oversized: u64,
     /// The longest datagram so far.
     longest: usize,
     /// How often a path has become such that it carries only shorter datagrams, by sender and receiver.
@@ -311,6 +320,7 @@ impl Oracle {
             right: BTreeSet::new(),
             errors: 0,
             oversized: BTreeMap::new(),
+            all_oversized: 0,
             longest: ETHERNET_PAYLOAD_BYTES,
             narrowed: BTreeMap::new(),
             connections: BTreeMap::new(),
@@ -428,6 +438,11 @@ impl Oracle {
     /// Since when each two agents, the smaller name first, are sound and reach each other.
     pub(crate) fn reachable_since(&self) -> &BTreeMap<(RegionId, RegionId), Duration> {
         &self.reachable_since
+    }
+
+    /// Between which two agents, the smaller name first, there is no path at all, and since when the one can have had no news of the other.
+    pub(crate) fn parted_since(&self) -> &BTreeMap<(RegionId, RegionId), Duration> {
+        &self.parted_since
     }
 
     /// What can be seen of an agent's part in the mesh, for the table of states and faults.
@@ -556,6 +571,11 @@ impl Oracle {
             self.longest = trace.longest_packet;
             self.violated(now, Rule::Mtu, "the longest".into(), format!("{} bytes", trace.longest_packet));
         }
+        // Nothing new, as in nearly every step.
+        let all = trace.oversized.values().sum();
+        if std::mem::replace(&mut self.all_oversized, all) == all {
+            return;
+        }
         let mut counts: BTreeMap<(&RegionId, &RegionId), u64> = BTreeMap::new();
         for ((from, to), count) in &trace.oversized {
             if let (Some(from), Some(to)) = (region_at(from.ip()), region_at(to.ip())) {
@@ -618,7 +638,8 @@ impl Oracle {
     }
 }
 
-fn pair(a: &RegionId, b: &RegionId) -> (RegionId, RegionId) {
+/// The two, the smaller name first.
+pub(crate) fn pair(a: &RegionId, b: &RegionId) -> (RegionId, RegionId) {
     if a < b { (a.clone(), b.clone()) } else { (b.clone(), a.clone()) }
 }
 

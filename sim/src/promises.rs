@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tradewind_protocol::RegionId;
-use tradewind_protocol::api::{ClaimView, Reservations};
+use tradewind_protocol::api::{ClaimView, ReservationView, Reservations};
 
 /// Looks at each agent that are remembered: at one a second, the one before a look at another agent and the one after.
 const MAX_LOOKS: usize = 4;
@@ -67,6 +67,17 @@ impl Promises {
     }
 }
 
+/// What of `granted` is kept for holders that were silent for longer than `bound`.
+pub(crate) fn overdue(granted: &[ReservationView], bound: Duration, silent_for: impl Fn(&RegionId) -> Option<Duration>) -> Vec<String> {
+    let of = |kept: &ReservationView| kept.id.split_once('/').and_then(|(holder, _)| RegionId::new(holder).ok());
+    let silences = granted.iter().filter_map(|kept| Some((kept, silent_for(&of(kept)?)?)));
+    let overdue = silences.filter(|(_, silent)| *silent > bound);
+    let told = overdue.map(|(kept, silent)| {
+        format!("reservation {} of pool {} is kept, and its holder can have said nothing for {silent:?}", kept.id, kept.pool)
+    });
+    told.collect()
+}
+
 fn is_relied_upon(claim: &ClaimView) -> bool {
     claim.phase.is_some() && claim.valid_for_ms > 0
 }
@@ -74,7 +85,6 @@ fn is_relied_upon(claim: &ClaimView) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tradewind_protocol::api::ReservationView;
     use tradewind_protocol::reservation::{Confidence, Phase, Terms, Tier, Window};
     use tradewind_protocol::{PoolName, Resources, TenantName, Timestamp};
 
@@ -131,6 +141,19 @@ mod tests {
             matches!(&altered[..], [(_, Broken::Altered(what))] if what.contains("units: 1") && what.contains("units: 2")),
             "{altered:?}"
         );
+    }
+
+    #[test]
+    fn nothing_is_kept_for_a_holder_that_is_silent_for_too_long() {
+        let shown = look(1, 1, &[2], &[]).shown.granted;
+        let overdue = |silent: Option<u64>| {
+            overdue(&shown, Duration::from_secs(6), |holder| {
+                assert_eq!(*holder, id("b"));
+                silent.map(Duration::from_secs)
+            })
+        };
+        assert!(overdue(None).is_empty() && overdue(Some(6)).is_empty());
+        assert!(matches!(&overdue(Some(7))[..], [what] if what.contains("b/7")));
     }
 
     #[test]

@@ -12,16 +12,15 @@ use crate::inspect::Inspector;
 use crate::liar;
 use crate::memory;
 use crate::net::{PathQuality, Paths};
-use crate::oracle::{Oracle, Rule, Settled, THE_SIMULATION, Topology, Violation};
+use crate::oracle::{Oracle, Rule, Topology};
 use crate::report::survey::{self, Findings, Scale, Surveyor};
-use crate::report::{Figures, Sampler, beyond};
+use crate::report::{Crossings, Report, Sampler, beyond};
 use crate::scenario::{Action, Bounds, Fault, Scenario, Workload};
 use crate::standstill::{self, Watch};
-use crate::trace::{self, Detail, Recording, Summary};
+use crate::trace::{self, Detail, Recording};
 use crate::workload::Traffic;
 use crate::world::{Delay, TICK, World};
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -71,66 +70,6 @@ pub struct Options {
     /// Is given the report if virtual time stands still, on a thread beside the simulation's: such a run never comes to its end, so this has to end
     /// the process.
     pub on_standstill: Box<dyn FnOnce(Report) + Send>,
-}
-
-/// What came of a simulation.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Report {
-    /// The scenario's name.
-    pub scenario: String,
-    /// From which all chance followed.
-    pub seed: u64,
-    /// Whether another process gives the same run for the seed.
-    pub deterministic: bool,
-    /// How long it lasted in the simulation, seconds.
-    pub simulated_s: f64,
-    /// How long it took, seconds.
-    pub wall_s: f64,
-    /// Processor time that it took, seconds: what it would take on an idle machine.
-    pub cpu_s: f64,
-    /// How many agents took part.
-    pub agents: usize,
-    /// What was traced.
-    pub trace: Summary,
-    /// Bytes of datagrams that an agent sent per second.
-    pub bytes_per_agent_second: f64,
-    /// Batches of records that were acknowledged, and transactions in them.
-    pub acknowledged_batches: u64,
-    /// See `acknowledged_batches`.
-    pub acknowledged_transactions: u64,
-    /// Posts that had to be repeated.
-    pub retries: u64,
-    /// Acknowledged batches that were posted again after a restart.
-    pub repeated_after_restart: u64,
-    /// Series whose counts were compared with what was acknowledged.
-    pub series_compared: u64,
-    /// Lives of agents whose durable state was compared with the reference model.
-    #[serde(default)]
-    pub lives_compared: u64,
-    /// How many rules were judged: not those of the inspectors where a survey is in their place, nor the figures where no bound is set.
-    #[serde(default)]
-    pub rules_judged: usize,
-    /// How long the views took to be right after each change.
-    pub settled: Vec<Settled>,
-    /// What was measured beside the rules.
-    pub figures: Figures,
-    /// What did not hold.
-    pub violations: Vec<Violation>,
-    /// How often each fault met an agent in each state.
-    #[serde(default)]
-    pub crossings: Crossings,
-    /// The largest database at the end.
-    #[serde(default)]
-    pub largest_database_bytes: u64,
-    /// The most memory that an agent held at the end, without its disk.
-    #[serde(default)]
-    pub largest_memory_bytes: i64,
-    /// The fastest that an agent's memory grew in each half of the last third, in one life.
-    #[serde(default)]
-    pub fastest_growth_bytes_per_s: f64,
-    /// How often each coverage mark was reached, in builds with the feature `mutants`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub marks: BTreeMap<String, u64>,
 }
 
 /// Runs `scenario`. An error means that it could not be run; what agents do wrong is in the report.
@@ -206,9 +145,6 @@ struct Simulation<'a> {
     /// What was held at each of the [`MEMORY_LOOKS`], and when that was.
     held: Vec<(Duration, Holdings)>,
 }
-
-/// By fault, how often it met an agent in each state.
-pub type Crossings = BTreeMap<String, BTreeMap<String, u64>>;
 
 impl<'a> Simulation<'a> {
     fn new(scenario: &'a Scenario, options: Options, certificates: &Path) -> anyhow::Result<Self> {
@@ -356,6 +292,7 @@ impl<'a> Simulation<'a> {
         let mut book = self.book.borrow_mut();
         book.sound_since.clone_from(self.oracle.sound_since());
         book.reachable_since.clone_from(self.oracle.reachable_since());
+        book.parted_since.clone_from(self.oracle.parted_since());
     }
 
     /// Changes the quality of paths, and tells the oracle which carry only shorter datagrams since.
@@ -670,125 +607,6 @@ fn pairs<'a>(left: &'a [RegionId], right: &'a [RegionId]) -> impl Iterator<Item 
 
 fn names(regions: &[RegionId]) -> String {
     regions.iter().map(RegionId::as_str).collect::<Vec<_>>().join(", ")
-}
-
-impl Report {
-    /// Of a run that did not come to its end, which is all that is known of it.
-    pub(crate) fn broken_off(scenario: &str, seed: u64, agents: usize, at: Duration, took: Duration, why: &str) -> Report {
-        let at = at.as_secs_f64();
-        let broken = Violation { rule: Rule::Runs, subject: THE_SIMULATION.into(), what: why.into(), first_s: at, last_s: at, times: 1 };
-        Report {
-            scenario: scenario.into(),
-            seed,
-            simulated_s: at,
-            wall_s: took.as_secs_f64(),
-            agents,
-            violations: vec![broken],
-            ..Report::default()
-        }
-    }
-
-    /// Whether the run did not come to its end: virtual time stood still, or it panicked.
-    pub fn is_broken_off(&self) -> bool {
-        // Whoever records anything has a hash of it.
-        self.trace.digest.is_empty()
-    }
-
-    /// Whether everything held.
-    pub fn passed(&self) -> bool {
-        self.violations.is_empty()
-    }
-
-    /// How much faster than time the simulation went, by processor time: what an idle core would give.
-    pub fn speed(&self) -> f64 {
-        self.simulated_s / if self.cpu_s > 0.0 { self.cpu_s } else { self.wall_s }.max(1e-9)
-    }
-
-    /// The report for people.
-    pub fn to_text(&self) -> String {
-        let mut lines = vec![
-            format!(
-                "{}, seed {}: {} agents, {:.0} s in {:.2} s, {:.2} s of one processor ({:.0} times real time)",
-                self.scenario,
-                self.seed,
-                self.agents,
-                self.simulated_s,
-                self.wall_s,
-                self.cpu_s,
-                self.speed()
-            ),
-            format!("  {} datagrams, {:.0} bytes per agent and second", self.trace.packets, self.bytes_per_agent_second),
-            format!(
-                "  {} batches acknowledged ({} transactions), {} posts repeated, {} batches posted again after a restart, {} series compared, \
-                 {} lives compared",
-                self.acknowledged_batches,
-                self.acknowledged_transactions,
-                self.retries,
-                self.repeated_after_restart,
-                self.series_compared,
-                self.lives_compared
-            ),
-            format!("  trace {} ({} lines)", self.trace.digest, self.trace.lines),
-        ];
-        lines.extend(
-            self.settled
-                .iter()
-                .map(|settled| format!("  views right {:.1} s after {} at {:.1} s", settled.took_s, settled.after, settled.at_s)),
-        );
-        if let Some(forecast) = self.figures.forecast.as_ref().filter(|forecast| forecast.scored == 0) {
-            lines.push(format!(
-                "  no forecast was scored {} steps ahead: agents have to look as far (`horizon` under [agent.forecast]), and the run to last",
-                forecast.lead_steps
-            ));
-        } else if let Some(forecast) = &self.figures.forecast {
-            lines.push(format!(
-                "  {} forecasts scored {} steps ahead: error {:.3}, seasonal naive {:.3}; {:.1} % inside the 90 % interval",
-                forecast.scored,
-                forecast.lead_steps,
-                forecast.pinball,
-                forecast.seasonal_naive_pinball,
-                100.0 * forecast.coverage_90
-            ));
-        }
-        if let Some(capacity) = &self.figures.capacity {
-            lines.push(format!(
-                "  short of capacity in {:.2} % of {} steps for {:.2} instance-hours; a reactive scaler in {:.2} % for {:.2}",
-                100.0 * capacity.late_share,
-                capacity.region_steps,
-                capacity.instance_hours,
-                100.0 * capacity.reactive_late_share,
-                capacity.reactive_instance_hours
-            ));
-        }
-        if !self.deterministic {
-            lines.push("  NOT DETERMINISTIC: another run of this seed may differ (the operating system's chance and clock are replaced with glibc only, and for the first simulation of a process)".into());
-        }
-        if self.passed() {
-            lines.push(format!("  {}", self.held()));
-        }
-        for violation in &self.violations {
-            lines.push(format!("  VIOLATED ({}): {}", violation.subject, violation.rule.text()));
-            lines.push(format!("    at {:.2} s{}: {}", violation.first_s, again(violation), violation.what));
-        }
-        lines.join("\n")
-    }
-
-    /// What held, in words.
-    pub(crate) fn held(&self) -> String {
-        let inspected = Rule::ALL.iter().filter(|rule| rule.is_inspected()).count();
-        // A scenario without bounds of figures says nothing of them.
-        if self.rules_judged + inspected > Rule::ALL.len() {
-            return format!("all {} rules held", self.rules_judged);
-        }
-        format!(
-            "{} rules held; {inspected}, about capacity and restarts, were not judged: a survey is in place of the inspectors",
-            self.rules_judged
-        )
-    }
-}
-
-fn again(violation: &Violation) -> String {
-    if violation.times > 1 { format!(" ({} times until {:.2} s)", violation.times, violation.last_s) } else { String::new() }
 }
 
 #[cfg(test)]

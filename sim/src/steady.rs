@@ -37,7 +37,8 @@ pub(crate) fn flap(points: &[Point], waits: u32, min_warm: u32) -> Option<String
     let mut rises = before.windows(2).filter(|pair| {
         let [low, high] = pair else { return false };
         let next = low.known_until.offset(1) == high.known_until;
-        next && high.known_until >= from && !high.blocked && !low.blocked && high.total > low.total
+        // What is warm on top comes and goes with what is active, and does not wait.
+        next && high.known_until >= from && !high.blocked && !low.blocked && high.total > low.total + min_warm
     });
     let high = rises.find(|pair| pair.last().is_some_and(|high| high.total > last.total + min_warm))?.last()?;
     let after = last.known_until.0 - high.known_until.0;
@@ -90,6 +91,7 @@ mod tests {
         assert!(!flaps(&[5, 4, 3], 0), "it only falls");
         assert!(!flaps(&[3, 4, 3, 4], 0), "it rises");
         assert!(!flaps(&[3, 4, 3], 1) && flaps(&[3, 5, 3], 1), "what is warm on top does not wait");
+        assert!(!flaps(&[4, 3, 4, 3, 3, 3, 3, 2], 1), "that it came and went says nothing of a need");
         let mut blocked = points(&[3, 5, 3], |_| 0.0);
         blocked[2].blocked = true;
         assert_eq!(flap(&blocked, 5, 0), None, "a limit took it away");

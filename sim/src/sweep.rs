@@ -1,7 +1,7 @@
 //! Many seeds of one scenario, each in a process of its own: only the first simulation of a process
 //! is its seed's own run, and processes use all cores.
 
-use crate::run::{Crossings, Report};
+use crate::report::{Crossings, Report};
 use anyhow::{Context as _, bail};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};

@@ -8,7 +8,7 @@ use tradewind_agent::marks::{BUGS, CHOSEN_BY};
 use tradewind_sim::case::Case;
 use tradewind_sim::mutants::{Arguments, SCENARIOS, hunt, unreached};
 use tradewind_sim::oracle::Rule;
-use tradewind_sim::run::Report;
+use tradewind_sim::report::Report;
 
 #[test]
 fn canaries_are_caught_and_the_agents_as_they_are_pass() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 use tradewind_sim::oracle::Rule;
-use tradewind_sim::run::Report;
+use tradewind_sim::report::Report;
 
 /// Each in a process of its own, so that it is the run that the command line gives for the seed.
 fn simulate(scenario: &str, seed: u64) -> Report {
@@ -27,7 +27,7 @@ fn a_scenario_with_a_survey_does_not_claim_rules_that_nobody_judged() {
     let scenario = directory.path().join("surveyed.toml");
     let text = "name = \"surveyed\"\nabout = \"x\"\nduration_s = 20\nregion = [{ name = \"a\" }, { name = \"b\" }]\n";
     for (survey, judged, words) in
-        [("", 31, "all 31 rules held"), ("survey = { every_s = 1, lead_steps = 3 }\n", 15, "15 rules held; 16, about")]
+        [("", 32, "all 32 rules held"), ("survey = { every_s = 1, lead_steps = 3 }\n", 15, "15 rules held; 17, about")]
     {
         std::fs::write(&scenario, format!("{text}{survey}")).unwrap();
         let report = simulate(scenario.to_str().unwrap(), 1);

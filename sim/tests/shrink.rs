@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use tradewind_sim::case::{Case, shrink};
 use tradewind_sim::oracle::Rule;
-use tradewind_sim::run::Report;
+use tradewind_sim::report::Report;
 
 /// The bound of detection is far below what detection takes: whoever crashes for good is seen live for too long. Nothing else in it matters.
 const SCENARIO: &str = r#"

@@ -2,7 +2,7 @@
 
 use super::chart::{Line, bars, escape, lines, number};
 use super::survey::{CapacityFigures, ForecastFigures};
-use crate::run::Report;
+use crate::report::Report;
 use std::fmt::Write as _;
 
 const STYLE: &str = "
