@@ -302,10 +302,10 @@ impl Inspector {
             let points = plans.filter_map(|(_, plan)| {
                 let decision = plan.decisions.iter().find(|decision| decision.pool == pool.name)?;
                 let (total, seen) = (decision.active + decision.warm, decision.reason.observed_rate / pool.rate_per_instance);
-                Some(Point { known_until: plan.known_until, total, seen, blocked: decision.blocked.is_some() })
+                Some(Point { version: plan.version, known_until: plan.known_until, total, seen, blocked: decision.blocked.is_some() })
             });
             let points: Vec<Point> = points.collect();
-            let wrong = steady::flap(&points, waits, pool.min_warm).or_else(|| steady::oscillation(&points, pool.min_warm));
+            let wrong = steady::flap(&points, waits).or_else(|| steady::oscillation(&points, pool.min_warm));
             if let Some(words) = wrong {
                 self.broken(Rule::Steady, format!("pool {}: {words}", pool.name));
             }
@@ -559,11 +559,12 @@ impl Inspector {
     }
 }
 
-/// Instances that a decision's own figures ask for, before any limit.
+/// Instances that a decision's own figures ask for, before any limit, and with what is to be warm on top.
 fn need(decision: &PoolDecision, pool: &PoolConfig) -> u64 {
     // As the planner rounds, less what a figure loses on its way through JSON.
     let by_demand = (decision.reason.demand_rate / pool.rate_per_instance * (1.0 - 1e-9)).ceil() as u64;
-    by_demand.max(u64::from(decision.reason.reactive_floor))
+    let by_warmth = if pool.min_warm > 0 { u64::from(decision.active) + u64::from(pool.min_warm) } else { 0 };
+    by_demand.max(by_warmth).max(u64::from(decision.reason.reactive_floor))
 }
 
 /// How many instances may be there beyond a plan: one of the other market, while it takes the place of one that is there.

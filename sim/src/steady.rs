@@ -15,6 +15,8 @@ const SPARE_SWINGS: usize = 3;
 /// What one plan says of one pool.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Point {
+    /// Which plan of its life it is: a step can have several.
+    pub(crate) version: u64,
     /// The last step that it knows.
     pub(crate) known_until: StepIndex,
     /// Instances that are to be there.
@@ -25,8 +27,8 @@ pub(crate) struct Point {
     pub(crate) blocked: bool,
 }
 
-/// A rise and a fall within `waits` steps up to the last point, in words. `min_warm` are to be warm at any time.
-pub(crate) fn flap(points: &[Point], waits: u32, min_warm: u32) -> Option<String> {
+/// A rise and a fall within `waits` steps up to the last point, in words.
+pub(crate) fn flap(points: &[Point], waits: u32) -> Option<String> {
     let (last, before) = points.split_last()?;
     let previous = before.last()?;
     if last.blocked || last.total >= previous.total {
@@ -36,11 +38,10 @@ pub(crate) fn flap(points: &[Point], waits: u32, min_warm: u32) -> Option<String
     // A rise is known only where no plan was missed.
     let mut rises = before.windows(2).filter(|pair| {
         let [low, high] = pair else { return false };
-        let next = low.known_until.offset(1) == high.known_until;
-        // What is warm on top comes and goes with what is active, and does not wait.
-        next && high.known_until >= from && !high.blocked && !low.blocked && high.total > low.total + min_warm
+        let next = low.version + 1 == high.version && low.known_until.offset(1) >= high.known_until;
+        next && high.known_until >= from && !high.blocked && !low.blocked && high.total > low.total
     });
-    let high = rises.find(|pair| pair.last().is_some_and(|high| high.total > last.total + min_warm))?.last()?;
+    let high = rises.find(|pair| pair.last().is_some_and(|high| high.total > last.total))?.last()?;
     let after = last.known_until.0 - high.known_until.0;
     Some(format!("{} planned, {after} steps after it was raised to {}, and scale-in waits for {waits}", last.total, high.total))
 }
@@ -79,25 +80,29 @@ mod tests {
     use super::*;
 
     fn points(totals: &[u32], seen: impl Fn(usize) -> f64) -> Vec<Point> {
-        let point = |(at, total): (usize, &u32)| Point { known_until: StepIndex(at as i64), total: *total, seen: seen(at), blocked: false };
+        let point = |(at, total): (usize, &u32)| {
+            let (version, known_until) = (at as u64, StepIndex(at as i64));
+            Point { version, known_until, total: *total, seen: seen(at), blocked: false }
+        };
         totals.iter().enumerate().map(point).collect()
     }
 
     #[test]
     fn a_plan_that_rises_for_less_than_scale_in_waits_flaps() {
-        let flaps = |totals: &[u32], min_warm| flap(&points(totals, |_| 0.0), 5, min_warm).is_some();
-        assert!(flaps(&[3, 4, 3], 0) && flaps(&[3, 5, 5, 5, 4], 0));
-        assert!(!flaps(&[3, 4, 4, 4, 4, 4, 4, 3], 0), "it has waited");
-        assert!(!flaps(&[5, 4, 3], 0), "it only falls");
-        assert!(!flaps(&[3, 4, 3, 4], 0), "it rises");
-        assert!(!flaps(&[3, 4, 3], 1) && flaps(&[3, 5, 3], 1), "what is warm on top does not wait");
-        assert!(!flaps(&[4, 3, 4, 3, 3, 3, 3, 2], 1), "that it came and went says nothing of a need");
+        let flaps = |totals: &[u32]| flap(&points(totals, |_| 0.0), 5).is_some();
+        assert!(flaps(&[3, 4, 3]) && flaps(&[3, 5, 5, 5, 4]));
+        assert!(!flaps(&[3, 4, 4, 4, 4, 4, 4, 3]), "it has waited");
+        assert!(!flaps(&[5, 4, 3]), "it only falls");
+        assert!(!flaps(&[3, 4, 3, 4]), "it rises");
         let mut blocked = points(&[3, 5, 3], |_| 0.0);
         blocked[2].blocked = true;
-        assert_eq!(flap(&blocked, 5, 0), None, "a limit took it away");
+        assert_eq!(flap(&blocked, 5), None, "a limit took it away");
         let mut missed = points(&[3, 5, 3], |_| 0.0);
         missed[0].known_until = StepIndex(-1);
-        assert_eq!(flap(&missed, 5, 0), None, "it may have risen before");
+        assert_eq!(flap(&missed, 5), None, "it may have risen before");
+        let mut unseen = points(&[3, 5, 3], |_| 0.0);
+        (unseen[1].version, unseen[2].version) = (2, 3);
+        assert_eq!(flap(&unseen, 5), None, "another plan of the first step may have risen");
     }
 
     #[test]

@@ -20,9 +20,13 @@ pub struct RecentNeeds {
 
 impl RecentNeeds {
     /// Notes what `decision`, made when `known_until` was the last closed step, asked for by itself,
-    /// before stabilisation. Of several plans of one step the highest need counts.
+    /// before stabilisation: with what was to be warm on top, which would else come and go with every instance that is
+    /// active for a step. Of several plans of one step the highest need counts.
     pub fn note(&mut self, known_until: StepIndex, decision: &PoolDecision, pool: &PoolConfig) {
         let mut need = need(decision.reason.demand_rate, pool.rate_per_instance).max(decision.reason.reactive_floor);
+        if pool.min_warm > 0 {
+            need = need.max(decision.active.saturating_add(pool.min_warm));
+        }
         while let Some((step, earlier)) = self.needs.pop_back_if(|(step, _)| *step >= known_until) {
             if step == known_until && !bug!("second-plan-replaces-need") {
                 need = need.max(earlier);

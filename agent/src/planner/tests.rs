@@ -274,26 +274,30 @@ fn nothing_is_ordered_for_a_step_that_is_over_before_it_is_ready_and_what_stands
 
 #[test]
 fn scale_in_waits_until_the_need_was_lower_for_long_enough() {
-    let web = config("web");
+    for (min_warm, expected) in [(0, [9, 9, 9, 9, 3, 3]), (1, [10, 10, 10, 10, 4, 4])] {
+        assert_eq!(totals_after_a_peak(min_warm), expected, "three steps, and not for ever because of its own plans");
+    }
+}
+
+/// The instances wanted in a step of a peak and those after it.
+fn totals_after_a_peak(min_warm: u32) -> [u32; 6] {
+    let web = PoolConfig { min_warm, ..config("web") };
     let mut recent = RecentNeeds::default();
     let low = || forecast("a", 2.0, &[(2.0, 3.0), (2.0, 3.0)]);
     let high = forecast("a", 2.0, &[(9.0, 9.0), (9.0, 9.0)]);
-    let totals: Vec<u32> = (0..6)
-        .map(|at| {
-            let forecast = if at == 0 { high.clone() } else { low() };
-            let mut snapshot = snapshot(
-                vec![forecast],
-                vec![PoolSnapshot { memory: Memory { recent: recent.clone(), ..Memory::default() }, ..pool(web.clone()) }],
-            );
-            // The same path for every step: it is held at its end.
-            snapshot.known_until = KNOWN.offset(at);
-            let decision = decided(&snapshot);
-            assert!(at == 0 || decision.active == 3, "what is held back does not serve");
-            recent.note(snapshot.known_until, &decision, &web);
-            decision.active + decision.warm
-        })
-        .collect();
-    assert_eq!(totals, [9, 9, 9, 9, 3, 3], "three steps, and not for ever because of its own plans");
+    std::array::from_fn(|at| {
+        let forecast = if at == 0 { high.clone() } else { low() };
+        let mut snapshot = snapshot(
+            vec![forecast],
+            vec![PoolSnapshot { memory: Memory { recent: recent.clone(), ..Memory::default() }, ..pool(web.clone()) }],
+        );
+        // The same path for every step: it is held at its end.
+        snapshot.known_until = KNOWN.offset(at as i64);
+        let decision = decided(&snapshot);
+        assert!(at == 0 || decision.active == 3, "what is held back does not serve");
+        recent.note(snapshot.known_until, &decision, &web);
+        decision.active + decision.warm
+    })
 }
 
 #[test]
