@@ -1,12 +1,11 @@
 //! Agents as real processes in one directory, with certificates of one authority.
 
-use crate::{Answer, eventually, get, http, processes, program};
+use crate::{Answer, eventually, get, http, now_ms, processes, program};
 use serde::de::DeserializeOwned;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tradewind_agent::agent::Runtime;
 use tradewind_protocol::RegionId;
 use tradewind_protocol::api::{InstanceView, RegionView, Status};
@@ -21,6 +20,10 @@ pub struct Setup {
     pub top: String,
     /// Lines of `[ingest]`.
     pub ingest: String,
+    /// How long a step is, where not as long as the tests' usual.
+    pub step: Option<String>,
+    /// Lines of `[forecast]`, where not the tests' usual.
+    pub forecast: Option<String>,
     /// Whole tables at the end, such as pools.
     pub tables: String,
     /// The agents whose addresses are the seeds.
@@ -100,11 +103,13 @@ impl Cluster {
         fs::write(home.join("agent.key"), &leaf.key_pem).expect("a file");
         let seeds: Vec<&str> = self.members.iter().filter(|m| setup.seeds.contains(&m.region)).map(|m| m.runtime.mesh.as_str()).collect();
         let Setup { top, ingest, tables, .. } = setup;
+        let step = setup.step.as_deref().unwrap_or("200ms");
+        let forecast = setup.forecast.as_deref().unwrap_or("horizon = 4\nseason = 10");
         let text = format!(
-            "region = {region:?}\ncluster = \"test\"\nstep = \"200ms\"\ndata_dir = {home:?}\n{top}\n\
+            "region = {region:?}\ncluster = \"test\"\nstep = {step:?}\ndata_dir = {home:?}\n{top}\n\
              [mesh]\nlisten = \"127.0.0.1:0\"\nseeds = {seeds:?}\ngossip_interval = \"200ms\"\n\
              tls = {{ ca = {ca:?}, certificate = {certificate:?}, key = {key:?} }}\n\
-             [api]\nlisten = \"127.0.0.1:0\"\n[ingest]\n{ingest}\n[forecast]\nhorizon = 4\nseason = 10\n{tables}\n",
+             [api]\nlisten = \"127.0.0.1:0\"\n[ingest]\n{ingest}\n[forecast]\n{forecast}\n{tables}\n",
             ca = self.directory.path().join("ca.pem"),
             certificate = home.join("agent.pem"),
             key = home.join("agent.key"),
@@ -243,6 +248,6 @@ impl Member {
 
 /// A day before and after now.
 pub fn validity() -> Validity {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs() as i64;
+    let now = now_ms() / 1_000;
     Validity { not_before: now - DAY, not_after: now + DAY }
 }

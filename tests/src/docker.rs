@@ -1,6 +1,6 @@
 //! A real Docker engine, if the tests are told of one.
 
-use crate::program;
+use crate::{now_ms, program};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -64,4 +64,14 @@ pub fn census(dir: &Path, socket: &str) -> Vec<String> {
     let dir = dir.canonicalize().expect("the agent's directory");
     let filter = format!("label=io.tradewind.owner={}", dir.display());
     run(socket, &["ps", "-a", "--format", "{{.Names}} {{.Status}}", "--filter", &filter]).lines().map(String::from).collect()
+}
+
+/// What the engine has done since then to the containers of the agent in `dir`: an action and a container a line, in order.
+pub fn log(dir: &Path, socket: &str, since_ms: i64) -> Vec<String> {
+    let dir = dir.canonicalize().expect("the agent's directory");
+    let filter = format!("label=io.tradewind.owner={}", dir.display());
+    let at = |ms: i64| format!("{}.{:03}", ms / 1_000, ms % 1_000);
+    let (since, until) = (at(since_ms), at(now_ms()));
+    let arguments = ["events", "--since", &since, "--until", &until, "--format", "{{.Action}} {{.Actor.ID}}", "--filter", &filter];
+    run(socket, &arguments).lines().map(String::from).collect()
 }

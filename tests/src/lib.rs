@@ -14,12 +14,17 @@ pub use cluster::{Cluster, Member, Setup};
 pub use http::{Answer, get, get_text, post, send};
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long anything may take to come true. Generous: the machine may be busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How often to look.
 const POLL: Duration = Duration::from_millis(50);
+
+/// The time of the wall clock, milliseconds since the Unix epoch.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis() as i64
+}
 
 /// Waits until `look` finds what the test wants to be true. Panics, saying `what`, when it does not.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

@@ -3,11 +3,7 @@
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tradewind_protocol::api::{ForecastView, IngestReceipt, InstanceState, InstanceView, ScaleOutcome};
-use tradewind_tests::{Cluster, Member, Setup, eventually, get, processes};
-
-fn now_ms() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
-}
+use tradewind_tests::{Cluster, Member, Setup, eventually, get, now_ms, processes};
 
 /// Records `count` transactions from `member` to `destination`, now.
 fn record(member: &Member, destination: &str, count: u64) -> IngestReceipt {

@@ -2,16 +2,12 @@
 
 use serde_json::{Value, json};
 use tradewind_protocol::api::{Event, IngestReceipt, Problem};
-use tradewind_tests::{Answer, Cluster, Setup, eventually, get, get_text, send};
+use tradewind_tests::{Answer, Cluster, Setup, eventually, get, get_text, now_ms, send};
 
 fn alone(ingest: &str) -> Cluster {
     let mut cluster = Cluster::new();
     cluster.start("solo", &Setup { ingest: ingest.into(), ..Setup::default() });
     cluster
-}
-
-fn now_ms() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
 fn good() -> Value {

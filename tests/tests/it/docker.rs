@@ -13,7 +13,7 @@ use tradewind_protocol::api::InstanceState::{self, Active, Draining, Starting, W
 use tradewind_protocol::pool::MicroUsd;
 use tradewind_protocol::{InstanceId, PoolName, Resources, ServiceName};
 use tradewind_tests::docker::{self, IMAGE, engine, image};
-use tradewind_tests::{Cluster, PATIENCE, Setup, eventually};
+use tradewind_tests::{Cluster, PATIENCE, Setup, eventually, now_ms};
 
 fn id(name: &str) -> InstanceId {
     InstanceId::new(name).unwrap()
@@ -185,9 +185,67 @@ async fn what_cannot_start_leaves_nothing_and_says_why() {
 }
 
 fn record(cluster: &Cluster, count: u64) {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
-    let records = json!([{"source_region": "solo", "destination_region": "solo", "service": "game", "timestamp": now, "count": count}]);
+    let records =
+        json!([{"source_region": "solo", "destination_region": "solo", "service": "game", "timestamp": now_ms(), "count": count}]);
     assert_eq!(cluster.member("solo").post("/v1/records", &records.to_string()).status, 200);
+}
+
+/// Containers of the agent of `solo`, thawed and frozen, as the engine has them.
+fn count(cluster: &Cluster, socket: &str) -> (usize, usize) {
+    let lines = docker::census(&cluster.home("solo"), socket);
+    let settled: Vec<&String> = lines.iter().filter(|line| !line.contains(".starting") && !line.contains(".draining")).collect();
+    let paused = settled.iter().filter(|line| line.contains("Paused")).count();
+    (settled.len() - paused, paused)
+}
+
+#[test]
+fn a_ramp_that_is_foreseen_finds_warm_containers_and_leaves_none() {
+    const STEP_MS: i64 = 500;
+    const SEASON_MS: i64 = 30_000;
+    const RAMP_MS: i64 = 6_000;
+    let Some(socket) = engine() else { return };
+    image(&socket);
+    let mut cluster = Cluster::new();
+    let tables = format!(
+        "[planner]\nscale_in_after = \"1s\"\n[[pool]]\nname = \"rooms\"\nservice = \"game\"\nrate_per_instance = 100.0\nmax_instances = 8\n\
+         instance = {{ memory_bytes = 67108864 }}\nstartup = \"3s\"\ndrain_timeout = \"5s\"\n\
+         docker = {{ image = {IMAGE:?}, command = [\"/worker\", \"worker\"], network = \"none\", socket = {socket:?} }}\n"
+    );
+    let top = "mode = \"active\"\non_shutdown = \"drain\"\n".into();
+    let (step, forecast) = (Some(format!("{STEP_MS}ms")), Some(format!("horizon = 12\nseason = {}", SEASON_MS / STEP_MS)));
+    cluster.start("solo", &Setup { top, step, forecast, tables, ingest: "lateness = \"1h\"".into(), ..Setup::default() });
+    assert_eq!(count(&cluster, &socket), (0, 0), "nothing is to be there, frozen or not, while nothing is known");
+
+    // Twelve seasons of ramps to 400 a second: more than three can serve. The last ended so long ago that nothing is expected of it any more.
+    let ramp = now_ms() + 9_000;
+    let load = |at: i64| json!({"source_region": "solo", "destination_region": "solo", "service": "game", "timestamp": at, "count": 400 * STEP_MS / 1_000});
+    let steps = (1..=12).flat_map(|season| (0..RAMP_MS / STEP_MS).map(move |step| ramp - season * SEASON_MS + step * STEP_MS));
+    let history: Vec<_> = steps.map(load).collect();
+    assert_eq!(cluster.member("solo").post("/v1/records", &json!(history).to_string()).status, 200);
+
+    // The load comes a second late, so only a forecast can have asked for what is there by then: it was frozen first, and serves.
+    std::thread::sleep(Duration::from_millis((ramp + 1_000 - now_ms()).unsigned_abs()));
+    let (serving, _) = count(&cluster, &socket);
+    let log = docker::log(&cluster.home("solo"), &socket, ramp - 5_000);
+    let frozen = log.iter().filter(|line| line.starts_with("pause ")).count();
+    assert!(serving >= 3 && frozen >= 3, "{serving} containers serve as the load comes: {log:#?}");
+    let post = |cluster: &Cluster| {
+        std::thread::sleep(Duration::from_millis(STEP_MS as u64));
+        assert_eq!(cluster.member("solo").post("/v1/records", &json!([load(now_ms())]).to_string()).status, 200);
+    };
+    while now_ms() < ramp + RAMP_MS / 2 {
+        post(&cluster);
+    }
+    cluster.kill("solo");
+    assert!(count(&cluster, &socket).0 >= 3, "and outlive their agent");
+    cluster.restart("solo");
+    while now_ms() < ramp + RAMP_MS {
+        post(&cluster);
+    }
+    // A forecast never quite rules out that something comes: one may stay for that.
+    eventually("the ramp is over, and they are drained", || (docker::census(&cluster.home("solo"), &socket).len() <= 1).then_some(()));
+    cluster.stop("solo", "TERM");
+    eventually("nothing is left", || docker::census(&cluster.home("solo"), &socket).is_empty().then_some(()));
 }
 
 #[test]
@@ -203,14 +261,7 @@ fn containers_follow_the_load_through_a_crash_and_none_is_left() {
     let top = "mode = \"active\"\non_shutdown = \"drain\"\n".into();
     cluster.start("solo", &Setup { top, tables, ..Setup::default() });
     let home = cluster.home("solo");
-    // Thawed and frozen, as the engine has them.
-    let count = |cluster: &Cluster| {
-        let _alive = cluster.member("solo");
-        let lines = docker::census(&home, &socket);
-        let settled: Vec<&String> = lines.iter().filter(|line| !line.contains(".starting") && !line.contains(".draining")).collect();
-        let paused = settled.iter().filter(|line| line.contains("Paused")).count();
-        (settled.len() - paused, paused)
-    };
+    let count = |cluster: &Cluster| count(cluster, &socket);
     eventually("the least is there, one frozen in reserve", || (count(&cluster) == (1, 1)).then_some(()));
 
     let loaded = |cluster: &Cluster| {

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use tradewind_protocol::api::ForecastView;
-use tradewind_tests::{Cluster, Member, Setup, eventually, get};
+use tradewind_tests::{Cluster, Member, Setup, eventually, get, now_ms};
 
 /// In continuous integration a missing server is a failure.
 const CI: &str = "TRADEWIND_CI";
@@ -43,16 +43,9 @@ fn server(program: &str, arguments: impl Fn(u16, &str) -> Vec<String>) -> Option
     Some(server)
 }
 
-fn now_ms() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
-}
-
 /// Starts an agent with steps of a second.
 fn start<'c>(cluster: &'c mut Cluster, region: &str, setup: &Setup) -> &'c Member {
-    let path = cluster.configure(region, setup);
-    let text = fs::read_to_string(&path).unwrap().replace("step = \"200ms\"", "step = \"1s\"");
-    fs::write(&path, text).unwrap();
-    cluster.restart(region)
+    cluster.start(region, &Setup { step: Some("1s".into()), ..setup.clone() })
 }
 
 fn push(member: &Member, destination: &str, count: u64) {

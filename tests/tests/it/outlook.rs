@@ -4,11 +4,7 @@ use serde_json::{Value, json};
 use std::process::Command;
 use tradewind_protocol::api::{Anomaly, CalendarEntry, EventOrigin, ForecastExplanation, ForecastView, HistoryView, Problem};
 use tradewind_protocol::{Quantile, Timestamp};
-use tradewind_tests::{Answer, Cluster, Member, Setup, eventually, get, get_text, program};
-
-fn now_ms() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
-}
+use tradewind_tests::{Answer, Cluster, Member, Setup, eventually, get, get_text, now_ms, program};
 
 /// Five times the traffic to anywhere, for a day.
 fn rush() -> Value {

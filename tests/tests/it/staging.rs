@@ -3,11 +3,7 @@
 use serde_json::json;
 use std::process::Command;
 use tradewind_protocol::api::{StageState, StagingState, StagingView};
-use tradewind_tests::{Cluster, Setup, eventually, get_text, program};
-
-fn now_ms() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
-}
+use tradewind_tests::{Cluster, Setup, eventually, get_text, now_ms, program};
 
 #[test]
 fn traffic_from_another_region_stages_a_service_which_is_undone_when_it_ends() {
