@@ -184,6 +184,11 @@ impl Sample {
         out.counter("batches_replayed", "Batches whose key had been counted", None, history.replayed)?;
         out.counter("batches_turned_away", "Batches answered 429", None, history.busy)?;
         out.counter("records_folded", "Records counted in a series `other` since their tenant has too many", None, history.folded)?;
+        let folded = self.status.folded.iter();
+        let tenants = folded.clone().map(|of| ([("tenant", of.tenant.to_string())], of.transactions));
+        out.counters("transactions_folded", "Transactions counted in a series `other`, by tenant", tenants)?;
+        let tenants = folded.map(|of| ([("tenant", of.tenant.to_string())], of.series as f64));
+        out.gauges("series_folded", "Series of late that are counted in a series `other`, as far as they are told apart", None, tenants)?;
         out.counter("history_commits", "Transactions made durable", None, history.commits)?;
         out.gauge("records_pending", "Records waiting to be made durable", None, history.pending as f64)?;
         out.gauge("series", "Series that are counted", None, history.series as f64)

@@ -199,7 +199,7 @@ pub struct IngestConfig {
     pub max_pending_records: usize,
     /// The most series; records of further ones are refused.
     pub max_series: usize,
-    /// The most series of one tenant; records of further ones are counted in series of the type `other`.
+    /// The most series of one tenant; the smallest beyond are counted in series of the type `other`.
     pub max_series_per_tenant: usize,
     /// How long counts are kept step by step.
     pub retention: Duration,

@@ -230,7 +230,11 @@ impl History {
             tracing::trace!(batches = waiting.len(), steps = delta.counts.len(), "made durable");
         }
         self.shared.folded.fetch_add(delta.folded, Ordering::Relaxed);
+        let folds_change = !delta.folded_counts.is_empty() || delta.forget.counts_before.is_some();
         self.state.apply(delta);
+        if folds_change {
+            self.shared.folded_tenants.send_replace(Arc::new(self.state.folded()));
+        }
         self.shared.series.store(self.state.rollups.len(), Ordering::Relaxed);
         self.answer(waiting, &stored);
     }
