@@ -3,6 +3,7 @@
 //! Names begin with `tradewind_`, units are base units, and forecasts are metrics too: the median and
 //! the ends of the 90 % interval of the next step, for every series of this region.
 
+use crate::forecast::LEAN;
 use crate::history::HistoryStats;
 use crate::http::Progress;
 use crate::mesh::{MeshStats, MeshView};
@@ -325,6 +326,10 @@ impl Sample {
     }
 
     fn forecasts(&self, out: &mut Families) -> fmt::Result {
+        let lean = self.progress.predictions.iter().filter(|prediction| prediction.model == LEAN).count();
+        let by = [("all", self.progress.predictions.len() - lean), ("lean", lean)];
+        let help = "Series that are forecast: by all experts, or leanly since they are beyond forecast.max_series";
+        out.gauges("forecast_series", help, None, by.map(|(by, series)| ([("by", by)], series as f64)).into_iter())?;
         let mut shown: Vec<_> = self.progress.predictions.iter().collect();
         shown.sort_by(|a, b| b.mean_volume.total_cmp(&a.mean_volume));
         shown.truncate(MAX_FORECAST_SERIES);

@@ -70,6 +70,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// Forecasts.
     pub forecast: ForecastConfig,
+    /// The most series that all experts forecast, `forecast.max_series`: the smaller ones have a lean forecast.
+    pub full_series: usize,
     /// Forecasts by models that are trained on all series: the table `[forecast.global]`.
     pub global: GlobalConfig,
     /// What is out of the ordinary.

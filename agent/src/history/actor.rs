@@ -23,6 +23,7 @@ pub(crate) enum Command {
     Close { step: StepIndex, which: Which, reply: oneshot::Sender<ClosePart> },
     Window { key: SeriesKey, until: Option<StepIndex>, steps: usize, reply: oneshot::Sender<Option<Part>> },
     Windows { page: Page, reply: oneshot::Sender<Vec<(SeriesKey, Part)>> },
+    Sizes { reply: oneshot::Sender<Vec<(SeriesKey, f64)>> },
     Rolled(RolledQuestion),
 }
 
@@ -130,6 +131,9 @@ impl History {
             }
             Command::Windows { page, reply } => {
                 let _ = reply.send(self.state.rollups.windows(&Page { steps: bounded(page.steps), ..page }));
+            }
+            Command::Sizes { reply } => {
+                let _ = reply.send(self.state.warm_sizes());
             }
             Command::Rolled(question) if self.questions.len() < super::COMMANDS => self.questions.push(question),
             // Whoever asks is told that nothing is known.

@@ -154,6 +154,12 @@ impl State {
         &self.limits.levels
     }
 
+    /// The sizes of the series that are not cold, ascending by key.
+    pub(crate) fn warm_sizes(&self) -> Vec<(SeriesKey, f64)> {
+        let now = self.rollups.newest().unwrap_or_default();
+        self.rollups.warm_sizes(now, self.limits.half_life)
+    }
+
     /// What is folded of which tenants.
     pub(crate) fn folded(&self) -> Vec<FoldedTenant> {
         self.places.report(self.rollups.newest())

@@ -269,6 +269,11 @@ impl HistoryHandle {
         self.page(Page { which: Which::Warm(0), after, most, until, steps }).await
     }
 
+    /// How large each of them is, ascending by series: its count, half of which is forgotten in a day.
+    pub async fn warm_sizes(&self) -> Result<Vec<(SeriesKey, f64)>, Stopped> {
+        self.ask(|reply| Command::Sizes { reply }).await
+    }
+
     async fn page(&self, page: Page) -> Result<Vec<(SeriesKey, Vec<f64>)>, Stopped> {
         let parts = self.ask(|reply| Command::Windows { page, reply }).await?;
         let (keys, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();

@@ -379,6 +379,11 @@ impl Rollups {
         own.map(|(_, id)| (self.size(*id, now, half_life), *id)).collect()
     }
 
+    /// The sizes of the series that are not cold, ascending by key.
+    pub(crate) fn warm_sizes(&self, now: StepIndex, half_life: HalfLife) -> Vec<(SeriesKey, f64)> {
+        self.iter(Which::Warm(0), None).map(|(id, series)| ((*series.key).clone(), self.size(id, now, half_life))).collect()
+    }
+
     /// Whether the series has lost its place.
     pub(crate) fn is_displaced(&self, id: SeriesId) -> bool {
         self.series.get(&id).is_some_and(|series| series.displaced)
