@@ -614,3 +614,6 @@ fn rebuild(forecasts: &mut Forecasts, globals: &mut Globals, step: StepIndex, wi
         globals.rebuild(key, step, window);
     }
 }
+
+#[cfg(test)]
+mod tests;
