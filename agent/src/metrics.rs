@@ -3,6 +3,7 @@
 //! Names begin with `tradewind_`, units are base units, and forecasts are metrics too: the median and
 //! the ends of the 90 % interval of the next step, for every series of this region.
 
+use crate::forecast::LEAN;
 use crate::history::HistoryStats;
 use crate::http::Progress;
 use crate::mesh::{MeshStats, MeshView};
@@ -184,6 +185,11 @@ impl Sample {
         out.counter("batches_replayed", "Batches whose key had been counted", None, history.replayed)?;
         out.counter("batches_turned_away", "Batches answered 429", None, history.busy)?;
         out.counter("records_folded", "Records counted in a series `other` since their tenant has too many", None, history.folded)?;
+        let folded = self.status.folded.iter();
+        let tenants = folded.clone().map(|of| ([("tenant", of.tenant.to_string())], of.transactions));
+        out.counters("transactions_folded", "Transactions counted in a series `other`, by tenant", tenants)?;
+        let tenants = folded.map(|of| ([("tenant", of.tenant.to_string())], of.series as f64));
+        out.gauges("series_folded", "Series of late that are counted in a series `other`, as far as they are told apart", None, tenants)?;
         out.counter("history_commits", "Transactions made durable", None, history.commits)?;
         out.gauge("records_pending", "Records waiting to be made durable", None, history.pending as f64)?;
         out.gauge("series", "Series that are counted", None, history.series as f64)
@@ -320,6 +326,10 @@ impl Sample {
     }
 
     fn forecasts(&self, out: &mut Families) -> fmt::Result {
+        let lean = self.progress.predictions.iter().filter(|prediction| prediction.model == LEAN).count();
+        let by = [("all", self.progress.predictions.len() - lean), ("lean", lean)];
+        let help = "Series that are forecast: by all experts, or leanly since they are beyond forecast.max_series";
+        out.gauges("forecast_series", help, None, by.map(|(by, series)| ([("by", by)], series as f64)).into_iter())?;
         let mut shown: Vec<_> = self.progress.predictions.iter().collect();
         shown.sort_by(|a, b| b.mean_volume.total_cmp(&a.mean_volume));
         shown.truncate(MAX_FORECAST_SERIES);

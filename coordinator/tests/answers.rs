@@ -80,6 +80,7 @@ step         1 min, last closed 2026-01-01 05:11:00 UTC
 regions      11 of 12 live
 series       132
 records      1,234,567 accepted, 3 refused
+folded       acme: 98,765 transactions of more than 256 series are counted as `other` (ingest.max_series_per_tenant)
 instances    5 ready
 certificate  ends in 18 d 18 h, 2026-01-20 00:00:00 UTC: issue a new one with `tradewind tls agent`, and restart the agent with it
 ";

@@ -3,9 +3,9 @@
 use std::time::Duration;
 use tradewind_protocol::api::{
     Alternative, AlternativeKind, Anomaly, AnomalyKind, CalendarEntry, CostTerms, Direction, Event, EventApplied, EventOrigin,
-    ExpertReasons, ForecastExplanation, ForecastReasons, ForecastView, HistoryView, HorizonReasons, InstanceState, InstanceView,
-    MarginChoice, MarginReasons, PlanExplanation, PoolExplanation, PriceView, Problem, RegionPools, RegionView, ScaleOutcome, Severity,
-    SourceShare, SpotTerms, Status,
+    ExpertReasons, FoldedTenant, ForecastExplanation, ForecastReasons, ForecastView, HistoryView, HorizonReasons, InstanceState,
+    InstanceView, MarginChoice, MarginReasons, PlanExplanation, PoolExplanation, PriceView, Problem, RegionPools, RegionView, ScaleOutcome,
+    Severity, SourceShare, SpotTerms, Status,
 };
 use tradewind_protocol::calendar::{Effect, EventKind};
 use tradewind_protocol::forecast::ForecastScore;
@@ -47,6 +47,7 @@ pub(crate) fn status() -> Status {
         series: 132,
         records_accepted: 1_234_567,
         records_refused: 3,
+        folded: vec![FoldedTenant { tenant: "acme".parse().unwrap(), series: 256, and_more: true, transactions: 98_765 }],
         instances_ready: 5,
         certificate_ends_at: Some(at("2026-01-20T00:00:00Z")),
     }

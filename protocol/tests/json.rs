@@ -31,10 +31,15 @@ prop_compose! {
         [regions_known, regions_live, series] in any::<[usize; 3]>(),
         instances_ready in any::<u32>(),
         certificate_ends_at in option::of(timestamp()),
+        folded in vec((name(), any::<(usize, bool, u64)>()), 0..3),
     ) -> Status {
         Status {
             region, cluster, version, generation, started_at, now, mode, health, health_reasons, step, last_closed_step, regions_known,
             regions_live, series, records_accepted, records_refused, instances_ready, certificate_ends_at,
+            folded: folded
+                .into_iter()
+                .map(|(tenant, (series, and_more, transactions))| FoldedTenant { tenant, series, and_more, transactions })
+                .collect(),
         }
     }
 }

@@ -49,6 +49,10 @@ const MAX_REBUILD_STEPS: usize = 20_160;
 const COLD_SEASONS: usize = 2;
 /// And for at least so many steps.
 const MIN_COLD_STEPS: usize = 256;
+/// After so many steps the series that all experts forecast are chosen anew: hourly, where steps are minutes.
+const CHOOSE_EVERY: i64 = 60;
+/// So many of the newly chosen are learnt in a step: where steps are minutes, each takes up to 0.2 s.
+const CHOSEN_A_STEP: usize = 8;
 /// Series that are learnt from history at a time: a page of windows is at most 10 MiB.
 const RECALL_PAGE: usize = 64;
 /// For so long the agent learns before it does anything else; what is left is learnt between the steps.
@@ -132,7 +136,7 @@ impl StepLoop {
         let Parts { config, api_url, history, mesh, pool, calendar, events, negotiator, staging, store, snapshots, prices, past_prices } =
             parts;
         let outlook = Outlook::new(config.clone(), calendar, mesh.clone(), events.clone());
-        let forecasts = Forecasts::new(&config.forecast, config.step);
+        let forecasts = Forecasts::new(&config.forecast, config.step).limited_to(config.full_series);
         let globals = Globals::new(config.global.clone(), config.forecast.horizon, config.forecast.season);
         Self {
             clock: env.clock.clone(),
@@ -219,6 +223,7 @@ impl StepLoop {
         // this, a backlog that comes in before the first close is learnt only after a restart.
         self.history.close_warm(until, self.cold_steps()).await?;
         self.closed = Some(until);
+        self.choose().await?;
         self.recalling = Some(None);
         let pieces = self.snapshots.read_globals().await;
         if !pieces.is_empty()
@@ -234,6 +239,12 @@ impl StepLoop {
         if self.recalling.is_some() {
             tracing::info!(learnt = self.forecasts.len(), "more series are learnt from history between the steps");
         }
+        Ok(())
+    }
+
+    /// Chooses the series that all experts forecast.
+    async fn choose(&mut self) -> Result<(), Stopped> {
+        self.forecasts.choose(&self.history.warm_sizes().await?);
         Ok(())
     }
 
@@ -329,6 +340,9 @@ impl StepLoop {
         }
         let foreseen = self.progress.borrow().predictions.clone();
         let (step, counts) = self.outlook.close(closed, &foreseen, &mut revised, self.clock.now()).await;
+        if step.0 % CHOOSE_EVERY == 0 {
+            self.choose().await?;
+        }
         self.globals.shift(&self.outlook.shifted());
         self.training.drive(&mut self.globals);
         self.work(move |forecasts, globals| {
@@ -368,6 +382,7 @@ impl StepLoop {
         self.late.note(closed.revised.keys());
         let mut afresh = self.late.take_due(self.rebuild_steps());
         afresh.extend(closed.woken.iter().cloned());
+        afresh.extend(self.forecasts.waiting(CHOSEN_A_STEP));
         let mut revised = vec![];
         for key in afresh {
             let counted = closed.counts.binary_search_by(|(counted, _)| counted.cmp(&key)).is_ok();
@@ -599,3 +614,6 @@ fn rebuild(forecasts: &mut Forecasts, globals: &mut Globals, step: StepIndex, wi
         globals.rebuild(key, step, window);
     }
 }
+
+#[cfg(test)]
+mod tests;

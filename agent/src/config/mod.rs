@@ -70,6 +70,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// Forecasts.
     pub forecast: ForecastConfig,
+    /// The most series that all experts forecast, `forecast.max_series`: the smaller ones have a lean forecast.
+    pub full_series: usize,
     /// Forecasts by models that are trained on all series: the table `[forecast.global]`.
     pub global: GlobalConfig,
     /// What is out of the ordinary.
@@ -199,7 +201,7 @@ pub struct IngestConfig {
     pub max_pending_records: usize,
     /// The most series; records of further ones are refused.
     pub max_series: usize,
-    /// The most series of one tenant; records of further ones are counted in series of the type `other`.
+    /// The most series of one tenant; the smallest beyond are counted in series of the type `other`.
     pub max_series_per_tenant: usize,
     /// How long counts are kept step by step.
     pub retention: Duration,

@@ -68,12 +68,17 @@ impl ErrorWindow {
     /// The `level`-quantile of the errors, at plotting positions `i / (n + 1)`, so that a level
     /// beyond what `n` errors can show is the outermost of them. `None` without errors.
     pub(crate) fn quantile(&self, level: f64) -> Option<f64> {
-        let last = self.sorted.len().checked_sub(1)?;
-        let position = (level * (self.sorted.len() + 1) as f64 - 1.0).clamp(0.0, last as f64);
-        let below = position.floor() as usize;
-        let (low, high) = (f64::from(self.sorted[below]), f64::from(self.sorted[(below + 1).min(last)]));
-        Some(low + (position - position.floor()) * (high - low))
+        quantile(&self.sorted, level)
     }
+}
+
+/// The same of errors in ascending order.
+pub(crate) fn quantile(sorted: &[f32], level: f64) -> Option<f64> {
+    let last = sorted.len().checked_sub(1)?;
+    let position = (level * (sorted.len() + 1) as f64 - 1.0).clamp(0.0, last as f64);
+    let below = position.floor() as usize;
+    let (low, high) = (f64::from(sorted[below]), f64::from(sorted[(below + 1).min(last)]));
+    Some(low + (position - position.floor()) * (high - low))
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ const LEVELS: (f64, f64) = (0.001, 0.999);
 /// `1 + INFLATION / (n / h)`, as Student's distribution widens those from few samples. At one step and
 /// a full window that is nothing. On validation data 1, 3 and 8 lose 0.6 % less and 0.7 and 4 % more in the mean; 1 loses more on backbone traffic, and 8 makes
 /// intervals a day ahead of road traffic twice as wide as they have to be.
-const INFLATION: f64 = 2.0;
+pub(super) const INFLATION: f64 = 2.0;
 /// With so many independent errors their median, by which what is said is moved, is believed half. A month of hours has as many, a day
 /// ahead: before, it is the accident of a few days and adds to the error (believed at once it costs 4 % on validation data, on series of two weeks 18 %).
 const BIAS: f64 = 50.0;
@@ -50,7 +50,8 @@ const FEWEST: f64 = 0.3;
 /// The mean absolute error of a normal distribution with standard deviation 1, inverted.
 const DEVIATION: f64 = 1.253_314;
 /// Standard normal quantiles at the grid.
-const NORMAL: [f64; QUANTILES] = [-1.644_854, -1.281_552, -0.674_490, 0.0, 0.674_490, 1.281_552, 1.644_854, 1.959_964, 2.326_348];
+pub(super) const NORMAL: [f64; QUANTILES] =
+    [-1.644_854, -1.281_552, -0.674_490, 0.0, 0.674_490, 1.281_552, 1.644_854, 1.959_964, 2.326_348];
 /// From so many seasons on the window of errors is believed the more, and from so many on alone: until then it holds errors of a mix that did
 /// not know the season. Series of 20 to 288 steps that were told from their first step; levels and widths are learnt from the window throughout.
 const GROWING: (f64, f64) = (2.0, 4.0);

@@ -73,6 +73,11 @@ impl Past {
         self.counts.len().checked_sub(ago).and_then(|at| self.counts.get(at)).copied()
     }
 
+    /// The last `most` counts, oldest first, within two seasons.
+    pub(crate) fn last(&self, most: usize) -> impl Iterator<Item = f64> {
+        self.counts.iter().skip(self.counts.len().saturating_sub(most)).copied()
+    }
+
     /// The last root.
     pub(crate) fn root(&self) -> f64 {
         self.root

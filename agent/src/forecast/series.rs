@@ -5,6 +5,7 @@ use super::experts::{EXPERTS, Experts, Forecaster, SHARES, SeasonalNaive};
 use super::explain::{ExpertExplanation, Explanation, LaneExplanation};
 use super::horizon::{between, lanes};
 use super::lane::{Lane, MAX_ERROR, QUANTILES, Row, Saying, interval_90};
+use super::lean::{self, Lean};
 use super::past::Past;
 use super::plain::PlainQuantiles;
 use super::score::Scores;
@@ -124,6 +125,11 @@ impl SeriesForecast {
     /// Whether these counts, oldest first, end with those that it was told of last.
     pub(super) fn was_told(&self, counts: &[f64]) -> bool {
         self.past.was_told(counts)
+    }
+
+    /// What a lean forecast makes of it.
+    pub(super) fn to_lean(&self) -> Lean {
+        Lean::with(self.past.seen(), self.mean, self.past.last(lean::WINDOW))
     }
 
     pub(super) fn observed(&self) -> f64 {

@@ -35,7 +35,7 @@ fn said(forecasts: &Forecasts) -> Vec<PredictionData> {
 }
 
 /// Numbers in 0..1 that look random and are the same everywhere.
-fn noise(at: usize) -> f64 {
+pub(super) fn noise(at: usize) -> f64 {
     let mixed = (at as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 11) as f64 / (1u64 << 53) as f64
 }
@@ -287,6 +287,60 @@ fn where_nothing_is_to_be_foreseen_it_says_about_the_quantiles_of_the_last_value
     let why = fed(&counts).explain(&key("a")).unwrap();
     let share: f64 = why.lanes[1].experts.iter().filter(|expert| expert.name.starts_with("quantiles")).map(|expert| expert.weight).sum();
     assert!(share > 0.04 && (why.lanes[1].experts.iter().map(|expert| expert.weight).sum::<f64>() - 1.0).abs() < 1e-9, "{share}");
+}
+
+/// Three series of 1, 10 and 100, of which two have all experts.
+fn three(steps: std::ops::Range<i64>, forecasts: &mut Forecasts) {
+    let keys = ["a", "b", "c"].map(key);
+    steps.for_each(|at| forecasts.close(StepIndex(at), keys.iter().zip([1.0, 10.0, 100.0])));
+}
+
+fn lean(forecasts: &Forecasts) -> Vec<String> {
+    let lean = said(forecasts).into_iter().filter(|prediction| prediction.model == LEAN);
+    lean.map(|prediction| prediction.series.source.to_string()).collect()
+}
+
+#[test]
+fn beyond_the_limit_series_are_forecast_leanly_in_order_of_size() {
+    let mut forecasts = forecasts(12).limited_to(2);
+    three(0..60, &mut forecasts);
+    assert_eq!(lean(&forecasts), ["c"], "the last that came");
+    let sizes = |sizes: [f64; 3]| ["a", "b", "c"].map(key).into_iter().zip(sizes).collect::<Vec<_>>();
+    forecasts.choose(&sizes([1.0, 10.0, 100.0]));
+    assert_eq!((lean(&forecasts), forecasts.waiting(9)), (vec!["a".into(), "c".into()], vec![key("c")]));
+    three(60..61, &mut forecasts);
+    forecasts.rebuild(&key("c"), StepIndex(60), &[100.0; 61]);
+    assert_eq!((lean(&forecasts), forecasts.waiting(9)), (vec!["a".into()], vec![]));
+    // It is told why, and what it says is what one that was always lean would.
+    let why = forecasts.explain(&key("a")).unwrap();
+    let silent =
+        why.lanes[0].experts.iter().filter(|expert| expert.silent.as_deref().is_some_and(|why| why.starts_with("lean: beyond max_series")));
+    assert_eq!((why.steps, silent.count(), why.lanes[0].experts[0].weight), (61, EXPERTS.len() + 2, 1.0));
+    let mut restarted = self::forecasts(12).limited_to(2);
+    restarted.choose(&sizes([1.0, 10.0, 100.0]));
+    for (name, count) in [("a", 1.0), ("b", 10.0), ("c", 100.0)] {
+        restarted.rebuild(&key(name), StepIndex(60), &[count; 61]);
+    }
+    assert_eq!(said(&restarted), said(&forecasts));
+    // Who is a little larger waits, who is clearly larger does not; and who is gone leaves its place to the next.
+    forecasts.choose(&sizes([12.0, 10.0, 100.0]));
+    assert_eq!(forecasts.waiting(9), []);
+    forecasts.choose(&sizes([13.0, 10.0, 100.0]));
+    assert_eq!((forecasts.waiting(9), lean(&forecasts)), (vec![key("a")], vec!["a".into(), "b".into()]));
+    forecasts.remove(&key("a"));
+    assert_eq!(forecasts.len(), 2);
+    forecasts.rebuild(&key("b"), StepIndex(60), &[10.0; 61]);
+    assert_eq!(lean(&forecasts), [""; 0]);
+}
+
+#[test]
+fn what_was_kept_of_a_series_beyond_the_limit_is_not_taken_up() {
+    let counts: Vec<f64> = (0..300).map(daily).collect();
+    let bytes = kept(&fed(&counts));
+    let mut forecasts = forecasts(12).limited_to(1);
+    forecasts.choose(&[(key("a"), 1.0), (key("b"), 2.0)]);
+    forecasts.restore(&key("a"), StepIndex(299), &bytes, &counts).unwrap();
+    assert_eq!((lean(&forecasts), forecasts.save(None, 9).len()), (vec!["a".to_owned()], 0));
 }
 
 proptest! {

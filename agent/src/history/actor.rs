@@ -23,6 +23,7 @@ pub(crate) enum Command {
     Close { step: StepIndex, which: Which, reply: oneshot::Sender<ClosePart> },
     Window { key: SeriesKey, until: Option<StepIndex>, steps: usize, reply: oneshot::Sender<Option<Part>> },
     Windows { page: Page, reply: oneshot::Sender<Vec<(SeriesKey, Part)>> },
+    Sizes { reply: oneshot::Sender<Vec<(SeriesKey, f64)>> },
     Rolled(RolledQuestion),
 }
 
@@ -131,6 +132,9 @@ impl History {
             Command::Windows { page, reply } => {
                 let _ = reply.send(self.state.rollups.windows(&Page { steps: bounded(page.steps), ..page }));
             }
+            Command::Sizes { reply } => {
+                let _ = reply.send(self.state.warm_sizes());
+            }
             Command::Rolled(question) if self.questions.len() < super::COMMANDS => self.questions.push(question),
             // Whoever asks is told that nothing is known.
             Command::Rolled(_) => {}
@@ -230,7 +234,11 @@ impl History {
             tracing::trace!(batches = waiting.len(), steps = delta.counts.len(), "made durable");
         }
         self.shared.folded.fetch_add(delta.folded, Ordering::Relaxed);
+        let folds_change = !delta.folded_counts.is_empty() || delta.forget.counts_before.is_some();
         self.state.apply(delta);
+        if folds_change {
+            self.shared.folded_tenants.send_replace(Arc::new(self.state.folded()));
+        }
         self.shared.series.store(self.state.rollups.len(), Ordering::Relaxed);
         self.answer(waiting, &stored);
     }

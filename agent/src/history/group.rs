@@ -6,7 +6,8 @@
 //! against the state is applied to the same state.
 
 use super::levels::{ColumnAdds, Levels, add_to_columns};
-use super::rollups::{Rollups, Sealed, SeriesId, boundary};
+use super::places::{CLEARLY, FoldedCounts, HalfLife, Places, Size};
+use super::rollups::{Rollups, Sealed, Sealing, SeriesId, boundary};
 use super::seen::{MAX_BATCH_KEYS, MAX_RECORD_IDS, Seen};
 use crate::config::IngestConfig;
 use crate::ingest::Batch;
@@ -14,7 +15,7 @@ use crate::ingest::batch::{IdHash, Sum};
 use crate::marks::{bug, sometimes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tradewind_protocol::api::IngestReceipt;
+use tradewind_protocol::api::{FoldedTenant, IngestReceipt};
 use tradewind_protocol::{IdempotencyKey, SeriesKey, ServiceName, Step, StepIndex, TenantName, Timestamp, TransactionType};
 
 /// The most buckets of a level that are kept, whatever the retention: two years of minutes.
@@ -31,7 +32,7 @@ const MIN_SEALED: usize = 512;
 const SEALED_SHARE: usize = 48;
 
 /// What series of too many are folded into.
-const OTHER: &str = "other";
+pub(super) const OTHER: &str = "other";
 
 /// For how long a batch key is remembered at least: longer than any sender's retries.
 const MIN_KEY_TIME: Duration = Duration::from_secs(3600);
@@ -42,6 +43,7 @@ pub(crate) struct Limits {
     step: Step,
     lateness: Duration,
     pub(crate) levels: Levels,
+    half_life: HalfLife,
     key_time: Duration,
     max_series: usize,
     max_series_per_tenant: usize,
@@ -55,6 +57,7 @@ impl Limits {
             step,
             lateness: config.lateness,
             levels: Levels::new(step, [config.retention.max(config.lateness), config.retention_5m, config.retention_1h], MAX_KEPT_STEPS),
+            half_life: HalfLife::new(step),
             key_time: config.lateness.max(MIN_KEY_TIME),
             max_series: config.max_series,
             max_series_per_tenant: config.max_series_per_tenant,
@@ -69,6 +72,7 @@ impl Limits {
 pub(crate) struct State {
     limits: Limits,
     pub(crate) rollups: Rollups,
+    pub(crate) places: Places,
     pub(crate) seen: Seen,
     /// Ids of steps before this one are forgotten.
     pub(crate) ids_from: Option<StepIndex>,
@@ -90,8 +94,18 @@ pub(crate) struct Delta {
     /// The last counted steps of series with sealed counts, where they are others than before.
     pub(crate) lasts: BTreeMap<SeriesId, StepIndex>,
     pub(crate) sealed: Option<Sealed>,
+    /// The sizes of what is sealed of series, where they are others than before.
+    pub(crate) sizes: BTreeMap<SeriesId, Size>,
     /// Records that were folded into the series of another type.
     pub(crate) folded: u64,
+    /// What they counted, of tenants that have as many series as they may.
+    pub(crate) folded_counts: FoldedCounts,
+    /// Series that have lost their place to a larger one.
+    pub(crate) displaced: BTreeSet<SeriesId>,
+    /// Series that had lost theirs, and have one again.
+    pub(crate) returned: BTreeSet<SeriesId>,
+    /// The size of the smallest series of tenants at some step, as far as that was looked at.
+    pub(crate) floors: BTreeMap<TenantName, (StepIndex, f64)>,
     pub(crate) ids: BTreeMap<StepIndex, Vec<IdHash>>,
     pub(crate) keys: BTreeMap<IdHash, (Timestamp, IngestReceipt)>,
     pub(crate) forget: Forget,
@@ -124,19 +138,31 @@ pub(crate) enum Outcome {
 impl Delta {
     /// Whether nothing need be written.
     pub(crate) fn is_empty(&self) -> bool {
-        // Series come with counts only, and ids and new keys make a write needed by themselves.
-        *self == Delta::default()
+        // Series come with counts only, and ids and new keys make a write needed by themselves. Floors are of this life.
+        *self == Delta { floors: self.floors.clone(), ..Delta::default() }
     }
 }
 
 impl State {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, rollups: Rollups::default(), seen: Seen::default(), ids_from: None, columns_from: BTreeMap::new() }
+        let places = Places::new(limits.half_life, limits.max_series_per_tenant);
+        Self { limits, rollups: Rollups::default(), places, seen: Seen::default(), ids_from: None, columns_from: BTreeMap::new() }
     }
 
     /// How counts are rolled up.
     pub(crate) fn levels(&self) -> &Levels {
         &self.limits.levels
+    }
+
+    /// The sizes of the series that are not cold, ascending by key.
+    pub(crate) fn warm_sizes(&self) -> Vec<(SeriesKey, f64)> {
+        let now = self.rollups.newest().unwrap_or_default();
+        self.rollups.warm_sizes(now, self.limits.half_life)
+    }
+
+    /// What is folded of which tenants.
+    pub(crate) fn folded(&self) -> Vec<FoldedTenant> {
+        self.places.report(self.rollups.newest())
     }
 
     /// What `group` comes to at `now`, in the order in which the batches came.
@@ -176,17 +202,36 @@ impl State {
         }
         if let Some(step) = delta.forget.counts_before {
             self.rollups.forget(step, &delta.forget.series);
+            self.places.retain(|tenant| self.rollups.of_tenant(tenant) > 0);
         }
         self.columns_from.extend(delta.forget.columns_before);
         if let Some(now) = delta.forget.keys_before {
             self.seen.forget_keys_before(now);
         }
+        self.places.fold(delta.folded_counts);
+        let newest = self.rollups.newest().unwrap_or_default();
+        for id in delta.displaced {
+            let size = self.rollups.size(id, newest, self.limits.half_life);
+            if let Some(key) = self.rollups.displace(id) {
+                self.places.enter(key, size, newest);
+            }
+        }
+        for id in delta.returned {
+            if let Some(key) = self.rollups.give_back(id) {
+                self.places.leave(key);
+            }
+        }
         for (id, (key, since)) in delta.series {
+            self.places.leave(&key);
             self.rollups.insert(id, key, since);
+        }
+        for (tenant, (step, floor)) in delta.floors {
+            self.places.set_floor(&tenant, step, floor);
         }
         if let Some(sealed) = delta.sealed {
             self.rollups.set_sealed(sealed);
         }
+        self.rollups.set_sizes(delta.sizes);
         for (step, counts) in delta.late.into_iter().chain(delta.counts) {
             for (id, count) in counts {
                 self.rollups.add(id, step, count);
@@ -247,6 +292,8 @@ struct Judge<'s> {
     new_of_tenant: BTreeMap<TenantName, usize>,
     new_ids: BTreeSet<IdHash>,
     newest: Option<StepIndex>,
+    /// The series of tenants that one of theirs may displace, the smallest last.
+    ranked: BTreeMap<TenantName, Vec<(f64, SeriesId)>>,
     delta: Delta,
 }
 
@@ -263,10 +310,12 @@ impl<'s> Judge<'s> {
         let from = forget.ids_before.or(state.ids_from).max(forget.counts_before.or(state.rollups.from()));
         let next_id = state.rollups.next_id();
         let most = (state.rollups.len() / SEALED_SHARE).max(MIN_SEALED);
-        let sealing = newest.map(|newest| state.rollups.seal(&state.limits.levels, newest, most)).unwrap_or_default();
-        let delta = Delta { forget, columns: sealing.columns, lasts: sealing.lasts, sealed: sealing.sealed, ..Delta::default() };
-        let (new_series, new_of_tenant) = (BTreeMap::new(), BTreeMap::new());
-        Self { state, from, next_id, new_series, new_of_tenant, new_ids: BTreeSet::new(), newest, delta }
+        let (levels, half_life) = (&state.limits.levels, state.limits.half_life);
+        let Sealing { sealed, columns, lasts, sizes } =
+            newest.map(|newest| state.rollups.seal(levels, half_life, newest, most)).unwrap_or_default();
+        let delta = Delta { forget, columns, lasts, sealed, sizes, ..Delta::default() };
+        let (new_series, new_of_tenant, ranked) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { state, from, next_id, new_series, new_of_tenant, new_ids: BTreeSet::new(), newest, ranked, delta }
     }
 
     fn finish(mut self) -> Delta {
@@ -314,14 +363,14 @@ impl<'s> Judge<'s> {
 
     /// Counts what is new of `batch`.
     fn count(&mut self, mut batch: Batch) -> IngestReceipt {
-        let awake = |key| self.state.rollups.id(key).filter(|id| self.state.rollups.is_awake(*id));
+        let awake = |key| self.state.rollups.id(key).filter(|id| self.has_place(*id));
         let mut ids: Vec<Option<SeriesId>> = batch.series.iter().map(|series| awake(&series.key)).collect();
         let mut refused = vec![Refused::default(); ids.len()];
         let (mut accepted, mut duplicates) = (0, 0);
         for (&(place, step), &Sum { count, records }) in &batch.sums {
             if Some(step) < self.from {
                 refused[place].late += records;
-            } else if let Some(series) = self.series(&mut ids[place], &batch.series[place].key, records) {
+            } else if let Some(series) = self.series(&mut ids[place], &batch.series[place].key, step, Sum { count, records }) {
                 accepted += records;
                 self.add(series, step, count);
             } else {
@@ -337,7 +386,9 @@ impl<'s> Judge<'s> {
                 duplicates += 1;
             } else if self.state.seen.ids() + self.new_ids.len() >= self.state.limits.max_ids {
                 refused[place].ids += 1;
-            } else if let Some(series) = self.series(&mut ids[place], &batch.series[place].key, 1) {
+            } else if let Some(series) =
+                self.series(&mut ids[place], &batch.series[place].key, record.step, Sum { count: record.count, records: 1 })
+            {
                 accepted += 1;
                 self.new_ids.insert(record.id);
                 self.delta.ids.entry(record.step).or_default().push(record.id);
@@ -355,11 +406,12 @@ impl<'s> Judge<'s> {
         *sum = sum.saturating_add(count);
     }
 
-    /// The series' id, a new one if there is room for it. A series beyond its tenant's limit is folded into that of the
-    /// type `other`, or if that is one too many as well, of the service and type `other`, to the same destination.
-    fn series(&mut self, known: &mut Option<SeriesId>, key: &SeriesKey, records: u64) -> Option<SeriesId> {
+    /// The id of the series in which `key` is counted, a new one if there is room for it, or the place of a clearly smaller one. A series beyond its
+    /// tenant's limit is folded into that of the type `other`, or if that is one too many as well, of the service and type `other`, to the
+    /// same destination.
+    fn series(&mut self, known: &mut Option<SeriesId>, key: &SeriesKey, step: StepIndex, sum: Sum) -> Option<SeriesId> {
         if known.is_none() {
-            *known = self.own(key, self.state.limits.max_series_per_tenant);
+            *known = self.own(key, self.state.limits.max_series_per_tenant).or_else(|| self.displace(key, step, sum.count));
         }
         if known.is_some() {
             return *known;
@@ -371,10 +423,21 @@ impl<'s> Judge<'s> {
         let limit = self.state.limits.max_series_per_tenant;
         let folded = self.own(&by_type, limit.saturating_add(limit / 2)).or_else(|| self.own(&by_service, limit.saturating_mul(2)));
         if folded.is_some() {
-            self.delta.folded += records;
+            self.delta.folded += sum.records;
+            self.note_folded(key, step, sum.count);
         }
         // Not remembered in `known`: the next records are folded, and counted as such, too.
         folded
+    }
+
+    /// Whether the series is counted by itself, also after what this delta has changed.
+    fn has_place(&self, id: SeriesId) -> bool {
+        self.state.rollups.is_awake(id) && !self.delta.displaced.contains(&id)
+    }
+
+    /// How many series of the tenant have a place. Who displaces another one changes nothing in that.
+    fn of_tenant(&self, tenant: &TenantName) -> usize {
+        self.state.rollups.of_tenant(tenant) + self.new_of_tenant.get(tenant).copied().unwrap_or(0)
     }
 
     /// The id of the series itself, a new one if its tenant has fewer than `limit` and there is room.
@@ -383,18 +446,75 @@ impl<'s> Judge<'s> {
             return Some(*id);
         }
         let known = self.state.rollups.id(key);
-        if known.is_some_and(|id| self.state.rollups.is_awake(id)) {
+        if known.is_some_and(|id| self.has_place(id)) {
             return known;
         }
-        let of_tenant = self.state.rollups.of_tenant(&key.tenant) + self.new_of_tenant.get(&key.tenant).copied().unwrap_or(0);
-        if of_tenant >= limit || self.state.rollups.len() + self.new_series.len() >= self.state.limits.max_series {
+        let all = self.state.rollups.len() + self.new_series.len() - self.delta.displaced.len();
+        if self.of_tenant(&key.tenant) >= limit || all >= self.state.limits.max_series {
             return None;
         }
+        *self.new_of_tenant.entry(key.tenant.clone()).or_default() += 1;
+        Some(self.give_place(key, known))
+    }
+
+    fn give_place(&mut self, key: &SeriesKey, known: Option<SeriesId>) -> SeriesId {
         let id = known.unwrap_or(self.next_id);
         self.next_id = self.next_id.max(SeriesId(id.0.saturating_add(1)));
-        *self.new_of_tenant.entry(key.tenant.clone()).or_default() += 1;
+        if self.state.rollups.is_displaced(id) {
+            self.delta.returned.insert(id);
+        }
         self.new_series.insert(key.clone(), id);
+        id
+    }
+
+    /// The place of the smallest series of a tenant that has as many as it may, if `key` is clearly larger: of it, what was folded is known, and the
+    /// `count` that comes now. Series that came with this very group are not displaced.
+    fn displace(&mut self, key: &SeriesKey, step: StepIndex, count: u64) -> Option<SeriesId> {
+        let (now, half_life, tenant) = (self.newest?, self.state.limits.half_life, &key.tenant);
+        let known = self.state.rollups.id(key);
+        // Whoever has lost its place in this group does not take another one in it.
+        if self.of_tenant(tenant) < self.state.limits.max_series_per_tenant || known.is_some_and(|id| self.state.rollups.is_awake(id)) {
+            return None;
+        }
+        let weighted = |(step, count): (&StepIndex, &u64)| *count as f64 * half_life.left(*step, now);
+        let folded_now = self.delta.folded_counts.get(key).into_iter().flatten().map(weighted).sum::<f64>();
+        let size = self.state.places.size(key, now) + folded_now + weighted((&step, &count));
+        let floor = self.delta.floors.get(tenant).map(|(_, floor)| *floor).or_else(|| self.state.places.floor(tenant, now));
+        if floor.is_some_and(|floor| size <= CLEARLY * floor) {
+            return None;
+        }
+        let ranked = self.ranked.entry(tenant.clone()).or_insert_with(|| {
+            let mut ranked = self.state.rollups.sizes_of_tenant(key, now, half_life);
+            ranked.sort_by(|(a, one), (b, other)| b.total_cmp(a).then(one.cmp(other)));
+            ranked
+        });
+        let least = ranked.last().copied();
+        let counted_now = |id| self.delta.counts.iter().filter_map(move |(step, counts)| Some((step, counts.get(&id)?))).map(weighted);
+        let floor = least.map_or(f64::INFINITY, |(least, id)| least + counted_now(id).sum::<f64>());
+        self.delta.floors.insert(tenant.clone(), (now, floor));
+        let (_, smallest) = least.filter(|_| size > CLEARLY * floor)?;
+        ranked.pop();
+        self.delta.displaced.insert(smallest);
+        let id = self.give_place(key, known);
+        // What was folded of it is part of its size, or it would be the smallest now.
+        let folded = (size - weighted((&step, &count)) - self.state.rollups.size(id, now, half_life)).max(0.0);
+        let sealed = self.delta.sizes.get(&id).copied().unwrap_or_else(|| self.state.rollups.sealed_size(id));
+        self.delta.sizes.insert(id, Size { at: now, sum: sealed.left(now, half_life) + folded });
         Some(id)
+    }
+
+    /// Remembers what was folded, where the tenant has as many series as it may.
+    fn note_folded(&mut self, key: &SeriesKey, step: StepIndex, count: u64) {
+        if self.of_tenant(&key.tenant) < self.state.limits.max_series_per_tenant {
+            return;
+        }
+        if !self.delta.folded_counts.contains_key(key) {
+            self.delta.folded_counts.insert(key.clone(), BTreeMap::new());
+        }
+        if let Some(counts) = self.delta.folded_counts.get_mut(key) {
+            let sum = counts.entry(step).or_default();
+            *sum = sum.saturating_add(count);
+        }
     }
 
     /// One refusal a series and cause, at the series' first record: a batch holds sums, not lines.

@@ -20,6 +20,7 @@ mod disk;
 mod group;
 mod levels;
 mod names;
+mod places;
 mod ring;
 mod rollups;
 mod seen;
@@ -42,8 +43,8 @@ use rollups::{Page, Part, Which};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
-use tradewind_protocol::api::IngestReceipt;
+use tokio::sync::{mpsc, oneshot, watch};
+use tradewind_protocol::api::{FoldedTenant, IngestReceipt};
 use tradewind_protocol::{IdempotencyKey, RegionId, SeriesKey, Step, StepIndex};
 
 /// How many requests wait for the actor before their senders do: the actor takes them all at every
@@ -268,6 +269,11 @@ impl HistoryHandle {
         self.page(Page { which: Which::Warm(0), after, most, until, steps }).await
     }
 
+    /// How large each of them is, ascending by series: its count, half of which is forgotten in a day.
+    pub async fn warm_sizes(&self) -> Result<Vec<(SeriesKey, f64)>, Stopped> {
+        self.ask(|reply| Command::Sizes { reply }).await
+    }
+
     async fn page(&self, page: Page) -> Result<Vec<(SeriesKey, Vec<f64>)>, Stopped> {
         let parts = self.ask(|reply| Command::Windows { page, reply }).await?;
         let (keys, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
@@ -318,6 +324,11 @@ impl HistoryHandle {
         self.store.run("reading the history", work).await.inspect_err(told).unwrap_or(hot)
     }
 
+    /// The tenants of which series are folded, those with the most transactions first.
+    pub fn folded(&self) -> Arc<Vec<FoldedTenant>> {
+        self.shared.folded_tenants.borrow().clone()
+    }
+
     /// How it goes.
     pub fn stats(&self) -> HistoryStats {
         self.shared.stats()
@@ -347,6 +358,7 @@ pub(crate) struct Shared {
     replayed: AtomicU64,
     busy: AtomicU64,
     folded: AtomicU64,
+    folded_tenants: watch::Sender<Arc<Vec<FoldedTenant>>>,
     commits: AtomicU64,
     failed: AtomicBool,
 }

@@ -4,8 +4,10 @@
 //! what is here from the boundary on is exactly what was committed; a step that was closed and counted again
 //! afterwards is reported as revised by the next close, once.
 
+use super::group::OTHER;
 use super::levels::{CHUNK, ColumnAdds, Levels, SLACK, add_to_columns};
 use super::names::Names;
+use super::places::{HalfLife, Size};
 use super::ring::Ring;
 use crate::marks::{bug, sometimes};
 use std::collections::btree_map::Entry;
@@ -73,6 +75,8 @@ pub(crate) struct Sealing {
     pub(crate) columns: ColumnAdds,
     /// The last counted step of each series that is sealed.
     pub(crate) lasts: BTreeMap<SeriesId, StepIndex>,
+    /// The size of all that is sealed of each series of which something is.
+    pub(crate) sizes: BTreeMap<SeriesId, Size>,
 }
 
 /// Windows of the first `most` series after one.
@@ -105,7 +109,8 @@ pub(crate) struct ClosePart {
 /// Counts of a series: its id, since when it is known, and the steps of which memory has counts.
 pub(crate) type Hot = (SeriesId, StepIndex, Vec<(StepIndex, u64)>);
 
-/// All series. Those that have been silent for the whole retention are *dormant*: known, neither closed nor shown.
+/// All series. Those that have been silent for the whole retention are *dormant*: known, neither closed nor shown. So are those that have lost
+/// their place to a larger one of the tenant, until they have one again.
 #[derive(Debug, Default)]
 pub(crate) struct Rollups {
     ids: BTreeMap<Arc<SeriesKey>, SeriesId>,
@@ -140,6 +145,10 @@ struct Series {
     since: StepIndex,
     last: Option<StepIndex>,
     awake: bool,
+    /// Whether it has lost its place: it does not wake by itself.
+    displaced: bool,
+    /// See [`Rollups::sealed_size`].
+    sealed: Size,
     ring: Ring,
 }
 
@@ -192,7 +201,8 @@ impl Rollups {
             Entry::Vacant(room) => {
                 let key = Arc::new(self.names.share(key));
                 self.ids.insert(key.clone(), id);
-                room.insert(Series { key, since, last: None, awake: false, ring: Ring::default() });
+                let (awake, displaced) = (false, false);
+                room.insert(Series { key, since, last: None, awake, displaced, sealed: Size::default(), ring: Ring::default() });
             }
         }
     }
@@ -236,6 +246,9 @@ impl Rollups {
         self.newest = self.newest.max(Some(step));
         let Some(series) = self.series.get_mut(&id) else { return };
         series.last = series.last.max(Some(step));
+        if series.displaced {
+            return;
+        }
         if !self.warm.contains_key(&series.key) {
             self.warm.insert(series.key.clone(), Warm { id, fresh: true });
         }
@@ -271,7 +284,7 @@ impl Rollups {
         self.awake.clear();
         self.awake_total = 0;
         for series in self.series.values_mut() {
-            series.awake = series.last >= self.from;
+            series.awake = series.last >= self.from && !series.displaced;
             if series.awake {
                 *self.awake.entry(series.key.tenant.clone()).or_default() += 1;
                 self.awake_total += 1;
@@ -280,7 +293,7 @@ impl Rollups {
     }
 
     /// What of at most `most` series' columns is to be sealed when `newest` is the newest step.
-    pub(crate) fn seal(&self, levels: &Levels, newest: StepIndex, most: usize) -> Sealing {
+    pub(crate) fn seal(&self, levels: &Levels, half_life: HalfLife, newest: StepIndex, most: usize) -> Sealing {
         let target = column_start(newest.offset(-SLACK));
         let oldest = |from: StepIndex| {
             let hot = self.series.iter().filter_map(|(id, series)| series.ring.first_from(from.max(boundary(self.sealed, *id))));
@@ -309,9 +322,15 @@ impl Rollups {
                 room -= 1;
                 reached = Some(*id);
                 let Some(first) = series.ring.first_from(sealed.through).filter(|first| *first < end) else { continue };
-                for step in first.0..end.0 {
-                    add_to_columns(&mut sealing.columns, levels, newest, *id, StepIndex(step), series.ring.get(StepIndex(step)));
+                let mut size = sealing.sizes.get(id).copied().unwrap_or(series.sealed);
+                for step in (first.0..end.0).map(StepIndex) {
+                    let count = series.ring.get(step);
+                    add_to_columns(&mut sealing.columns, levels, newest, *id, step, count);
+                    if count > 0 {
+                        size.add(step, count, half_life);
+                    }
                 }
+                sealing.sizes.insert(*id, size);
                 if let Some(last) = series.ring.last() {
                     sealing.lasts.insert(*id, last.min(end.offset(-1)));
                 }
@@ -324,6 +343,71 @@ impl Rollups {
         }
         sealing.sealed = Some(sealed).filter(|sealed| Some(*sealed) != self.sealed);
         sealing
+    }
+
+    /// The size of what is sealed of the series, and of what of it was folded before it had its place.
+    pub(crate) fn sealed_size(&self, id: SeriesId) -> Size {
+        self.series.get(&id).map(|series| series.sealed).unwrap_or_default()
+    }
+
+    /// Takes in the sizes of what is sealed.
+    pub(crate) fn set_sizes(&mut self, sizes: BTreeMap<SeriesId, Size>) {
+        for (id, size) in sizes {
+            if let Some(series) = self.series.get_mut(&id) {
+                series.sealed = size;
+            }
+        }
+    }
+
+    /// The series' size at `now`. Late counts of what is sealed are left out.
+    pub(crate) fn size(&self, id: SeriesId, now: StepIndex, half_life: HalfLife) -> f64 {
+        let Some(series) = self.series.get(&id) else { return 0.0 };
+        let mut hot = Size::default();
+        if let (Some(first), Some(last)) = (series.ring.first_from(boundary(self.sealed, id)), series.ring.last()) {
+            let step = half_life.left(StepIndex(0), StepIndex(1));
+            let sum = (first.0..=last.0).fold(0.0, |sum, at| sum * step + series.ring.get(StepIndex(at)) as f64);
+            hot = Size { at: last, sum };
+        }
+        series.sealed.left(now, half_life) + hot.left(now, half_life)
+    }
+
+    /// The sizes of the series with a place of the tenant of `key`, without what others are folded into.
+    pub(crate) fn sizes_of_tenant(&self, key: &SeriesKey, now: StepIndex, half_life: HalfLife) -> Vec<(f64, SeriesId)> {
+        let from_here = self.ids.range::<SeriesKey, _>(key..).take_while(|(of, _)| of.tenant == key.tenant);
+        let before = self.ids.range::<SeriesKey, _>(..key).rev().take_while(|(of, _)| of.tenant == key.tenant);
+        let own = from_here.chain(before).filter(|(of, id)| of.transaction_type.as_str() != OTHER && self.is_awake(**id));
+        own.map(|(_, id)| (self.size(*id, now, half_life), *id)).collect()
+    }
+
+    /// The sizes of the series that are not cold, ascending by key.
+    pub(crate) fn warm_sizes(&self, now: StepIndex, half_life: HalfLife) -> Vec<(SeriesKey, f64)> {
+        self.iter(Which::Warm(0), None).map(|(id, series)| ((*series.key).clone(), self.size(id, now, half_life))).collect()
+    }
+
+    /// Whether the series has lost its place.
+    pub(crate) fn is_displaced(&self, id: SeriesId) -> bool {
+        self.series.get(&id).is_some_and(|series| series.displaced)
+    }
+
+    /// Takes the series' place away; its key, if it is known.
+    pub(crate) fn displace(&mut self, id: SeriesId) -> Option<&SeriesKey> {
+        let series = self.series.get_mut(&id)?;
+        series.displaced = true;
+        self.warm.remove(&*series.key);
+        if std::mem::take(&mut series.awake) {
+            self.awake_total -= 1;
+            if let Some(awake) = self.awake.get_mut(&series.key.tenant) {
+                *awake -= 1;
+            }
+        }
+        Some(&series.key)
+    }
+
+    /// Gives the series a place again, which its next count wakes it in; its key, if it is known.
+    pub(crate) fn give_back(&mut self, id: SeriesId) -> Option<&SeriesKey> {
+        let series = self.series.get_mut(&id)?;
+        series.displaced = false;
+        Some(&series.key)
     }
 
     /// Drops from memory what is in columns.

@@ -5,6 +5,8 @@
 //! | `history_meta` | what | text: step length, region, format, the steps that ids and counts are kept from |
 //! | `history_series` | id | since which step, `tenant/source/destination/service/type` |
 //! | `history_last` | id | the last counted step, for series with sealed counts |
+//! | `history_sizes` | id | the size of the sealed counts, and of what was folded before (see `places`): at which step, how much |
+//! | `history_displaced` | id | nothing: the series has lost its place to a larger one |
 //! | `history_counts` | step | pairs of varints, ascending: distance to the last series id, count |
 //! | `history_columns` | level, number of the column, series id | the counts of 128 buckets (see `column`) |
 //! | `history_ids` | step, number of the row | id hashes, 16 bytes each |
@@ -19,6 +21,7 @@ use super::HistoryError;
 use super::column;
 use super::group::{Delta, Limits, State};
 use super::levels::{CHUNK, Level, Resolution};
+use super::places::Size;
 use super::rollups::{Sealed, SeriesId, boundary};
 use crate::ingest::batch::IdHash;
 use crate::marks::bug;
@@ -31,6 +34,8 @@ const META: TableDefinition<'_, &str, &str> = TableDefinition::new("history_meta
 const SERIES: TableDefinition<'_, u64, (i64, &str)> = TableDefinition::new("history_series");
 const COUNTS: TableDefinition<'_, i64, &[u8]> = TableDefinition::new("history_counts");
 const LAST: TableDefinition<'_, u64, i64> = TableDefinition::new("history_last");
+const SIZES: TableDefinition<'_, u64, (i64, f64)> = TableDefinition::new("history_sizes");
+const DISPLACED: TableDefinition<'_, u64, ()> = TableDefinition::new("history_displaced");
 const COLUMNS: TableDefinition<'_, (u8, i64, u64), &[u8]> = TableDefinition::new("history_columns");
 const IDS: TableDefinition<'_, (i64, u64), &[u8]> = TableDefinition::new("history_ids");
 const KEYS: TableDefinition<'_, (i64, u128), &[u8]> = TableDefinition::new("history_keys");
@@ -80,6 +85,16 @@ pub(super) fn load(database: &Database, step: Step, region: &RegionId, limits: L
         let key = series_key(key).ok_or_else(|| corrupt("history_series", id.value()))?;
         state.rollups.insert(SeriesId(id.value()), key, StepIndex(since));
     }
+    for row in write.open_table(DISPLACED)?.iter()? {
+        state.rollups.displace(SeriesId(row?.0.value()));
+    }
+    let mut sizes = BTreeMap::new();
+    for row in write.open_table(SIZES)?.iter()? {
+        let (id, size) = row?;
+        let (at, sum) = size.value();
+        sizes.insert(SeriesId(id.value()), Size { at: StepIndex(at), sum });
+    }
+    state.rollups.set_sizes(sizes);
     for row in write.open_table(LAST)?.iter()? {
         let (id, last) = row?;
         state.rollups.touch(SeriesId(id.value()), StepIndex(last.value()));
@@ -149,6 +164,7 @@ pub(super) fn write(database: &Database, delta: &Delta) -> Result<(), redb::Erro
         let _ = write.set_durability(redb::Durability::None);
     }
     add_series(&write, delta)?;
+    move_series(&write, delta)?;
     add_counts(&write, delta)?;
     add_columns(&write, delta)?;
     add_ids(&write, delta)?;
@@ -164,6 +180,8 @@ fn add_series(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error
     for id in &delta.forget.series {
         series.remove(id.0)?;
         write.open_table(LAST)?.remove(id.0)?;
+        write.open_table(SIZES)?.remove(id.0)?;
+        write.open_table(DISPLACED)?.remove(id.0)?;
     }
     for (id, (key, since)) in &delta.series {
         series.insert(id.0, (since.0, series_text(key).as_str()))?;
@@ -172,6 +190,21 @@ fn add_series(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error
         let mut meta = write.open_table(META)?;
         let before = meta.get(META_NEXT_ID)?.and_then(|next| next.value().parse().ok()).unwrap_or(0);
         meta.insert(META_NEXT_ID, before.max(id.0.saturating_add(1)).to_string().as_str())?;
+    }
+    Ok(())
+}
+
+/// Who has lost its place, and who has one again.
+fn move_series(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Error> {
+    if delta.displaced.is_empty() && delta.returned.is_empty() {
+        return Ok(());
+    }
+    let mut displaced = write.open_table(DISPLACED)?;
+    for id in &delta.returned {
+        displaced.remove(id.0)?;
+    }
+    for id in &delta.displaced {
+        displaced.insert(id.0, ())?;
     }
     Ok(())
 }
@@ -206,6 +239,12 @@ fn add_columns(write: &WriteTransaction, delta: &Delta) -> Result<(), redb::Erro
         let mut lasts = write.open_table(LAST)?;
         for (id, last) in &delta.lasts {
             lasts.insert(id.0, last.0)?;
+        }
+    }
+    if !delta.sizes.is_empty() {
+        let mut sizes = write.open_table(SIZES)?;
+        for (id, size) in &delta.sizes {
+            sizes.insert(id.0, (size.at.0, size.sum))?;
         }
     }
     if delta.columns.is_empty() && delta.forget.columns_before.is_empty() {

@@ -49,6 +49,7 @@ pub(super) async fn brief(api: &Api) -> Status {
         series: history.series,
         records_accepted: history.accepted,
         records_refused: history.refused,
+        folded: api.history.folded().to_vec(),
         instances_ready: api.pool.status().iter().map(|pool| pool.instances.warm + pool.instances.active).sum(),
         certificate_ends_at: api.mesh.certificate_ends(),
     }

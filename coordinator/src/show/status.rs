@@ -7,7 +7,7 @@ use crate::output::{Output, Tone};
 use crate::table::print_pairs;
 use std::time::Duration;
 use tradewind_protocol::Timestamp;
-use tradewind_protocol::api::Status;
+use tradewind_protocol::api::{FoldedTenant, Status};
 use tradewind_protocol::pki::ENDS_SOON;
 use tradewind_protocol::region::Mode;
 
@@ -20,6 +20,16 @@ fn certificate(ends: Timestamp, now: Timestamp) -> (&'static str, String, Tone) 
         _ => (format!("until {at} UTC"), Tone::Plain),
     };
     ("certificate", words, tone)
+}
+
+/// What is counted of a tenant in series of the type `other`.
+fn folded(tenant: &FoldedTenant) -> (&'static str, String, Tone) {
+    let FoldedTenant { tenant, series, and_more, transactions } = tenant;
+    let (transactions, more, series) =
+        (human::count(*transactions), if *and_more { "more than " } else { "" }, human::count(*series as u64));
+    let words =
+        format!("{tenant}: {transactions} transactions of {more}{series} series are counted as `other` (ingest.max_series_per_tenant)");
+    ("folded", words, Tone::Warning)
 }
 
 pub(super) fn print(status: &Status, out: &mut Output) -> Result<(), Failure> {
@@ -54,8 +64,9 @@ pub(super) fn print(status: &Status, out: &mut Output) -> Result<(), Failure> {
             format!("{} accepted, {} refused", human::count(status.records_accepted), human::count(status.records_refused)),
             refused_tone,
         ),
-        ("instances", format!("{} ready", human::count(status.instances_ready.into())), Tone::Plain),
     ];
+    pairs.extend(status.folded.iter().map(folded));
+    pairs.push(("instances", format!("{} ready", human::count(status.instances_ready.into())), Tone::Plain));
     pairs.extend(status.certificate_ends_at.map(|ends| certificate(ends, status.now)));
     print_pairs(&pairs, out)
 }

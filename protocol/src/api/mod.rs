@@ -14,7 +14,7 @@ use crate::calendar::{CalendarEvent, Effect};
 use crate::region::{Coordinates, Dropped, Health, Mode};
 use crate::{
     EventName, InstanceId, Market, PoolName, PredictionData, RegionId, RegionalResourcePlan, ResourcePool, SeriesKey, ServiceName, Step,
-    StepIndex, Timestamp,
+    StepIndex, TenantName, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -77,11 +77,27 @@ pub struct Status {
     pub records_accepted: u64,
     /// Records refused in this life.
     pub records_refused: u64,
+    /// Tenants with more series than `ingest.max_series_per_tenant`, those with the most transactions folded first; a hundred at the most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folded: Vec<FoldedTenant>,
     /// Instances over all pools that serve or stand warm.
     pub instances_ready: u32,
     /// When the agent's certificate ends, and with it its part in the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_ends_at: Option<Timestamp>,
+}
+
+/// What is counted of one tenant in series of the type `other`, since it has too many of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct FoldedTenant {
+    /// Whose.
+    pub tenant: TenantName,
+    /// How many series were folded of late, as far as they are told apart.
+    pub series: usize,
+    /// Whether there were more than are told apart.
+    pub and_more: bool,
+    /// Transactions that were folded in this life of the agent.
+    pub transactions: u64,
 }
 
 /// One region as this agent sees it. `GET /v1/regions` is a list of them.

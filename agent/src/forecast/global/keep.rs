@@ -203,6 +203,12 @@ impl Globals {
         }
     }
 
+    /// The series that are known to have changed their level since the last training.
+    #[cfg(test)]
+    pub(crate) fn shifted(&self) -> &BTreeSet<SeriesKey> {
+        &self.shifted
+    }
+
     /// The training that is due now, if one is. None other is due until as many steps more have passed, whether it is done or not.
     pub fn due(&mut self) -> Option<Training> {
         let due = match self.began {
