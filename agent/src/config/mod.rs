@@ -101,6 +101,8 @@ pub struct ReservationConfig {
     pub lend: bool,
     /// Whether this region asks others for what it lacks.
     pub borrow: bool,
+    /// Whether what a pool lacks in a slot is asked for as a whole, of one region or of several together: all of it, or nothing.
+    pub whole: bool,
     /// As which tenant, by whose quota, it asks.
     pub tenant: TenantName,
     /// How many thousandths of a pool may be promised when soft reservations count as well.
@@ -124,6 +126,7 @@ impl Default for ReservationConfig {
             lend: true,
             // Until an operator says that its users may be served elsewhere.
             borrow: false,
+            whole: false,
             tenant: TenantName::default(),
             overbooking_per_mille: 1_500,
             notice: Duration::from_secs(30),

@@ -16,6 +16,7 @@ pub(super) fn read(s: &mut Section) -> ReservationConfig {
     let default = ReservationConfig::default();
     let lend = s.or("lend", default.lend, switch);
     let borrow = s.or("borrow", default.borrow, switch);
+    let whole = s.or("whole", default.whole, switch);
     let tenant = s.or("tenant", default.tenant, text);
     // Half as much again: a guess, until the share of soft reservations that are used is measured.
     let overbooking = s.or("overbooking", 1.5, number(1.0, f64::from(MAX_OVERBOOKING) / 1_000.0));
@@ -32,7 +33,7 @@ pub(super) fn read(s: &mut Section) -> ReservationConfig {
         table.iter().map(quota).collect::<Result<_, &str>>()
     });
     let overbooking_per_mille = (overbooking * 1_000.0).round() as u32;
-    ReservationConfig { lend, borrow, tenant, overbooking_per_mille, notice, ttl, max_ttl, default_quota_per_mille, quotas }
+    ReservationConfig { lend, borrow, whole, tenant, overbooking_per_mille, notice, ttl, max_ttl, default_quota_per_mille, quotas }
 }
 
 /// A share between 0 and 1, in thousandths.

@@ -4,12 +4,14 @@
 //! Each gap is covered by claims of the same pool, slot and tier; what is missing is asked of the best
 //! neighbour, and what that one does not grant, of the next. A neighbour that has just refused is left alone for
 //! [`COOL_DOWN`]. Where nobody is left to ask for something firm, a soft promise is better than none. Claims on slots
-//! that no plan lacked anything in for [`PATIENCE`] rounds are given back.
+//! that no plan lacked anything in for [`PATIENCE`] rounds are given back. Where a part is no use (`whole`), all that is missing is asked for at once,
+//! of as many neighbours as it takes: they all hold it, or nobody does.
 //!
 //! Invariant: no slot is asked for more than it lacks, counting what is still being asked.
 
 use super::gap::Gap;
 use super::rank::{Candidate, Record};
+use crate::config::ReservationConfig;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tradewind_protocol::api::{ClaimView, Severity};
@@ -46,10 +48,10 @@ struct Place {
 #[derive(Debug, Clone)]
 struct Purpose {
     place: Place,
-    /// What one unit serves, in transactions per second.
-    rate: f64,
-    /// Whether it takes up an offer: those are not bargained over again.
-    bargained: bool,
+    /// What one unit of each owner asked serves, in transactions per second.
+    rates: BTreeMap<RegionId, f64>,
+    /// Whether it is asked for as it stands, without bargaining: it takes up an offer, or is wanted whole.
+    settled: bool,
     granted: bool,
 }
 
@@ -70,6 +72,8 @@ pub(crate) struct Desk {
     holder: Holder,
     /// Whose quota is asked for.
     tenant: TenantName,
+    /// Whether a part of what is missing is no use.
+    whole: bool,
     purposes: BTreeMap<RequestId, Purpose>,
     wanted: Vec<Gap>,
     candidates: BTreeMap<ServiceName, Vec<Candidate>>,
@@ -83,10 +87,11 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(holder: Holder, tenant: TenantName) -> Self {
+    pub(crate) fn new(holder: Holder, config: &ReservationConfig) -> Self {
         Self {
             holder,
-            tenant,
+            tenant: config.tenant.clone(),
+            whole: config.whole,
             purposes: BTreeMap::new(),
             wanted: vec![],
             candidates: BTreeMap::new(),
@@ -170,12 +175,14 @@ impl Desk {
                 continue;
             }
             let mut missing = gap.rate - self.covered(&place, now);
+            let mut parts: Vec<(Part, f64)> = vec![];
             for candidate in self.candidates.get(&gap.service).cloned().unwrap_or_default() {
                 let rate = candidate.pool.rate_per_instance;
-                if missing <= WORTH_ASKING * rate || self.purposes.len() >= MAX_REQUESTS {
+                if missing <= WORTH_ASKING * rate || self.purposes.len() + parts.len() >= MAX_REQUESTS {
                     break;
                 }
-                if !self.may_be_asked(&candidate.region, &place, now) {
+                let is_among = parts.iter().any(|(part, _)| part.owner == candidate.region);
+                if is_among || !self.may_be_asked(&candidate.region, &place, now) {
                     continue;
                 }
                 // At most what is free there, so the number is small.
@@ -190,19 +197,32 @@ impl Desk {
                     confidence: gap.confidence,
                 };
                 let part = Part { owner: candidate.region, pool: candidate.pool.name, terms };
-                self.ask(part, Purpose { place: place.clone(), rate, bargained: false, granted: false }, now, out);
+                parts.push((part, rate));
+            }
+            let lacks = parts.last().is_none_or(|(_, rate)| missing > WORTH_ASKING * rate);
+            let requests: Vec<Vec<(Part, f64)>> = match self.whole {
+                true if lacks => vec![],
+                true => vec![parts],
+                false => parts.into_iter().map(|part| vec![part]).collect(),
+            };
+            for parts in requests {
+                self.ask(&place, parts, self.whole, now, out);
             }
         }
     }
 
-    fn ask(&mut self, part: Part, purpose: Purpose, now: Now, out: &mut Vec<Action>) {
+    /// Asks for `parts` of a place, all of them or nothing, each with what one unit of it serves.
+    fn ask(&mut self, place: &Place, parts: Vec<(Part, f64)>, settled: bool, now: Now, out: &mut Vec<Action>) {
         let request = RequestId(self.next_request);
         self.next_request += 1;
         self.stats.asked += 1;
-        let words = format!("pool {}: asks {}", purpose.place.pool, in_words(&part));
-        out.push(Action::Note(Severity::Info, "reserve.asked", words));
-        self.purposes.insert(request, purpose);
-        self.drive(Input::Ask { request, parts: vec![part], needs: Needs::Any }, now, out);
+        for (part, _) in &parts {
+            out.push(Action::Note(Severity::Info, "reserve.asked", format!("pool {}: asks {}", place.pool, in_words(part))));
+        }
+        let rates = parts.iter().map(|(part, rate)| (part.owner.clone(), *rate)).collect();
+        self.purposes.insert(request, Purpose { place: place.clone(), rates, settled, granted: false });
+        let parts = parts.into_iter().map(|(part, _)| part).collect();
+        self.drive(Input::Ask { request, parts, needs: Needs::All }, now, out);
     }
 
     fn drive(&mut self, input: Input, now: Now, out: &mut Vec<Action>) {
@@ -221,7 +241,7 @@ impl Desk {
         purpose.granted = true;
         let place = purpose.place.clone();
         self.stats.granted += 1;
-        if let Some(standing) = self.holder.standings(now).find(|standing| standing.request == request) {
+        for standing in self.holder.standings(now).filter(|standing| standing.request == request) {
             let words = format!("pool {}: {} is agreed", place.pool, in_words(&standing.part));
             self.records.entry(standing.part.owner).or_default().kept += 1;
             out.push(Action::Note(Severity::Info, "reserve.agreed", words));
@@ -244,7 +264,10 @@ impl Desk {
             Offer::Less { .. } | Offer::Later { .. } | Offer::OtherTier { .. } => None,
         });
         match taken {
-            Some(terms) if !purpose.bargained => self.ask(Part { terms, ..part }, Purpose { bargained: true, ..purpose }, now, out),
+            Some(terms) if !purpose.settled => {
+                let rate = purpose.rates.get(&part.owner).copied().unwrap_or(0.0);
+                self.ask(&purpose.place, vec![(Part { terms, ..part }, rate)], true, now, out);
+            }
             Some(_) | None => self.records.entry(part.owner).or_default().failed += 1,
         }
     }
@@ -264,7 +287,10 @@ impl Desk {
 
     /// Transactions per second of a place that are claimed, or being asked for.
     fn covered(&self, place: &Place, now: Now) -> f64 {
-        let of_place = |standing: &Standing| self.purposes.get(&standing.request).filter(|purpose| purpose.place == *place).map(|p| p.rate);
+        let of_place = |standing: &Standing| {
+            let purpose = self.purposes.get(&standing.request).filter(|purpose| purpose.place == *place)?;
+            purpose.rates.get(&standing.part.owner).copied()
+        };
         self.holder.standings(now).filter_map(|standing| Some(of_place(&standing)? * f64::from(standing.part.terms.units))).sum()
     }
 
@@ -353,7 +379,12 @@ mod tests {
     }
 
     fn desk() -> Desk {
-        Desk::new(Holder::new(Default::default(), 1), "acme".parse().unwrap())
+        desk_that_asks(false)
+    }
+
+    fn desk_that_asks(whole: bool) -> Desk {
+        let config = ReservationConfig { whole, tenant: "acme".parse().unwrap(), ..ReservationConfig::default() };
+        Desk::new(Holder::new(Default::default(), 1), &config)
     }
 
     fn plan(desk: &mut Desk, gaps: &[Gap], neighbours: &[Candidate], at: u64) -> Vec<(String, Message)> {
@@ -434,5 +465,24 @@ mod tests {
             back = plan(&mut desk, &[], &neighbours, 4 + round);
         }
         assert!(matches!(&back[..], [(to, Message::Release { number, .. })] if to == "near" && *number == claim.number), "{back:?}");
+    }
+
+    #[test]
+    fn what_is_wanted_whole_is_asked_of_several_at_once_and_is_nothing_where_one_refuses() {
+        let (mut desk, neighbours) = (desk_that_asks(true), [candidate("near", 3), candidate("far", 3), candidate("farther", 3)]);
+        assert_eq!(plan(&mut desk, &[gap(Tier::Firm, 100.0)], &neighbours, 1), [], "they have nine units, and ten are missing");
+        let asked = plan(&mut desk, &[gap(Tier::Firm, 50.0)], &neighbours, 2);
+        let of = |sent: &[(String, Message)], region: &str| sent.iter().filter(|(to, _)| to == region).cloned().collect::<Vec<_>>();
+        assert_eq!((hold(&of(&asked, "near")).1, hold(&of(&asked, "far")).1, asked.len()), (3, 2, 2));
+        let (.., near, _) = hold(&of(&asked, "near"));
+        let (.., far, terms) = hold(&of(&asked, "far"));
+        let held = |claim, phase| Answer::Held { claim, phase, ttl_ms: 30_000 };
+        assert_eq!(answer(&mut desk, "near", held(near, Phase::Held), 3), [], "not before the other holds, too");
+        // Fewer would be taken up where a part is of use.
+        let offers = vec![Offer::Less { terms: Terms { units: 1, ..terms } }];
+        let next = answer(&mut desk, "far", Answer::Countered { claim: far, offers }, 3);
+        assert!(of(&next, "near").iter().any(|(_, message)| matches!(message, Message::Release { number, .. } if *number == near.number)));
+        let again = |region: &str| next.iter().filter(|(to, message)| to == region && matches!(message, Message::Hold { .. })).count();
+        assert_eq!((again("near"), again("far"), again("farther")), (1, 0, 1), "it is asked anew of those that have not refused: {next:?}");
     }
 }

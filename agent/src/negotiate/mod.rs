@@ -108,8 +108,7 @@ pub(crate) async fn run(waiting: Waiting, parts: Parts, mut stop: watch::Receive
     let holder = Holder::new(settings, first_number(parts.mesh.generation()));
     let Waiting { commands, claims } = waiting;
     let Some(notices) = parts.pool.take_notices() else { return };
-    let negotiator =
-        Negotiator { desk: Desk::new(holder, parts.config.reservations.tenant.clone()), parts, claims, under_way: JoinSet::new() };
+    let negotiator = Negotiator { desk: Desk::new(holder, &parts.config.reservations), parts, claims, under_way: JoinSet::new() };
     tokio::select! {
         biased;
         () = crate::stop::told(&mut stop) => {}
