@@ -3,7 +3,7 @@
 //! The level is the mean of a few counts; `h` steps later the count was higher or lower, and the empirical quantiles of that, over the last [`WINDOW`]
 //! counts, are put around the level of now: a direct forecast for every lane, with intervals from errors of the very horizon (Hyndman and
 //! Athanasopoulos, Forecasting: Principles and Practice, 3rd edition, section 5.5). It knows neither season nor event, so that its intervals are wide where all experts'
-//! would be narrow; they hold what they promise. Invariant: what it says depends on the last [`WINDOW`] counts alone.
+//! would be narrow; a test sees that they hold. Invariant: what it says depends on the last [`WINDOW`] counts alone.
 
 use super::errors::quantile;
 use super::experts::EXPERTS;
