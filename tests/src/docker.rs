@@ -61,17 +61,19 @@ fn succeeded(status: ExitStatus) -> io::Result<()> {
 
 /// The containers of the agent with this directory, whatever state they are in: name and status a line.
 pub fn census(dir: &Path, socket: &str) -> Vec<String> {
-    let dir = dir.canonicalize().expect("the agent's directory");
-    let filter = format!("label=io.tradewind.owner={}", dir.display());
-    run(socket, &["ps", "-a", "--format", "{{.Names}} {{.Status}}", "--filter", &filter]).lines().map(String::from).collect()
+    run(socket, &["ps", "-a", "--format", "{{.Names}} {{.Status}}", "--filter", &owner(dir)]).lines().map(String::from).collect()
 }
 
 /// What the engine has done since then to the containers of the agent in `dir`: an action and a container a line, in order.
 pub fn log(dir: &Path, socket: &str, since_ms: i64) -> Vec<String> {
-    let dir = dir.canonicalize().expect("the agent's directory");
-    let filter = format!("label=io.tradewind.owner={}", dir.display());
     let at = |ms: i64| format!("{}.{:03}", ms / 1_000, ms % 1_000);
     let (since, until) = (at(since_ms), at(now_ms()));
-    let arguments = ["events", "--since", &since, "--until", &until, "--format", "{{.Action}} {{.Actor.ID}}", "--filter", &filter];
+    let arguments = ["events", "--since", &since, "--until", &until, "--format", "{{.Action}} {{.Actor.ID}}", "--filter", &owner(dir)];
     run(socket, &arguments).lines().map(String::from).collect()
+}
+
+/// What tells the containers of the agent in `dir` from others.
+fn owner(dir: &Path) -> String {
+    let dir = dir.canonicalize().expect("the agent's directory");
+    format!("label=io.tradewind.owner={}", dir.display())
 }

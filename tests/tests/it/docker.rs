@@ -218,13 +218,16 @@ fn a_ramp_that_is_foreseen_finds_warm_containers_and_leaves_none() {
 
     // Twelve seasons of ramps to 400 a second: more than three can serve. The last ended so long ago that nothing is expected of it any more.
     let ramp = now_ms() + 9_000;
-    let load = |at: i64| json!({"source_region": "solo", "destination_region": "solo", "service": "game", "timestamp": at, "count": 400 * STEP_MS / 1_000});
+    let load = |at: i64| {
+        let count = 400 * STEP_MS / 1_000;
+        json!({"source_region": "solo", "destination_region": "solo", "service": "game", "timestamp": at, "count": count})
+    };
     let steps = (1..=12).flat_map(|season| (0..RAMP_MS / STEP_MS).map(move |step| ramp - season * SEASON_MS + step * STEP_MS));
     let history: Vec<_> = steps.map(load).collect();
     assert_eq!(cluster.member("solo").post("/v1/records", &json!(history).to_string()).status, 200);
 
     // The load comes a second late, so only a forecast can have asked for what is there by then: it was frozen first, and serves.
-    std::thread::sleep(Duration::from_millis((ramp + 1_000 - now_ms()).unsigned_abs()));
+    std::thread::sleep(Duration::from_millis((ramp + 1_000 - now_ms()).max(0) as u64));
     let (serving, _) = count(&cluster, &socket);
     let log = docker::log(&cluster.home("solo"), &socket, ramp - 5_000);
     let frozen = log.iter().filter(|line| line.starts_with("pause ")).count();
