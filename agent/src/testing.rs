@@ -1,18 +1,41 @@
-//! What the tests of whatever speaks TLS share: an authority, and servers and clients that it knows.
+//! What tests share: a clock, numbers that look random, and for whatever speaks TLS an authority, and servers and clients that it knows.
 
 use crate::client::Identity;
 use crate::config::TlsPaths;
+use crate::env::Clock;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_rustls::TlsAcceptor;
 use tradewind_protocol::pki::{self, Issued, Subject, Validity};
-use tradewind_protocol::{RegionId, UserId};
+use tradewind_protocol::{RegionId, Timestamp, UserId};
 
 const DAY: i64 = 86_400;
+
+/// A wall clock that stands where it is put.
+#[derive(Debug, Default)]
+pub(crate) struct Hand(pub(crate) AtomicI64);
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::Relaxed)).unwrap()
+    }
+}
+
+/// Bits that look random, the upper ones more than the lower, and are the same everywhere.
+pub(crate) fn mixed(at: u64) -> u64 {
+    let mixed = at.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+/// Numbers in 0..1 of them.
+pub(crate) fn noise(at: usize) -> f64 {
+    (mixed(at as u64) >> 11) as f64 / (1u64 << 53) as f64
+}
 
 pub(crate) struct Authority {
     dir: tempfile::TempDir,

@@ -125,8 +125,8 @@ fn every_other(lanes: Vec<usize>) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::noise;
     use super::*;
+    use crate::testing::noise;
 
     /// The share of what came that lay within the 90 % interval, so many steps ahead.
     fn held(counts: &[f64], ahead: usize) -> f64 {

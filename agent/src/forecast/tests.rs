@@ -1,6 +1,7 @@
 //! What holds of all forecasts together.
 
 use super::*;
+use crate::testing::noise;
 use proptest::prelude::*;
 use std::time::Duration;
 use tradewind_protocol::{RegionId, ServiceName, TenantName, TransactionType};
@@ -32,12 +33,6 @@ fn fed(counts: &[f64]) -> Forecasts {
 
 fn said(forecasts: &Forecasts) -> Vec<PredictionData> {
     forecasts.predictions(Timestamp::EPOCH)
-}
-
-/// Numbers in 0..1 that look random and are the same everywhere.
-pub(super) fn noise(at: usize) -> f64 {
-    let mixed = (at as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// A day of 24 steps around 100, with noise around it.

@@ -5,7 +5,7 @@ use crate::forecast::LEAN;
 use crate::ingest::{Rules, parse};
 use crate::mesh::PeerService;
 use crate::staging::Linked;
-use crate::testing::Authority;
+use crate::testing::{Authority, Hand, mixed};
 use crate::{history, mesh, negotiate, pool, prices, staging};
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,16 +18,6 @@ const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 /// Long enough that whoever waits for it is told from whoever does not.
 const SETTLE: Duration = Duration::from_secs(30);
-
-/// A wall clock that stands where it is put.
-#[derive(Debug, Default)]
-struct Hand(AtomicI64);
-
-impl Clock for Hand {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.0.load(Ordering::Relaxed)).unwrap()
-    }
-}
 
 /// There are no other regions.
 struct Nobody;
@@ -162,15 +152,14 @@ impl World {
     }
 }
 
-/// Numbers in 0..100 that look random.
-fn noise(at: i64) -> u64 {
-    let mixed = (at as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) % 100
+/// Whole numbers in 0..100 that look random.
+fn percent(at: i64) -> u64 {
+    (mixed(at as u64) >> 32) % 100
 }
 
 /// A calm series and a wild one: what is published of each is as wide as both have needed, and not what its own lane says.
 fn calm_and_wild(at: i64) -> Vec<(&'static str, u64)> {
-    vec![("calm", 1_000 + noise(at) / 10), ("wild", noise(at * 31) * noise(at * 17))]
+    vec![("calm", 1_000 + percent(at) / 10), ("wild", percent(at * 31) * percent(at * 17))]
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,9 +187,9 @@ async fn what_is_published_is_what_is_judged() {
 #[tokio::test(start_paused = true)]
 async fn the_global_models_are_told_of_a_level_that_has_shifted() {
     let mut world = World::new("[forecast]\nseason = 400\nhorizon = 3\n").await;
-    world.starts_after(400, |at| vec![("east", 100 + noise(at) / 10)]).await;
+    world.starts_after(400, |at| vec![("east", 100 + percent(at) / 10)]).await;
     for at in 400..440 {
-        world.step(&[("east", 400 + noise(at) / 10)]).await;
+        world.step(&[("east", 400 + percent(at) / 10)]).await;
         let shifted: Vec<_> = world.steps.globals.shifted().iter().map(|key| key.destination.to_string()).collect();
         assert_eq!(!shifted.is_empty(), world.has_told("anomaly.level_shift"), "step {at}");
     }
@@ -211,7 +200,7 @@ async fn the_global_models_are_told_of_a_level_that_has_shifted() {
 async fn only_a_surge_does_not_wait_for_what_the_others_foresee() {
     for (count, waits) in [(1_000, true), (2_000_000, false)] {
         let mut world = World::new("[forecast]\nseason = 50\nhorizon = 3\n[forecast.global]\nmodels = []\n").await;
-        world.starts_after(400, |at| vec![("east", 100_000 + noise(at))]).await;
+        world.starts_after(400, |at| vec![("east", 100_000 + percent(at))]).await;
         assert!(world.step(&[("east", 100_050)]).await >= SETTLE);
         let took = world.step(&[("east", count)]).await;
         assert!(world.has_told("anomaly.point"), "{count}");

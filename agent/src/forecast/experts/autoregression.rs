@@ -106,8 +106,9 @@ impl Forecaster for Autoregression {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Told, noise};
+    use super::super::tests::Told;
     use super::*;
+    use crate::testing::noise;
 
     #[test]
     fn it_learns_an_autoregression_and_a_season() {

@@ -161,8 +161,9 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Told, noise};
+    use super::super::tests::Told;
     use super::*;
+    use crate::testing::noise;
 
     /// Roots around 20 whose deviation from it keeps `share` of itself from step to step.
     fn fed(share: f64) -> Told<DirectRidge> {

@@ -146,6 +146,7 @@ impl Silent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::noise;
 
     /// An expert and the past that it looks at.
     pub(crate) struct Told<E> {
@@ -170,12 +171,6 @@ mod tests {
         pub(crate) fn point(&self, ahead: usize) -> f64 {
             self.expert.point(&self.past, ahead)
         }
-    }
-
-    /// The same chance for ever, even over 0 to 1.
-    pub(crate) fn noise(at: usize) -> f64 {
-        let mixed = (at as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 11) as f64 / (1u64 << 53) as f64
     }
 
     #[test]

@@ -126,8 +126,9 @@ impl Forecaster for Prophet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Told, noise};
+    use super::super::tests::Told;
     use super::*;
+    use crate::testing::noise;
 
     #[test]
     fn trend_day_and_week_are_taken_apart_and_put_together() {

@@ -255,6 +255,7 @@ fn total(row: &Row, actual: f64) -> f64 {
 mod tests {
     use super::super::{Kind, Path, Silence};
     use super::*;
+    use crate::testing::noise;
     use std::time::Duration;
     use tradewind_protocol::{RegionId, Step, Timestamp};
 
@@ -293,8 +294,7 @@ mod tests {
     }
 
     fn even(at: i64) -> f64 {
-        let mixed = (at as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+        2.0 * noise(at as usize) - 1.0
     }
 
     /// The row one step ahead after `steps` steps, when these are said and what comes is even over 100 +- 10.
